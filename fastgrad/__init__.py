@@ -1,0 +1,41 @@
+"""How gradients grow or vanish through very deep sigmoid networks: exactly, at any depth, fast.
+
+>>> import fastgrad as fg
+>>> w, b = fg.draw(1000, 1, weight="normal:std=500")
+>>> gradient = fg.backprop(w, b, x=0.5)
+>>> gradient.grad_x[0]
+-3.459e-41712
+
+The jobs are `backprop` for given chains and `simulate` for drawn ones; `Scaled` holds what no float can. The kernels
+exist three times: `available_backends` tells which can run here.
+"""
+
+from fastgrad import laws
+from fastgrad.backprop import Gradients, backprop
+from fastgrad.chain import Chain, TooLargeError, agreement_rtol
+from fastgrad.info import build_info
+from fastgrad.kernels import BackendUnavailableError, available_backends
+from fastgrad.laws import Law
+from fastgrad.scaled import Scaled, log2_distance
+from fastgrad.simulate import Growth, Lyapunov, draw, simulate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailableError",
+    "Chain",
+    "Gradients",
+    "Growth",
+    "Law",
+    "Lyapunov",
+    "Scaled",
+    "TooLargeError",
+    "agreement_rtol",
+    "available_backends",
+    "backprop",
+    "build_info",
+    "draw",
+    "laws",
+    "log2_distance",
+    "simulate",
+]

@@ -1,0 +1,46 @@
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+compiler: str
+compile_flags: str
+
+def backprop(
+    weight: Floats,
+    bias: Floats,
+    x: Floats,
+    cotangent: Floats,
+    output: Floats,
+    grad_weight_mantissa: Floats,
+    grad_weight_exponent: Ints,
+    grad_bias_mantissa: Floats,
+    grad_bias_exponent: Ints,
+    grad_x_mantissa: Floats,
+    grad_x_exponent: Ints,
+    start: int,
+    stop: int,
+) -> None: ...
+def grow(
+    weight_law: tuple[int, float, float],
+    bias_law: tuple[int, float, float],
+    seed: int,
+    first: int,
+    last: int,
+    marks: Ints,
+    activation: Floats,
+    scaled_mantissa: Floats,
+    scaled_exponent: Ints,
+    weight: Floats,
+    input_mantissa: Floats,
+    input_exponent: Ints,
+    derivative_mantissa: Floats,
+    derivative_exponent: Ints,
+    gap_mantissa: Floats,
+    gap_exponent: Ints,
+    bound_mantissa: Floats,
+    bound_exponent: Ints,
+    start: int,
+    stop: int,
+) -> None: ...

@@ -1,0 +1,161 @@
+"""Gradients of given chains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from fastgrad.chain import DEFAULT_COTANGENT, Chain, require_memory
+from fastgrad.kernels import BackendName, load
+from fastgrad.parallel import Threads
+from fastgrad.scaled import Scaled
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+
+
+@dataclass
+class Gradients:
+    """What `backprop` returns; for a single chain the ensemble axis is absent.
+
+    Attributes
+    ----------
+    output : ndarray of float64, shape (ensemble,)
+        o_L.
+    grad_weight, grad_bias : Scaled, shape (depth, ensemble)
+        dloss/dw_l and dloss/db_l.
+    grad_x : Scaled, shape (ensemble,)
+        dloss/do_0.
+    backend : str
+        The backend that ran.
+    """
+
+    output: Floats
+    grad_weight: Scaled
+    grad_bias: Scaled
+    grad_x: Scaled
+    backend: BackendName
+
+    def _arrays(self) -> list[NDArray[np.float64] | NDArray[np.int64]]:
+        arrays: list[NDArray[np.float64] | NDArray[np.int64]] = [self.output]
+        for scaled in (self.grad_weight, self.grad_bias, self.grad_x):
+            arrays += [scaled.mantissa, scaled.exponent]
+        return arrays
+
+
+def backprop(
+    weight: ArrayLike,
+    bias: ArrayLike,
+    x: ArrayLike,
+    cotangent: ArrayLike = DEFAULT_COTANGENT,
+    *,
+    backend: BackendName | Literal["auto"] = "auto",
+    threads: int | None = None,
+    out: Gradients | None = None,
+) -> Gradients:
+    """Exact gradients of a loss through a chain of sigmoid links, or through many.
+
+    Link l takes o_{l-1} to ``o_l = sigmoid(w_l o_{l-1} + b_l)``; reverse mode carries the adjoint a_l = dloss/do_l from
+    the cotangent a_L back to the input: ``delta_l = a_l sigmoid'(z_l)``, ``grad_bias_l = delta_l``,
+    ``grad_weight_l = delta_l o_{l-1}``, ``a_{l-1} = delta_l w_l``. Nothing overflows or underflows.
+
+    Parameters
+    ----------
+    weight : array_like, shape (depth,) or (depth, ensemble)
+        One chain, or independent chains side by side, links first.
+    bias : array_like
+        The shape of `weight`, or one that broadcasts to it.
+    x : array_like, a number or shape (ensemble,)
+        The input o_0.
+    cotangent : array_like, a number or shape (ensemble,)
+        dloss/do_L.
+    backend : {"auto", "cpp", "numba", "numpy"}
+        "auto" takes the fastest that is available; ``result.backend`` says which. "numba" and "cpp" return equal bits,
+        "numpy" is within `agreement_rtol` of them for chains that contract.
+    threads : int, optional
+        By default all processors that this process may use. The result does not depend on it.
+    out : Gradients, optional
+        The result of an earlier call with the same shape, to be filled again: fresh memory costs more than the kernel.
+
+    Returns
+    -------
+    Gradients
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, with the argument's name, what was wrong and what was expected.
+    BackendUnavailableError
+        If the backend that was named can't run here.
+    TooLargeError
+        If the result would not fit in memory.
+
+    Notes
+    -----
+    Memory: 32 bytes a link and chain for the result; the compiled backends keep the activations and derivatives that
+    reverse mode needs in the same place.
+    """
+    chain = Chain.of(weight, bias, x, cotangent)
+    name, kernels = load(backend)
+    size = chain.depth * chain.ensemble
+    require_memory(
+        f"the gradients of {chain.depth} links x {chain.ensemble} chains",
+        size * ((0 if out is not None else 32) + kernels.WORK_BYTES),
+    )
+    if out is None:
+        result = _empty(chain, name)
+    else:
+        _check_out(out, chain)
+        result = out
+        result.backend = name
+
+    shape = chain.weight.shape
+    output, *parts = result._arrays()
+    grad_weight = [part.reshape(shape) for part in parts[0:2]]
+    grad_bias = [part.reshape(shape) for part in parts[2:4]]
+    grad_x = [part.reshape(shape[1:]) for part in parts[4:6]]
+
+    def run(start: int, stop: int) -> None:
+        kernels.backprop(
+            chain.weight,
+            chain.bias,
+            chain.x,
+            chain.cotangent,
+            output.reshape(shape[1:]),
+            *grad_weight,  # type: ignore[arg-type]  # mantissa and exponent
+            *grad_bias,
+            *grad_x,
+            start,
+            stop,
+        )
+
+    with Threads(threads) as pool:
+        pool.run(run, chain.ensemble)
+    return result
+
+
+def _empty(chain: Chain, backend: BackendName) -> Gradients:
+    links = (chain.depth,) if chain.single else chain.weight.shape
+    members = () if chain.single else (chain.ensemble,)
+
+    def scaled(shape: tuple[int, ...]) -> Scaled:
+        return Scaled.of_parts(np.empty(shape), np.empty(shape, dtype=np.int64))
+
+    return Gradients(np.empty(members), scaled(links), scaled(links), scaled(members), backend)
+
+
+def _check_out(out: object, chain: Chain) -> None:
+    if not isinstance(out, Gradients):
+        raise TypeError(f"out: expected the Gradients of an earlier call, got {type(out).__name__}")
+    expected = chain.weight.shape[:1] if chain.single else chain.weight.shape
+    if out.grad_weight.shape != expected:
+        raise ValueError(f"out: expected gradients of shape {expected}, got {out.grad_weight.shape}")
+    for array in out._arrays():
+        if not (array.flags.c_contiguous and array.flags.writeable):
+            raise ValueError("out: expected the Gradients of an earlier call, got a view or read-only arrays")
+        if any(np.may_share_memory(array, given) for given in (chain.weight, chain.bias, chain.x, chain.cotangent)):
+            raise ValueError("out: shares memory with an input, which is never written to")

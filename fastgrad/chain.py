@@ -1,0 +1,274 @@
+"""Chains of sigmoid links: arrays checked once, read from files, and the bound within which backends agree."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+
+FILE_FIELDS = ("weight", "bias", "x", "cotangent")
+DEFAULT_X, DEFAULT_COTANGENT = 0.5, 1.0
+
+
+class TooLargeError(ValueError, MemoryError):
+    """What was asked for would not fit in memory, or would not end."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One chain, or an ensemble of independent chains, checked and laid out for the kernels.
+
+    Attributes
+    ----------
+    weight, bias : ndarray of float64, shape (depth, ensemble)
+        C-contiguous, links first. Never written to.
+    x, cotangent : ndarray of float64, shape (ensemble,)
+        The inputs o_0 and the loss's derivatives by the outputs.
+    single : bool
+        Whether the weights came as one chain of shape (depth,): results then have no ensemble axis.
+    """
+
+    weight: Floats
+    bias: Floats
+    x: Floats
+    cotangent: Floats
+    single: bool
+
+    @property
+    def depth(self) -> int:
+        """Number of links."""
+        return self.weight.shape[0]
+
+    @property
+    def ensemble(self) -> int:
+        """Number of chains."""
+        return self.weight.shape[1]
+
+    @classmethod
+    def of(
+        cls, weight: ArrayLike, bias: ArrayLike, x: ArrayLike = DEFAULT_X, cotangent: ArrayLike = DEFAULT_COTANGENT
+    ) -> Self:
+        """Check the arrays of a chain.
+
+        Parameters
+        ----------
+        weight : array_like of real numbers, shape (depth,) or (depth, ensemble)
+        bias : array_like, the shape of `weight` or broadcastable to it
+        x, cotangent : array_like, a number or shape (ensemble,)
+
+        Raises
+        ------
+        TypeError
+            If an argument does not hold real numbers.
+        ValueError
+            If a shape does not fit, or a value is NaN or infinite; the message says where.
+        """
+        w = real_array("weight", weight)
+        if w.ndim not in (1, 2):
+            raise ValueError(f"weight: expected shape (depth,) or (depth, ensemble), got {w.shape}")
+        if 0 in w.shape:
+            raise ValueError(f"weight: expected at least one link and one chain, got shape {w.shape}")
+        b = real_array("bias", bias)
+        try:
+            b = np.broadcast_to(b, w.shape)
+        except ValueError:
+            hint = "; for one bias a link use bias[:, None]" if b.shape == w.shape[:1] else ""
+            raise ValueError(
+                f"bias: expected the shape of weight {w.shape} or one that broadcasts to it, got {b.shape}{hint}"
+            ) from None
+        single = w.ndim == 1
+        if single:
+            w, b = w[:, None], b[:, None]
+        ensemble = w.shape[1]
+        return cls(
+            weight=np.ascontiguousarray(w),
+            bias=np.ascontiguousarray(b),
+            x=per_member("x", x, ensemble),
+            cotangent=per_member("cotangent", cotangent, ensemble),
+            single=single,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, **override: float) -> Self:
+        """Read a chain from a file.
+
+        Parameters
+        ----------
+        path : path
+            ``.npz`` with the arrays weight, bias, x and cotangent, ``.npy`` with the weights, or ``.csv`` with a header
+            and the columns weight and bias, one row a link.
+        **override : float
+            bias, x or cotangent, in place of what the file has. What neither has is 0, 0.5 and 1.
+
+        Raises
+        ------
+        ValueError
+            If the file can't be understood, or its arrays do not make a chain; the message names the file.
+        OSError
+            If it can't be opened.
+        """
+        path = Path(path)
+        readers = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv}
+        if path.suffix.lower() not in readers:
+            raise ValueError(f"{path}: expected a file ending in .npz, .npy or .csv")
+        arrays: dict[str, Any] = {"bias": 0.0, **readers[path.suffix.lower()](path), **override}
+        try:
+            return cls.of(**arrays)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the chain to a ``.npz`` file that `load` reads."""
+        weight, bias = (self.weight[:, 0], self.bias[:, 0]) if self.single else (self.weight, self.bias)
+        x, cotangent = (self.x[0], self.cotangent[0]) if self.single else (self.x, self.cotangent)
+        with Path(path).open("wb") as file:
+            np.savez(file, weight=weight, bias=bias, x=x, cotangent=cotangent)
+
+
+def _read_npz(path: Path) -> Mapping[str, Any]:
+    with path.open("rb") as file:  # a missing file is an OSError, a broken one a ValueError
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = dict(archive)
+        except Exception as error:  # zipfile, zlib and NumPy raise many kinds
+            raise ValueError(f"{path}: not a readable .npz file ({_one_line(error)})") from None
+    unknown = [name for name in arrays if name not in FILE_FIELDS]
+    if unknown or "weight" not in arrays:
+        wrong = f"unknown array {unknown[0]!r}" if unknown else "no array 'weight'"
+        raise ValueError(f"{path}: {wrong}; expected weight, and bias, x and cotangent if wanted")
+    return arrays
+
+
+def _read_npy(path: Path) -> Mapping[str, Any]:
+    with path.open("rb") as file:
+        try:
+            array = np.load(file, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise ValueError("an archive")
+        except Exception as error:
+            raise ValueError(f"{path}: not a readable .npy file ({_one_line(error)})") from None
+    return {"weight": array}
+
+
+def _read_csv(path: Path) -> Mapping[str, Any]:
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            columns = [name.strip() for name in file.readline().split(",")]
+            if "weight" not in columns or not set(columns) <= {"weight", "bias"}:
+                raise ValueError(f"expected the header weight,bias, got {','.join(columns)!r}")
+            rows = file.readlines()
+            if not rows:
+                raise ValueError("no links below the header")
+            values = np.loadtxt(rows, delimiter=",", ndmin=2)
+            if values.shape[1] != len(columns):
+                raise ValueError(f"expected {len(columns)} columns, got {values.shape[1]}")
+        except ValueError as error:
+            raise ValueError(f"{path}: {_one_line(error)}") from None
+    return {name: values[:, i] for i, name in enumerate(columns)}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def real_array(name: str, values: ArrayLike) -> Floats:
+    """Convert to float64, refusing what is not real numbers, masked, NaN or infinite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument and, for a value that is not finite, its index.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise TypeError(f"{name}: has masked entries, expected a number everywhere")
+    try:
+        given = np.asarray(values)
+    except ValueError as error:  # rows of unequal length
+        raise ValueError(f"{name}: not an array ({_one_line(error)})") from None
+    if given.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected real numbers, got {given.dtype}")
+    with np.errstate(over="ignore"):  # a long double beyond float64 becomes inf, and is refused below
+        array = given.astype(np.float64, copy=False)
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        place = f" at index [{', '.join(map(str, where))}]" if where else ""
+        raise ValueError(f"{name}: expected finite numbers, got {array[where]}{place}")
+    return array
+
+
+def per_member(name: str, values: ArrayLike, ensemble: int) -> Floats:
+    """One value a member: a number, or an array of shape (ensemble,)."""
+    array = real_array(name, values)
+    if array.shape not in ((), (ensemble,)):
+        raise ValueError(f"{name}: expected a number or shape ({ensemble},), got {array.shape}")
+    return np.ascontiguousarray(np.broadcast_to(array, (ensemble,)))
+
+
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    """An integer from `low` to `high`; TypeError or ValueError that names the argument otherwise."""
+    if isinstance(value, bool | np.bool):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name}: expected {low} to {high}, got {number}")
+    return number
+
+
+def agreement_rtol(weight: ArrayLike, bias: ArrayLike) -> Any:
+    """Relative error within which the backends agree with the reference, for chains that contract.
+
+    ``2^-52 (16 depth + 4 sum(|w_l| + |b_l|))``: a few units in the last place for the operations of each link, and for
+    the rounding of each preactivation, which the exponential turns into a relative error of its size.
+
+    Parameters
+    ----------
+    weight : array_like, shape (depth,) or (depth, ensemble)
+    bias : array_like, broadcastable to `weight`
+
+    Returns
+    -------
+    float, or ndarray of shape (ensemble,)
+        To be compared with ``|ln |a/b||``.
+    """
+    chain = Chain.of(weight, bias)
+    size = np.abs(chain.weight).sum(axis=0) + np.abs(chain.bias).sum(axis=0)
+    rtol = 2.0**-52 * (16 * chain.depth + 4 * size)
+    return float(rtol[0]) if chain.single else rtol
+
+
+def require_memory(what: str, n_bytes: int) -> None:
+    """Refuse what would not fit in the memory that is free now.
+
+    Raises
+    ------
+    TooLargeError
+        Which is a ValueError and a MemoryError, with the size it would take.
+    """
+    import psutil  # here: import fastgrad stays light
+
+    free = psutil.virtual_memory().available
+    if n_bytes > free:
+        raise TooLargeError(f"{what} would take {size_text(n_bytes)} of memory, and {size_text(free)} are free")
+
+
+def size_text(n_bytes: float) -> str:
+    """Write a number of bytes in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.3g} EiB"

@@ -1,0 +1,68 @@
+"""What runs here: versions, the compiled extension, the processor."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fastgrad.kernels import BACKENDS, BackendUnavailableError, load
+from fastgrad.parallel import default_threads
+
+PACKAGES = ("numpy", "numba", "llvmlite", "click", "rich", "plotille", "psutil", "matplotlib")
+
+
+def build_info() -> dict[str, Any]:
+    """Versions, compiler and flags, instruction set, threads and CPU, ready for JSON.
+
+    Returns
+    -------
+    dict
+        ``fastgrad``, ``python`` and ``packages`` (versions; None if absent), ``backends`` (name to "available" or the
+        reason why not, fastest first), ``compiler`` and ``compile_flags`` of the extension (None without it),
+        ``instruction_set``, ``threads`` (that this process may use), ``cpu`` and ``platform``.
+    """
+    import fastgrad
+
+    backends: dict[str, str] = {}
+    for name in BACKENDS:
+        try:
+            load(name)
+            backends[name] = "available"
+        except BackendUnavailableError as error:
+            backends[name] = str(error)
+    compiler = compile_flags = instruction_set = None
+    if backends["cpp"] == "available":
+        from fastgrad import _cpp
+
+        compiler, compile_flags, instruction_set = _cpp.compiler, _cpp.compile_flags, "baseline"
+    return {
+        "fastgrad": fastgrad.__version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "backends": backends,
+        "compiler": compiler,
+        "compile_flags": compile_flags,
+        "instruction_set": instruction_set,
+        "threads": default_threads(),
+        "cpu": cpu_name(),
+        "platform": platform.platform(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """Name of the processor as the operating system tells it."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,175 @@
+"""The backends, and the contract of their kernels.
+
+A backend is a module with two functions, `backprop` and `grow`. A kernel is serial, releases the GIL where it is
+compiled, takes and fills arrays, and never checks, prints, or knows about threads. Its last two arguments are the range
+of members to run, so that several threads can share one set of arrays.
+
+All arrays are C-contiguous, float64 or int64, links first. A pair "mantissa, exponent" holds numbers
+``mantissa * 2**exponent`` with ``1/2 <= |mantissa| < 1``, or 0 and 0.
+
+``backprop(weight, bias, x, cotangent, output, grad_weight_mantissa, grad_weight_exponent, grad_bias_mantissa,
+grad_bias_exponent, grad_x_mantissa, grad_x_exponent, start, stop)`` fills the gradients of given chains:
+
+    ========================  =================  ==============================================
+    weight, bias              (depth, ensemble)  w_l, b_l
+    x, cotangent              (ensemble,)        o_0 and c = dloss / do_L
+    output                    (ensemble,)        filled: o_L
+    grad_weight, grad_bias    (depth, ensemble)  filled, mantissa and exponent each
+    grad_x                    (ensemble,)        filled: dloss / do_0, mantissa and exponent
+    ========================  =================  ==============================================
+
+    forward   z_l = w_l o_{l-1} + b_l,   o_l = sigmoid(z_l)
+    backward  a_L = c,   delta_l = a_l sigmoid'(z_l),   a_{l-1} = delta_l w_l
+              grad_bias_l = delta_l,   grad_weight_l = delta_l o_{l-1}
+
+``grow(weight_law, bias_law, seed, first, last, marks, activation, scaled_mantissa, scaled_exponent, weight,
+input_mantissa, input_exponent, derivative_mantissa, derivative_exponent, gap_mantissa, gap_exponent, bound_mantissa,
+bound_exponent, start, stop)`` draws the links first … last - 1 (counted from 1) of each chain and runs them forward:
+
+    ======================  ==================  ==========================================================
+    weight_law, bias_law    (int, float, float) `laws.Law.code`
+    seed                    int                 0 to 2^64 - 1
+    marks                   (record,)           the links to record, ascending from 1
+    activation              (ensemble,)         state: o_{first-1} becomes o_{last-1}
+    scaled                  (ensemble,)         state: the same as mantissa and exponent, not normalized
+    weight                  (record, ensemble)  filled: w_l at each mark l
+    input                   (record, ensemble)  filled: o_{l-1} at each mark
+    derivative              (record, ensemble)  filled: sigmoid'(z_l) at each mark
+    gap                     (record, ensemble)  state: product of w_k sigmoid'(z_k) over the links k between a
+                                                mark and the next one
+    bound                   (record, ensemble)  state: product of |w_k| / 4 over the same links
+    ======================  ==================  ==========================================================
+
+From these `simulate` makes the recorded gradients: the adjoints are suffix products. Memory does not grow with depth.
+
+The sigmoid (design: e = exp(-|z|) = p 2^-k, sigmoid = 1/(1+e) or e/(1+e), sigmoid' = e/(1+e)²) never uses o (1 - o),
+which is wrong from z = 20 and zero from z = 36.74. Beyond |z| = 2^60 the derivative is 0, and so is a product whose
+exponent falls below -2^62: exponents can't overflow.
+
+Beside the functions a backend states three numbers. ``CALL_LINKS`` and ``CALL_ELEMENTS`` bound the links, and links times
+members, of one call of `grow`: it lasts a fraction of a second, so that progress and Ctrl-C work between calls.
+``WORK_BYTES`` is the memory that `backprop` takes for each link of each member beside the arrays it is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+BackendName = Literal["cpp", "numba", "numpy"]
+
+# Fastest first: the order in which "auto" tries them. Values: the module, and what mends its absence.
+BACKENDS: dict[BackendName, tuple[str, str]] = {
+    "cpp": ("fastgrad.kernels.native", "install the package with a C++17 compiler at hand: pip install ."),
+    "numba": ("fastgrad.kernels.jit", "pip install numba"),
+    "numpy": ("fastgrad.kernels.reference", "pip install numpy"),
+}
+
+
+class Backend(Protocol):
+    """What a backend module holds (see the contract above)."""
+
+    CALL_LINKS: int
+    CALL_ELEMENTS: int
+    WORK_BYTES: int
+
+    def backprop(
+        self,
+        weight: Floats,
+        bias: Floats,
+        x: Floats,
+        cotangent: Floats,
+        output: Floats,
+        grad_weight_mantissa: Floats,
+        grad_weight_exponent: Ints,
+        grad_bias_mantissa: Floats,
+        grad_bias_exponent: Ints,
+        grad_x_mantissa: Floats,
+        grad_x_exponent: Ints,
+        start: int,
+        stop: int,
+    ) -> None:
+        """Fill the gradients of the members from start to stop."""
+
+    def grow(
+        self,
+        weight_law: tuple[int, float, float],
+        bias_law: tuple[int, float, float],
+        seed: int,
+        first: int,
+        last: int,
+        marks: Ints,
+        activation: Floats,
+        scaled_mantissa: Floats,
+        scaled_exponent: Ints,
+        weight: Floats,
+        input_mantissa: Floats,
+        input_exponent: Ints,
+        derivative_mantissa: Floats,
+        derivative_exponent: Ints,
+        gap_mantissa: Floats,
+        gap_exponent: Ints,
+        bound_mantissa: Floats,
+        bound_exponent: Ints,
+        start: int,
+        stop: int,
+    ) -> None:
+        """Run the links from first to last of the members from start to stop."""
+
+
+class BackendUnavailableError(RuntimeError):
+    """A backend was asked for by name and can't run here; the message says why and what mends it."""
+
+
+def load(name: str) -> tuple[BackendName, Backend]:
+    """Import a backend.
+
+    Parameters
+    ----------
+    name : {"auto", "cpp", "numba", "numpy"}
+        "auto" is the fastest that is available.
+
+    Returns
+    -------
+    name : str
+        Of the backend that was loaded.
+    backend : module
+
+    Raises
+    ------
+    ValueError
+        If there is no backend of this name.
+    BackendUnavailableError
+        If the one that was named can't run here.
+    """
+    if name == "auto":
+        return next(_loadable())
+    if name not in BACKENDS:
+        raise ValueError(f"backend: unknown backend {name!r}, expected auto, {', '.join(BACKENDS)}")
+    module, remedy = BACKENDS[name]
+    try:
+        return name, cast("Backend", importlib.import_module(module))
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise BackendUnavailableError(f"backend: {name} is not available ({reason}); to mend it: {remedy}") from error
+
+
+def _loadable() -> Iterator[tuple[BackendName, Backend]]:
+    for name in BACKENDS:
+        with contextlib.suppress(BackendUnavailableError):
+            yield load(name)
+
+
+def available_backends() -> list[BackendName]:
+    """Names of the backends that can run here, fastest first."""
+    return [name for name, _ in _loadable()]

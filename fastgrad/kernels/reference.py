@@ -1,0 +1,198 @@
+"""The NumPy backend: the definition of what the others compute, formula by formula. It is not tuned.
+
+The contract is the docstring of `fastgrad.kernels`. Section numbers are those of the formulas there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from fastgrad import philox
+from fastgrad.laws import FAMILY_CODES, Law
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+CALL_LINKS = 2**13
+CALL_ELEMENTS = 2**19
+WORK_BYTES = 160  # about twenty whole arrays are alive at once
+
+LN2_HIGH = float.fromhex("0x1.62e42feep-1")  # 32 bits: k * LN2_HIGH is exact for |k| < 2^21
+LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
+DEAD = 2.0**60  # from here on the exponent of exp(-|z|) can't be held: the derivative is 0
+EXPONENT_MIN = -(2**62)  # a product below this becomes 0, so that exponents can't overflow
+
+FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
+
+
+def normalize(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
+    """Renormalize mantissa * 2^exponent."""
+    fraction, shift = np.frexp(mantissa)
+    total = exponent + shift
+    zero = (fraction == 0) | (total < EXPONENT_MIN)
+    return np.where(zero, 0.0, fraction), np.where(zero, 0, total)
+
+
+class Sigmoid(NamedTuple):
+    """The sigmoid of z, and its derivative, as mantissa * 2^exponent; not normalized."""
+
+    mantissa: Floats
+    exponent: Ints
+    derivative: Floats
+    derivative_exponent: Ints
+
+
+def sigmoid(z: Floats) -> Sigmoid:
+    """Sigmoid and derivative from e = exp(-|z|) = p 2^-k: 1/(1+e) or e/(1+e), and e/(1+e)²."""
+    t = np.abs(z)
+    dead = t > DEAD
+    t = np.where(dead, 0.0, t)
+    k = np.rint(t / np.log(2.0))
+    p = np.exp((k * LN2_HIGH - t) + k * LN2_LOW)
+    k = k.astype(np.int64)
+    e = np.ldexp(p, -np.minimum(k, 2000).astype(np.int32))
+    negative = z < 0
+    return Sigmoid(
+        mantissa=np.where(dead, np.where(negative, 0.0, 1.0), np.where(negative, p, 1.0) / (1 + e)),
+        exponent=np.where(negative, -k, 0),
+        derivative=np.where(dead, 0.0, p / (1 + e) ** 2),
+        derivative_exponent=-k,
+    )
+
+
+def forward(weight: Floats, bias: Floats, activation: Floats) -> tuple[Floats, Floats]:
+    """Preactivations z of every link, shape (depth, members), and the last activation."""
+    z = np.empty_like(weight)
+    o = activation
+    with np.errstate(over="ignore"):  # a preactivation beyond float64 is infinite: dead
+        for link in range(len(weight)):
+            z[link] = weight[link] * o + bias[link]
+            e = np.exp(-np.abs(z[link]))
+            o = np.where(z[link] < 0, e, 1.0) / (1 + e)
+    return z, o
+
+
+def backprop(
+    weight: Floats,
+    bias: Floats,
+    x: Floats,
+    cotangent: Floats,
+    output: Floats,
+    grad_weight_mantissa: Floats,
+    grad_weight_exponent: Ints,
+    grad_bias_mantissa: Floats,
+    grad_bias_exponent: Ints,
+    grad_x_mantissa: Floats,
+    grad_x_exponent: Ints,
+    start: int,
+    stop: int,
+) -> None:
+    """Gradients of given chains."""
+    members = slice(start, stop)
+    w = weight[:, members]
+    no_shift = np.zeros((), dtype=np.int64)
+
+    # forward: z_l = w_l o_{l-1} + b_l,  o_l = sigmoid(z_l)
+    z, output[members] = forward(w, bias[:, members], x[members])
+    link = sigmoid(z)
+    x_mantissa, x_exponent = normalize(x[members], no_shift)
+    input_mantissa = np.concatenate([x_mantissa[None], link.mantissa[:-1]])  # o_{l-1}
+    input_exponent = np.concatenate([x_exponent[None], link.exponent[:-1]])
+
+    # backward: delta_l = a_l sigmoid'(z_l),  a_{l-1} = delta_l w_l
+    w_mantissa, w_exponent = normalize(w, no_shift)
+    factor_mantissa = link.derivative * w_mantissa
+    factor_exponent = link.derivative_exponent + w_exponent
+    adjoint_mantissa = np.empty_like(w)
+    adjoint_exponent = np.empty(w.shape, dtype=np.int64)
+    mantissa, exponent = normalize(cotangent[members], no_shift)
+    for row in range(len(w) - 1, -1, -1):
+        adjoint_mantissa[row], adjoint_exponent[row] = mantissa, exponent
+        mantissa, exponent = normalize(mantissa * factor_mantissa[row], exponent + factor_exponent[row])
+    grad_x_mantissa[members], grad_x_exponent[members] = mantissa, exponent
+    delta = normalize(adjoint_mantissa * link.derivative, adjoint_exponent + link.derivative_exponent)
+    grad_bias_mantissa[:, members], grad_bias_exponent[:, members] = delta
+    grad_weight = normalize(delta[0] * input_mantissa, delta[1] + input_exponent)
+    grad_weight_mantissa[:, members], grad_weight_exponent[:, members] = grad_weight
+
+
+def product(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
+    """Product over the first axis, in pairs: each member's is independent of the others that are beside it."""
+    while len(mantissa) > 1:
+        if len(mantissa) % 2:
+            mantissa = np.concatenate([mantissa, np.ones_like(mantissa[:1])])
+            exponent = np.concatenate([exponent, np.zeros_like(exponent[:1])])
+        mantissa, exponent = normalize(mantissa[0::2] * mantissa[1::2], exponent[0::2] + exponent[1::2])
+    return mantissa[0], exponent[0]
+
+
+def grow(
+    weight_law: tuple[int, float, float],
+    bias_law: tuple[int, float, float],
+    seed: int,
+    first: int,
+    last: int,
+    marks: Ints,
+    activation: Floats,
+    scaled_mantissa: Floats,
+    scaled_exponent: Ints,
+    weight: Floats,
+    input_mantissa: Floats,
+    input_exponent: Ints,
+    derivative_mantissa: Floats,
+    derivative_exponent: Ints,
+    gap_mantissa: Floats,
+    gap_exponent: Ints,
+    bound_mantissa: Floats,
+    bound_exponent: Ints,
+    start: int,
+    stop: int,
+) -> None:
+    """Drawn chains, streamed forward."""
+    members = slice(start, stop)
+    links = np.arange(first, last)
+    laws = [Law(FAMILIES[code], location, scale, "") for code, location, scale in (weight_law, bias_law)]
+    w, b = philox.draw(laws[0], laws[1], seed, links, np.arange(start, stop))
+
+    # forward: z_l = w_l o_{l-1} + b_l,  o_l = sigmoid(z_l)
+    z, activation[members] = forward(w, b, activation[members])
+    link = sigmoid(z)
+    before_mantissa = np.concatenate([scaled_mantissa[None, members], link.mantissa[:-1]])
+    before_exponent = np.concatenate([scaled_exponent[None, members], link.exponent[:-1]])
+    scaled_mantissa[members], scaled_exponent[members] = link.mantissa[-1], link.exponent[-1]
+
+    # marks: what the recorded gradients are made of
+    at = np.searchsorted(marks, [first, last])
+    rows = slice(int(at[0]), int(at[1]))
+    marked = marks[rows] - first
+    weight[rows, members] = w[marked]
+    input_mantissa[rows, members], input_exponent[rows, members] = normalize(
+        before_mantissa[marked], before_exponent[marked]
+    )
+    derivative_mantissa[rows, members], derivative_exponent[rows, members] = normalize(
+        link.derivative[marked], link.derivative_exponent[marked]
+    )
+    for mantissa, exponent in ((gap_mantissa, gap_exponent), (bound_mantissa, bound_exponent)):
+        mantissa[rows, members], exponent[rows, members] = 0.5, 1  # the number 1
+
+    # gaps: the products over the links between two marks
+    w_mantissa, w_exponent = normalize(w, np.zeros((), dtype=np.int64))
+    factor_mantissa, factor_exponent = link.derivative * w_mantissa, link.derivative_exponent + w_exponent
+    begins = np.concatenate([[0], marked + 1])
+    ends = np.concatenate([marked, [len(links)]])
+    for row, (begin, end) in enumerate(zip(begins, ends, strict=True), start=rows.start - 1):
+        if begin < end:
+            gap = product(factor_mantissa[begin:end], factor_exponent[begin:end])
+            bound = product(np.abs(w_mantissa[begin:end]), w_exponent[begin:end] - 2)
+            cell = row, members
+            gap_mantissa[cell], gap_exponent[cell] = normalize(
+                gap_mantissa[cell] * gap[0], gap_exponent[cell] + gap[1]
+            )
+            bound_mantissa[cell], bound_exponent[cell] = normalize(
+                bound_mantissa[cell] * bound[0], bound_exponent[cell] + bound[1]
+            )

@@ -1,0 +1,247 @@
+"""The laws that weights and biases are drawn from.
+
+A law is given as a string or as the object of the same name here: ``"normal:std=4"`` is ``normal(std=4)``.
+
+==================  ==========================================================================
+``constant:VALUE``  always VALUE
+``zero``            always 0
+``normal``          ``mean=`` (default 0), ``std=`` (default 1)
+``uniform``         ``low=``, ``high=``
+``glorot_normal``   normal, variance 2 / (fan_in + fan_out) (Glorot and Bengio, AISTATS 2010)
+``glorot_uniform``  uniform, the same variance
+``he_normal``       normal, variance 2 / fan_in (He et al., ICCV 2015)
+``he_uniform``      uniform, the same variance
+``lecun_normal``    normal, variance 1 / fan_in (LeCun et al., Efficient BackProp, 1998)
+``torch_default``   uniform within ±1 / sqrt(fan_in), as ``torch.nn.Linear`` draws weight and bias
+``centered``        for the bias only: -w/2, so that the input 1/2 keeps every preactivation at 0
+==================  ==========================================================================
+
+In a chain fan_in = fan_out = 1. Each named scheme takes ``gain=`` (default 1), a factor on its standard deviation.
+
+The weight and the bias of a link are made from one pair of uniforms, so they are independent of each other when both are
+normal or both are uniform, and when one of them is constant, but not when one is normal and the other uniform.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["constant", "normal", "uniform", "centered"]
+
+# The numbers by which the kernels know the families.
+FAMILY_CODES: dict[Family, int] = {"constant": 0, "normal": 1, "uniform": 2, "centered": 3}
+
+# The largest standard normal that can be drawn is sqrt(-2 ln 2^-54) = 8.65.
+LARGEST_NORMAL = 8.7
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law of weights or biases: ``location + scale * variate``.
+
+    Attributes
+    ----------
+    family : str
+        Which variate: none (``constant``), standard normal, uniform on (0, 1), or ``centered``.
+    location, scale : float
+        Mean and standard deviation of a normal; lower end and width of a uniform; the value of a constant.
+    text : str
+        The law as a user writes it.
+    """
+
+    family: Family
+    location: float
+    scale: float
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def code(self) -> tuple[int, float, float]:
+        """The law as the kernels take it: family number, location, scale."""
+        return FAMILY_CODES[self.family], self.location, self.scale
+
+
+LawLike = str | Law | Callable[[], Law]
+
+
+def _number(name: str, value: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected a number, got {value!r}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return number
+
+
+def constant(value: float) -> Law:
+    """Every draw is `value`."""
+    value = _number("value", value)
+    return Law("constant", value, 0.0, f"constant:{value!r}")
+
+
+def zero() -> Law:
+    """Every draw is 0."""
+    return Law("constant", 0.0, 0.0, "zero")
+
+
+def normal(mean: float = 0.0, std: float = 1.0) -> Law:
+    """Gaussian with the given mean and standard deviation.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not finite, `std` is negative, or a draw could leave float64.
+    """
+    mean, std = _number("mean", mean), _number("std", std)
+    if std < 0:
+        raise ValueError(f"std: expected at least 0, got {std!r}")
+    if not math.isfinite(abs(mean) + LARGEST_NORMAL * std):
+        raise ValueError(f"std: mean={mean!r}, std={std!r} would draw values beyond float64")
+    return Law("normal", mean, std, f"normal:mean={mean!r},std={std!r}" if mean else f"normal:std={std!r}")
+
+
+def uniform(low: float, high: float) -> Law:
+    """Uniform between `low` and `high`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not finite, `high` is below `low`, or their difference leaves float64.
+    """
+    low, high = _number("low", low), _number("high", high)
+    if high < low:
+        raise ValueError(f"high: expected at least low={low!r}, got {high!r}")
+    if not math.isfinite(high - low):
+        raise ValueError(f"high: high - low must be within float64, got low={low!r}, high={high!r}")
+    return Law("uniform", low, high - low, f"uniform:low={low!r},high={high!r}")
+
+
+def _scheme(name: str, family: Literal["normal", "uniform"], std: float, gain: float) -> Law:
+    std *= _number("gain", gain)
+    law = normal(std=std) if family == "normal" else uniform(low=-math.sqrt(3) * std, high=math.sqrt(3) * std)
+    return Law(law.family, law.location, law.scale, name if gain == 1 else f"{name}:gain={float(gain)!r}")
+
+
+def glorot_normal(gain: float = 1.0) -> Law:
+    """Normal with variance ``gain² 2 / (fan_in + fan_out)`` = gain² in a chain (Glorot and Bengio 2010)."""
+    return _scheme("glorot_normal", "normal", 1.0, gain)
+
+
+def glorot_uniform(gain: float = 1.0) -> Law:
+    """Uniform with the variance of `glorot_normal`: within ±gain sqrt(3) in a chain (Glorot and Bengio 2010)."""
+    return _scheme("glorot_uniform", "uniform", 1.0, gain)
+
+
+def he_normal(gain: float = 1.0) -> Law:
+    """Normal with variance ``gain² 2 / fan_in`` = 2 gain² in a chain (He et al. 2015)."""
+    return _scheme("he_normal", "normal", math.sqrt(2), gain)
+
+
+def he_uniform(gain: float = 1.0) -> Law:
+    """Uniform with the variance of `he_normal`: within ±gain sqrt(6) in a chain (He et al. 2015)."""
+    return _scheme("he_uniform", "uniform", math.sqrt(2), gain)
+
+
+def lecun_normal(gain: float = 1.0) -> Law:
+    """Normal with variance ``gain² / fan_in`` = gain² in a chain (LeCun et al. 1998)."""
+    return _scheme("lecun_normal", "normal", 1.0, gain)
+
+
+def torch_default(gain: float = 1.0) -> Law:
+    """Uniform within ``±gain / sqrt(fan_in)`` = ±gain in a chain, the default of ``torch.nn.Linear``."""
+    gain = _number("gain", gain)
+    law = uniform(low=-gain, high=gain)
+    return Law("uniform", law.location, law.scale, "torch_default" if gain == 1 else f"torch_default:gain={gain!r}")
+
+
+def centered() -> Law:
+    """Bias -w/2: the input 1/2 then keeps every preactivation at exactly 0."""
+    return Law("centered", 0.0, 0.0, "centered")
+
+
+LAWS: dict[str, Callable[..., Law]] = {
+    maker.__name__: maker
+    for maker in (
+        constant,
+        zero,
+        normal,
+        uniform,
+        glorot_normal,
+        glorot_uniform,
+        he_normal,
+        he_uniform,
+        lecun_normal,
+        torch_default,
+        centered,
+    )
+}
+
+
+def parse(law: LawLike, argument: Literal["weight", "bias"]) -> Law:
+    """Turn a string, a law, or a maker of a law into a law.
+
+    Parameters
+    ----------
+    law : str, Law or callable
+        ``"normal:std=4"``, ``normal(std=4)``, or ``glorot_normal`` without parentheses.
+    argument : {"weight", "bias"}
+        What it is for: named in errors, and ``centered`` is a law of the bias only.
+
+    Raises
+    ------
+    ValueError
+        If the name or a parameter is unknown, missing, or out of range.
+    TypeError
+        If `law` is none of the three.
+    """
+    if isinstance(law, str):
+        parsed = _parse_text(law, argument)
+    elif isinstance(law, Law):
+        parsed = law
+    elif callable(law) and law in LAWS.values():
+        parsed = _call(law, [], {}, argument)
+    else:
+        raise TypeError(f"{argument}: expected a law such as 'normal:std=4', got {type(law).__name__}")
+    if parsed.family == "centered" and argument == "weight":
+        raise ValueError("weight: centered is a law of the bias (-w/2); expected another law")
+    return parsed
+
+
+def _parse_text(text: str, argument: str) -> Law:
+    name, colon, rest = text.strip().partition(":")
+    if name not in LAWS:
+        close = difflib.get_close_matches(name, LAWS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"{argument}: unknown law {name!r}, expected one of {', '.join(LAWS)}{hint}")
+    positional: list[str] = []
+    keywords: dict[str, str] = {}
+    for part in rest.split(",") if colon else []:
+        key, equals, value = part.partition("=")
+        if not equals:
+            positional.append(part.strip())
+        elif key.strip() in keywords:
+            raise ValueError(f"{argument}: {key.strip()} is given twice in {text!r}")
+        else:
+            keywords[key.strip()] = value.strip()
+    if positional and name != "constant":
+        raise ValueError(f"{argument}: expected {name}:NAME=VALUE, got {text!r}")
+    return _call(LAWS[name], positional, keywords, argument)
+
+
+def _call(maker: Callable[..., Law], positional: list[str], keywords: dict[str, str], argument: str) -> Law:
+    try:
+        return maker(*positional, **keywords)
+    except TypeError:
+        names = list(maker.__annotations__)[:-1]
+        takes = f"takes {', '.join(name + '=' for name in names)}" if names else "takes no parameters"
+        given = ", ".join([*positional, *(f"{key}={value}" for key, value in keywords.items())]) or "none"
+        raise ValueError(f"{argument}: the law {maker.__name__} {takes}; got {given}") from None
+    except ValueError as error:
+        raise ValueError(f"{argument}: {maker.__name__}: {error}") from None

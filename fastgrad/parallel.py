@@ -1,0 +1,70 @@
+"""Threads: the one place that knows about them.
+
+Kernels are serial and release the GIL; here they run on disjoint slices of the ensemble, the same way for every backend.
+A pool lives as long as one job, so that nothing is left behind for a fork to break.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from fastgrad.chain import integer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+SLICE_MIN = 64  # members: the block that compiled kernels run side by side
+THREADS_MAX = 4096
+
+
+def default_threads() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Threads:
+    """Runs a kernel over an ensemble on several threads; a context manager.
+
+    Parameters
+    ----------
+    threads : int or None
+        How many; None for all processors that this process may use.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `threads` is not an integer from 1.
+    """
+
+    def __init__(self, threads: int | None) -> None:
+        self.count = default_threads() if threads is None else integer("threads", threads, 1, THREADS_MAX)
+        self._pool = ThreadPoolExecutor(self.count)  # starts a thread when there is work for it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def run(self, kernel: Callable[[int, int], None], ensemble: int) -> None:
+        """Call ``kernel(start, stop)`` for slices that make up the ensemble, and wait.
+
+        Even a single slice runs on a thread of the pool: the main thread waits where Ctrl-C can wake it.
+        """
+        futures = [self._pool.submit(kernel, start, stop) for start, stop in slices(ensemble, self.count)]
+        for future in futures:
+            future.result()
+
+
+def slices(ensemble: int, count: int) -> Iterator[tuple[int, int]]:
+    """Cut 0 … ensemble into at most `count` ranges of whole blocks, as even as blocks allow."""
+    blocks = -(-ensemble // SLICE_MIN)
+    count = min(count, blocks)
+    edges = [min(ensemble, SLICE_MIN * (blocks * i // count)) for i in range(count + 1)]
+    return zip(edges[:-1], edges[1:], strict=True)

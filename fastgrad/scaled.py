@@ -1,0 +1,289 @@
+"""Numbers far outside float64, as mantissa and exponent."""
+
+from __future__ import annotations
+
+import decimal
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+LN_2 = 0.6931471805599453
+LOG10_2 = 0.3010299956639812
+
+_DIGITS = decimal.Context(prec=50)  # 19 for the exponent, and more than enough for the mantissa
+
+
+class Scaled:
+    """An array of numbers ``mantissa * 2**exponent`` that neither overflow nor underflow.
+
+    The mantissa is float64 with ``1/2 <= |mantissa| < 1`` and the exponent int64 (the ``frexp`` convention); zero is
+    mantissa 0 and exponent 0. So 1e-300000 is an ordinary value with full relative precision.
+
+    Parameters
+    ----------
+    mantissa : array_like of float
+        Any finite values; they are renormalized.
+    exponent : array_like of int, broadcastable with `mantissa`
+        Powers of two.
+
+    Raises
+    ------
+    ValueError
+        If a mantissa is NaN or infinite.
+    TypeError
+        If an exponent is not an integer.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> tiny = fg.Scaled(0.75, -6963)
+    >>> tiny
+    1.007e-2096
+    >>> tiny.to_float()
+    np.float64(0.0)
+    >>> (tiny * tiny).log10()
+    np.float64(-4191.993862...)
+    """
+
+    __slots__ = ("exponent", "mantissa")
+    # NumPy must not take the values apart behind our back: there is no float64 that holds them.
+    __array_ufunc__ = None
+    __hash__ = None  # type: ignore[assignment]  # compared elementwise, as arrays are
+
+    mantissa: NDArray[np.float64]
+    exponent: NDArray[np.int64]
+
+    def __init__(self, mantissa: ArrayLike, exponent: ArrayLike = 0) -> None:
+        given_exponent = np.asarray(exponent)
+        if given_exponent.dtype.kind not in "iu":
+            raise TypeError(f"exponent: expected integers, got {given_exponent.dtype}")
+        values = np.asarray(mantissa, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("mantissa: expected finite values, got NaN or infinity")
+        fraction, shift = np.frexp(values)
+        fraction, total = np.broadcast_arrays(fraction, shift + given_exponent.astype(np.int64))
+        self.mantissa = fraction + 0.0  # a copy, and no negative zero
+        self.exponent = np.where(self.mantissa == 0, 0, total)
+
+    @classmethod
+    def of_parts(cls, mantissa: NDArray[np.float64], exponent: NDArray[np.int64]) -> Self:
+        """Wrap arrays that are normalized already, without a copy or a check."""
+        scaled = cls.__new__(cls)
+        scaled.mantissa = mantissa
+        scaled.exponent = exponent
+        return scaled
+
+    @classmethod
+    def from_float(cls, values: ArrayLike) -> Self:
+        """Convert floats exactly, subnormals included.
+
+        Raises
+        ------
+        ValueError
+            If a value is NaN or infinite.
+        """
+        return cls(values, 0)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array; () for a single number."""
+        return self.mantissa.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.mantissa.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return self.mantissa.size
+
+    def __len__(self) -> int:
+        return len(self.mantissa)
+
+    def __getitem__(self, index: Any) -> Self:
+        return type(self).of_parts(np.asarray(self.mantissa[index]), np.asarray(self.exponent[index]))
+
+    def sign(self) -> NDArray[np.float64]:
+        """Return -1, 0 or 1 for each value."""
+        return np.sign(self.mantissa)
+
+    def log2(self) -> NDArray[np.float64]:
+        """Base-2 logarithm of the magnitude; -inf for zero."""
+        with np.errstate(divide="ignore"):
+            return np.log2(np.abs(self.mantissa)) + self.exponent
+
+    def log10(self) -> NDArray[np.float64]:
+        """Base-10 logarithm of the magnitude (decades); -inf for zero."""
+        with np.errstate(divide="ignore"):
+            return np.log10(np.abs(self.mantissa)) + self.exponent * LOG10_2
+
+    def ln(self) -> NDArray[np.float64]:
+        """Natural logarithm of the magnitude (nats); -inf for zero."""
+        with np.errstate(divide="ignore"):
+            return np.log(np.abs(self.mantissa)) + self.exponent * LN_2
+
+    def to_float(self, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+        """Round to a floating-point type; inf and 0 where it can't hold the value.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is not a real floating-point type.
+        """
+        kind = np.dtype(dtype)
+        if kind.kind != "f":
+            raise TypeError(f"dtype: expected a floating-point type, got {kind}")
+        # Types up to float64 are rounded once from the exact float64, wider ones hold every mantissa.
+        wide = kind if kind.itemsize > 8 else np.dtype(np.float64)
+        limit = 40_000  # beyond the range of every IEEE type
+        power = np.clip(self.exponent, -limit, limit).astype(np.int32)
+        with np.errstate(over="ignore", under="ignore"):
+            return np.ldexp(self.mantissa.astype(wide), power).astype(kind)[()]  # type: ignore[no-any-return]
+
+    def __float__(self) -> float:
+        if self.size != 1:
+            raise TypeError(f"only a single number becomes a float, got shape {self.shape}; use to_float()")
+        return float(self.to_float().reshape(())[()])
+
+    def __mul__(self, other: Scaled) -> Scaled:
+        """Multiply elementwise; the product is renormalized."""
+        if not isinstance(other, Scaled):
+            return NotImplemented
+        fraction, shift = np.frexp(self.mantissa * other.mantissa)
+        exponent = self.exponent + other.exponent + shift
+        return Scaled.of_parts(np.asarray(fraction), np.asarray(np.where(fraction == 0, 0, exponent)))
+
+    def __neg__(self) -> Scaled:
+        return Scaled.of_parts(0.0 - self.mantissa, self.exponent.copy())
+
+    def __abs__(self) -> Scaled:
+        return Scaled.of_parts(np.abs(self.mantissa), self.exponent.copy())
+
+    def __eq__(self, other: object) -> Any:
+        """Compare elementwise and exactly, with another Scaled."""
+        if not isinstance(other, Scaled):
+            return NotImplemented
+        return (self.mantissa == other.mantissa) & (self.exponent == other.exponent)
+
+    def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
+        raise TypeError("a Scaled is no float array: take .log10(), .to_float() or .mantissa and .exponent")
+
+    def __format__(self, spec: str) -> str:
+        """Format a single number as `decimal` does: ``f"{g:.3e}"`` gives ``1.234e-2096``."""
+        if self.size != 1:
+            raise TypeError(f"only a single number can be formatted, got shape {self.shape}")
+        return _decimal(self.mantissa.item(), self.exponent.item(), spec or ".3e")
+
+    def __repr__(self) -> str:
+        if self.ndim == 0:
+            return format(self)
+        # NumPy lays the text out; an index array stands for the values, which it could not hold.
+        flat = self.mantissa.reshape(-1), self.exponent.reshape(-1)
+        index = np.arange(self.size).reshape(self.shape)
+        text = np.array2string(
+            index,
+            separator=", ",
+            formatter={"int": lambda i: _decimal(flat[0][i].item(), flat[1][i].item(), ".3e")},
+            threshold=20,
+            edgeitems=3,
+            prefix="Scaled(",
+        )
+        return f"Scaled({text})"
+
+
+def _decimal(mantissa: float, exponent: int, spec: str) -> str:
+    """Write mantissa * 2**exponent in decimal; the decimal exponent is an integer of any size."""
+    if spec[-1:] not in ("e", "E"):
+        raise ValueError(f"format: expected a spec like .3e, got {spec!r}")
+    if mantissa == 0:
+        return "0"
+    with decimal.localcontext(_DIGITS):
+        decades = abs(decimal.Decimal(mantissa)).log10() + exponent * decimal.Decimal(2).log10()
+        whole = decades.to_integral_value(rounding=decimal.ROUND_FLOOR)
+        text = format(decimal.Decimal(10) ** (decades - whole) * (-1 if mantissa < 0 else 1), spec)
+    digits, power = text.split(spec[-1])  # the power is 1 where the digits were rounded up to ten
+    return f"{digits}{spec[-1]}{int(power) + int(whole):+d}"
+
+
+def log2_distance(a: Scaled, b: Scaled) -> NDArray[np.float64]:
+    """Distance ``|log2 |a/b||`` of each pair of values; inf where signs differ or only one is zero or not finite.
+
+    The exponents are subtracted before any logarithm is taken: log2 of each value alone would lose the digits that
+    tell them apart.
+
+    Parameters
+    ----------
+    a, b : Scaled of equal shape
+
+    Returns
+    -------
+    ndarray of float64
+        In bits (log base 2).
+    """
+    both_zero = (a.mantissa == 0) & (b.mantissa == 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = a.mantissa / b.mantissa
+        distance = np.abs(np.log2(ratio) + (a.exponent - b.exponent))
+    distance = np.where(np.isfinite(distance) & (ratio > 0), distance, np.inf)
+    return np.where(both_zero, 0.0, distance)
+
+
+
+class FloatLimits(NamedTuple):
+    """log2 of the magnitudes at which a format fails when rounding to nearest.
+
+    A magnitude of `underflow` or less becomes 0 (half the smallest subnormal; the tie goes to zero), one of `overflow` or
+    more becomes inf.
+    """
+
+    underflow: float
+    overflow: float
+
+
+FLOAT_LIMITS = {
+    "float16": FloatLimits(-25.0, math.log2(65520)),
+    "bfloat16": FloatLimits(-134.0, 128 + math.log2(1 - 2**-9)),
+    "float32": FloatLimits(-150.0, 128 + math.log2(1 - 2**-25)),
+    "float64": FloatLimits(-1075.0, 1024.0),
+}
+
+
+def json_ready(value: Any) -> Any:
+    """Make plain Python values that JSON can hold.
+
+    A number that is not finite becomes None; the dict that holds it, or holds the list it is in, gets a second key
+    ``<key>_why`` that says what it was. NumPy numbers and arrays become numbers and lists.
+    """
+    if isinstance(value, dict):
+        plain: dict[str, Any] = {}
+        for key, item in value.items():
+            plain[key] = json_ready(item)
+            lost = sorted(set(_not_finite(item)))
+            if lost:
+                plain[f"{key}_why"] = "; ".join(lost)
+        return plain
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _not_finite(value: Any) -> list[str]:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [why for item in value for why in _not_finite(item)]
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return ["not a number: undefined for these data"]
+        return ["minus infinity: the logarithm of an exact zero" if value < 0 else "infinity"]
+    return []

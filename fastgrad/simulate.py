@@ -1,0 +1,387 @@
+"""Drawn ensembles of chains: how the gradient grows or vanishes with depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from fastgrad.chain import (
+    DEFAULT_X,
+    TooLargeError,
+    integer,
+    per_member,
+    require_memory,
+    size_text,
+)
+from fastgrad.kernels import BackendName, load
+from fastgrad.laws import Law, LawLike, parse
+from fastgrad.parallel import Threads
+from fastgrad.philox import MEMBERS_MAX, SEED_MAX, warn_if_dependent
+from fastgrad.philox import draw as draw_links
+from fastgrad.scaled import FLOAT_LIMITS, Scaled, json_ready
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+LINKS_MAX = 10**15  # depth times ensemble; at 5 ns a link that is two months
+BATCHES = 30  # for the standard error of a single chain
+RECORD_BYTES = 80  # a recorded link of a member: four Scaled, a weight, and what summing up takes
+
+
+class Lyapunov(NamedTuple):
+    """The finite-depth Lyapunov exponent and its standard error, in nats per link."""
+
+    mean: float
+    stderr: float
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What `simulate` returns.
+
+    Attributes
+    ----------
+    link : ndarray of int64, shape (record,)
+        The recorded links l, counted from 1; the first and the last link are among them.
+    adjoint, grad_weight, grad_bias : Scaled, shape (record, ensemble)
+        do_L/do_{l-1}, do_L/dw_l and do_L/db_l.
+    bound : Scaled, shape (record, ensemble)
+        The textbook's bound of the adjoint: the product of |w_k|/4 over k = l … L.
+    output : ndarray of float64, shape (ensemble,)
+        o_L.
+    lyapunov : Lyapunov
+        Mean over members of ln|do_L/do_0| / depth and its standard error, in nats per link: over members, or, for a
+        single chain, by batch means over its links. The mean is -inf where a gradient is exactly zero.
+    depth, ensemble, weight, bias, seed
+        As given.
+    backend : str
+        The backend that ran.
+    """
+
+    link: Ints
+    adjoint: Scaled
+    grad_weight: Scaled
+    grad_bias: Scaled
+    bound: Scaled
+    output: Floats
+    lyapunov: Lyapunov
+    depth: int
+    ensemble: int
+    weight: Law
+    bias: Law
+    seed: int
+    backend: BackendName
+
+    def summary(self) -> dict[str, Any]:
+        """Return the result in few numbers, as a plain dict that `json.dumps` takes.
+
+        Returns
+        -------
+        dict
+            ``lyapunov`` (``mean`` and ``stderr``, nats per link), ``bound_rate`` (mean growth of the bound, nats per
+            link), ``zero_share`` (of the recorded adjoints, those exactly zero), ``first_depth`` (per float format: the
+            number of links back from the output at which the median gradient underflows to 0 or overflows to inf,
+            interpolated between recorded links; None if it does not within the depth) and ``curve``: ``link``, and for
+            each of adjoint, grad_weight, grad_bias and bound the ``mean`` and the quantiles ``q05`` … ``q95`` over
+            members of log10 of the magnitude (decades). A quantile is the value of a member, not interpolated.
+            What is not finite is None, with ``<key>_why`` beside it.
+        """
+        return json_ready(  # type: ignore[no-any-return]
+            {
+                "depth": self.depth,
+                "ensemble": self.ensemble,
+                "weight": str(self.weight),
+                "bias": str(self.bias),
+                "seed": self.seed,
+                "backend": self.backend,
+                "lyapunov": {"mean": self.lyapunov.mean, "stderr": self.lyapunov.stderr},
+                "bound_rate": float(np.mean(self.bound[0].ln())) / self.depth,
+                "zero_share": float(np.mean(self.adjoint.mantissa == 0)),
+                "first_depth": self._first_depth(),
+                "curve": {
+                    "link": self.link,
+                    "adjoint": _decades(self.adjoint),
+                    "grad_weight": _decades(self.grad_weight),
+                    "grad_bias": _decades(self.grad_bias),
+                    "bound": _decades(self.bound),
+                },
+            }
+        )
+
+    def _first_depth(self) -> dict[str, dict[str, int | None]]:
+        """Links back from the output at which the median adjoint leaves each float format."""
+        links = np.concatenate([[0], self.depth + 1 - self.link[::-1]])
+        median = np.quantile(self.adjoint.log2(), 0.5, axis=1, method="inverted_cdf")
+        log2 = np.concatenate([[0.0], median[::-1]])
+        return {
+            name: {
+                "underflow": _crossing(links, -log2, -limits.underflow),
+                "overflow": _crossing(links, log2, limits.overflow),
+            }
+            for name, limits in FLOAT_LIMITS.items()
+        }
+
+
+def _crossing(links: Ints, height: Floats, level: float) -> int | None:
+    """First whole number of links at which `height`, linear between the points, reaches `level`."""
+    above = np.flatnonzero(height >= level)
+    if not len(above):
+        return None
+    i = int(above[0])
+    rise = height[i] - height[i - 1]
+    step = (links[i] - links[i - 1]) * ((level - height[i - 1]) / rise) if np.isfinite(rise) else 1
+    return int(links[i - 1] + max(1, np.ceil(step - 1e-9)))
+
+
+def _decades(values: Scaled) -> dict[str, Floats]:
+    log10 = values.log10()
+    quantiles = np.quantile(log10, QUANTILES, axis=1, method="inverted_cdf")
+    return {"mean": log10.mean(axis=1), **{f"q{100 * q:02.0f}": row for q, row in zip(QUANTILES, quantiles, strict=True)}}
+
+
+def draw(
+    depth: int, ensemble: int, weight: LawLike = "normal:std=4", bias: LawLike = "zero", seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Draw the weights and biases that `simulate` runs.
+
+    Each is a pure function of (seed, member, link): a longer or wider draw begins with the shorter one.
+
+    Parameters
+    ----------
+    depth, ensemble : int
+        Links and chains.
+    weight, bias : str or Law
+        See `fastgrad.laws`.
+    seed : int
+        0 to 2^64 - 1.
+
+    Returns
+    -------
+    weight, bias : ndarray of float64, shape (depth, ensemble)
+        The compiled backends draw the same values to within a few units in the last place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, naming the argument.
+    TooLargeError
+        If the arrays would not fit in memory.
+    """
+    depth, ensemble, seed = _sizes(depth, ensemble, seed)
+    weight_law, bias_law = parse(weight, "weight"), parse(bias, "bias")
+    warn_if_dependent(weight_law, bias_law)
+    require_memory(f"draws of {depth} links x {ensemble} chains", 16 * depth * ensemble)
+    w, b = np.empty((depth, ensemble)), np.empty((depth, ensemble))
+    members = np.arange(ensemble)
+    rows = max(1, 2**18 // ensemble)  # the generator's words take some 200 bytes a link: a few rows at a time
+    for first in range(0, depth, rows):
+        part = slice(first, min(first + rows, depth))
+        w[part], b[part] = draw_links(weight_law, bias_law, seed, np.arange(part.start, part.stop) + 1, members)
+    return w, b
+
+
+def simulate(
+    depth: int,
+    ensemble: int = 1000,
+    weight: LawLike = "normal:std=4",
+    bias: LawLike = "zero",
+    x: ArrayLike = DEFAULT_X,
+    seed: int = 0,
+    record: int = 64,
+    backend: BackendName | Literal["auto"] = "auto",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Growth:
+    """Gradients through drawn chains: an ensemble, or one chain of any depth.
+
+    Chains are drawn and run forward link by link, and only the recorded links are kept: with the identity loss the
+    adjoint of link l is the product of w_k sigmoid'(z_k) over k = l … L, and the recorded ones are suffix products of
+    those between two recorded links. Memory is 80 record ensemble bytes, whatever the depth.
+
+    Parameters
+    ----------
+    depth, ensemble : int
+        Links and independent chains; their product at most 10^15, and the ensemble at most 2^32.
+    weight, bias : str or Law
+        What each link's weight and bias are drawn from; see `fastgrad.laws`.
+    x : array_like, a number or shape (ensemble,)
+        The input o_0.
+    seed : int
+        0 to 2^64 - 1.
+    record : int
+        How many links to record, at least 2: evenly spaced, the first and the last among them.
+    backend : {"auto", "cpp", "numba", "numpy"}
+        "numba" and "cpp" return equal bits, "numpy" is within `agreement_rtol` of them for chains that contract.
+    threads : int, optional
+        By default all processors that this process may use. The result does not depend on it.
+    progress : callable, optional
+        Called as ``progress(links_done, depth)`` from time to time.
+
+    Returns
+    -------
+    Growth
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, with the argument's name, what was wrong and what was expected.
+    BackendUnavailableError
+        If the backend that was named can't run here.
+    TooLargeError
+        If the records would not fit in memory, or the links not end.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> growth = fg.simulate(1000, ensemble=100, weight="normal:std=500")
+    >>> growth.adjoint[0, 0]
+    -3.459e-41712
+    """
+    depth, ensemble, seed = _sizes(depth, ensemble, seed)
+    record = integer("record", record, 2, 2**31)
+    weight_law, bias_law = parse(weight, "weight"), parse(bias, "bias")
+    warn_if_dependent(weight_law, bias_law)
+    recorded = spaced(depth, min(record, depth))
+    # A single chain needs batches for its standard error, however few links are recorded.
+    marks = np.union1d(recorded, spaced(depth, min(BATCHES + 1, depth))) if ensemble == 1 else recorded
+    memory = RECORD_BYTES * len(marks) * ensemble
+    if depth * ensemble > LINKS_MAX:
+        raise TooLargeError(
+            f"depth: {depth} links x {ensemble} chains are {depth * ensemble:.3g} links (and would take "
+            f"{size_text(memory)} of memory), expected at most {LINKS_MAX:.0e}"
+        )
+    require_memory(f"records of {len(marks)} links x {ensemble} chains", memory)
+    activation = per_member("x", x, ensemble).copy()
+    name, kernels = load(backend)
+
+    scaled = Scaled.from_float(activation)
+    weight_at = np.empty((len(marks), ensemble))
+    input_at, derivative, gap, bound = (
+        Scaled.of_parts(np.empty(weight_at.shape), np.empty(weight_at.shape, dtype=np.int64)) for _ in range(4)
+    )
+    step = max(1, min(kernels.CALL_LINKS, kernels.CALL_ELEMENTS // ensemble))
+    with Threads(threads) as pool:
+        for first in range(1, depth + 1, step):
+            last = min(first + step, depth + 1)
+
+            def run(start: int, stop: int, first: int = first, last: int = last) -> None:
+                kernels.grow(
+                    weight_law.code,
+                    bias_law.code,
+                    seed,
+                    first,
+                    last,
+                    marks,
+                    activation,
+                    scaled.mantissa,
+                    scaled.exponent,
+                    weight_at,
+                    input_at.mantissa,
+                    input_at.exponent,
+                    derivative.mantissa,
+                    derivative.exponent,
+                    gap.mantissa,
+                    gap.exponent,
+                    bound.mantissa,
+                    bound.exponent,
+                    start,
+                    stop,
+                )
+
+            pool.run(run, ensemble)
+            if progress is not None:
+                progress(last - 1, depth)
+
+    adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, derivative, gap, bound)
+    lyapunov = _lyapunov(marks, adjoint, depth)
+    kept: Any = slice(None) if len(marks) == len(recorded) else np.isin(marks, recorded)
+    return Growth(
+        link=recorded,
+        adjoint=adjoint[kept],
+        grad_weight=grad_weight[kept],
+        grad_bias=grad_bias[kept],
+        bound=bound[kept],
+        output=activation,
+        lyapunov=lyapunov,
+        depth=depth,
+        ensemble=ensemble,
+        weight=weight_law,
+        bias=bias_law,
+        seed=seed,
+        backend=name,
+    )
+
+
+def _sizes(depth: int, ensemble: int, seed: int) -> tuple[int, int, int]:
+    return (
+        integer("depth", depth, 1, 2**63 - 2),
+        integer("ensemble", ensemble, 1, MEMBERS_MAX),
+        integer("seed", seed, 0, SEED_MAX),
+    )
+
+
+def spaced(depth: int, count: int) -> Ints:
+    """`count` different links from 1 to `depth`, evenly spaced, both ends among them."""
+    return np.floor(np.linspace(1, depth, count) + 0.5).astype(np.int64)
+
+
+def suffix_products(
+    weight: Floats, input_at: Scaled, derivative: Scaled, gap: Scaled, bound: Scaled
+) -> tuple[Scaled, Scaled, Scaled]:
+    """Recorded gradients from what `grow` leaves, in place.
+
+    With a the adjoint of the link after a mark, ``delta = gap a sigmoid'``, ``grad_bias = delta``,
+    ``grad_weight = delta o_{l-1}`` and ``adjoint = delta w``.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (record, ensemble)
+    input_at, derivative, gap, bound : Scaled, shape (record, ensemble)
+        Overwritten by grad_weight, grad_bias, the adjoint and the bound.
+
+    Returns
+    -------
+    adjoint, grad_weight, grad_bias : Scaled
+    """
+    following = bound_following = Scaled.from_float(np.ones(weight.shape[1]))
+    for row in range(len(weight) - 1, -1, -1):
+        w = Scaled.from_float(weight[row])
+        delta = gap[row] * following * derivative[row]
+        following = delta * w
+        bound_following = bound[row] * bound_following * Scaled.of_parts(np.abs(w.mantissa), w.exponent - 2)
+        for array, values in (
+            (input_at, delta * input_at[row]),
+            (derivative, delta),
+            (gap, following),
+            (bound, bound_following),
+        ):
+            array.mantissa[row], array.exponent[row] = values.mantissa, values.exponent
+    return gap, input_at, derivative
+
+
+def _lyapunov(marks: Ints, adjoint: Scaled, depth: int) -> Lyapunov:
+    ln = adjoint.ln()
+    rates = ln[0] / depth
+    if not np.isfinite(rates).all():
+        return Lyapunov(-np.inf, np.nan)
+    mean = float(rates.mean())
+    if len(rates) > 1:
+        return Lyapunov(mean, float(rates.std(ddof=1) / np.sqrt(len(rates))))
+    # Batch means: the chain's log factors are correlated over a few links, and batches of many links hardly are.
+    count = min(BATCHES, int(np.sqrt(depth)))
+    if count < 2:
+        return Lyapunov(mean, np.nan)
+    edges = np.unique(np.searchsorted(marks, spaced(depth, count + 1)))
+    links = np.diff(np.append(marks[edges[:-1]], depth + 1))
+    growth = -np.diff(np.append(ln[edges[:-1], 0], 0.0))
+    deviation = growth - mean * links
+    variance = (deviation**2).sum() / depth**2 * len(links) / (len(links) - 1)
+    return Lyapunov(mean, float(np.sqrt(variance)))
