@@ -138,6 +138,20 @@ def backprop(
     return result
 
 
+def log10_bound(chain: Chain) -> Floats:
+    """Textbook's bound of ``|grad_bias|``: |c| / 4 times the product of |w_k| / 4 over k > l, in decades (log10).
+
+    Returns
+    -------
+    ndarray of float64, shape (depth, ensemble)
+        -inf where it is zero.
+    """
+    with np.errstate(divide="ignore"):
+        factors = np.log10(np.abs(chain.weight[1:])) - np.log10(4.0)
+        last = np.log10(np.abs(chain.cotangent)) - np.log10(4.0)
+    return np.cumsum(np.concatenate([factors, last[None]])[::-1], axis=0)[::-1]
+
+
 def _empty(chain: Chain, backend: BackendName) -> Gradients:
     links = (chain.depth,) if chain.single else chain.weight.shape
     members = () if chain.single else (chain.ensemble,)

@@ -33,11 +33,11 @@ def build_info() -> dict[str, Any]:
             backends[name] = "available"
         except BackendUnavailableError as error:
             backends[name] = str(error)
-    compiler = compile_flags = instruction_set = None
+    compiler = compile_flags = None
     if backends["cpp"] == "available":
         from fastgrad import _cpp
 
-        compiler, compile_flags, instruction_set = _cpp.compiler, _cpp.compile_flags, "baseline"
+        compiler, compile_flags = _cpp.compiler, _cpp.compile_flags
     return {
         "fastgrad": fastgrad.__version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -45,7 +45,7 @@ def build_info() -> dict[str, Any]:
         "backends": backends,
         "compiler": compiler,
         "compile_flags": compile_flags,
-        "instruction_set": instruction_set,
+        "instruction_set": instruction_set("cpp") if compiler else None,
         "threads": default_threads(),
         "cpu": cpu_name(),
         "platform": platform.platform(),
@@ -66,3 +66,25 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def provenance(backend: str | None, seed: int | None) -> dict[str, Any]:
+    """Where a result comes from: versions, backend, instruction set, seed; ready for JSON."""
+    import fastgrad
+
+    return {
+        "fastgrad": fastgrad.__version__,
+        "python": platform.python_version(),
+        "numpy": _version("numpy"),
+        "numba": _version("numba"),
+        "backend": backend,
+        "instruction_set": instruction_set(backend),
+        "seed": seed,
+        "cpu": cpu_name(),
+        "platform": platform.platform(),
+    }
+
+
+def instruction_set(backend: str | None) -> str | None:
+    """Instruction set that a compiled backend uses here; None for the others."""
+    return "baseline" if backend == "cpp" else None

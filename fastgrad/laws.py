@@ -80,10 +80,16 @@ def _number(name: str, value: float) -> float:
     return number
 
 
+def _text(number: float) -> str:
+    """Write a number so that it reads back as itself, and a whole one without its point."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
+
+
 def constant(value: float) -> Law:
     """Every draw is `value`."""
     value = _number("value", value)
-    return Law("constant", value, 0.0, f"constant:{value!r}")
+    return Law("constant", value, 0.0, f"constant:{_text(value)}")
 
 
 def zero() -> Law:
@@ -104,7 +110,7 @@ def normal(mean: float = 0.0, std: float = 1.0) -> Law:
         raise ValueError(f"std: expected at least 0, got {std!r}")
     if not math.isfinite(abs(mean) + LARGEST_NORMAL * std):
         raise ValueError(f"std: mean={mean!r}, std={std!r} would draw values beyond float64")
-    return Law("normal", mean, std, f"normal:mean={mean!r},std={std!r}" if mean else f"normal:std={std!r}")
+    return Law("normal", mean, std, f"normal:mean={_text(mean)},std={_text(std)}" if mean else f"normal:std={_text(std)}")
 
 
 def uniform(low: float, high: float) -> Law:
@@ -120,13 +126,13 @@ def uniform(low: float, high: float) -> Law:
         raise ValueError(f"high: expected at least low={low!r}, got {high!r}")
     if not math.isfinite(high - low):
         raise ValueError(f"high: high - low must be within float64, got low={low!r}, high={high!r}")
-    return Law("uniform", low, high - low, f"uniform:low={low!r},high={high!r}")
+    return Law("uniform", low, high - low, f"uniform:low={_text(low)},high={_text(high)}")
 
 
 def _scheme(name: str, family: Literal["normal", "uniform"], std: float, gain: float) -> Law:
     std *= _number("gain", gain)
     law = normal(std=std) if family == "normal" else uniform(low=-math.sqrt(3) * std, high=math.sqrt(3) * std)
-    return Law(law.family, law.location, law.scale, name if gain == 1 else f"{name}:gain={float(gain)!r}")
+    return Law(law.family, law.location, law.scale, name if gain == 1 else f"{name}:gain={_text(float(gain))}")
 
 
 def glorot_normal(gain: float = 1.0) -> Law:
@@ -158,7 +164,7 @@ def torch_default(gain: float = 1.0) -> Law:
     """Uniform within ``±gain / sqrt(fan_in)`` = ±gain in a chain, the default of ``torch.nn.Linear``."""
     gain = _number("gain", gain)
     law = uniform(low=-gain, high=gain)
-    return Law("uniform", law.location, law.scale, "torch_default" if gain == 1 else f"torch_default:gain={gain!r}")
+    return Law("uniform", law.location, law.scale, "torch_default" if gain == 1 else f"torch_default:gain={_text(gain)}")
 
 
 def centered() -> Law:

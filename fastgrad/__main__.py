@@ -1,0 +1,5 @@
+"""``python -m fastgrad``."""
+
+from fastgrad.cli import main
+
+main(prog_name="fastgrad")

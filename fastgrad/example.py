@@ -1,0 +1,155 @@
+"""The textbook's worked example, run through the real kernels.
+
+Three sigmoid units, o11 -> o21 -> o31, and the loss (o31 - y)² / 2. Inputs and biases are chosen so that every
+preactivation is exactly 0, where the sigmoid's derivative is 1/4, the most it can be: the chain rule's factors are then
+exactly those of the lecture note, and each backend returns their product to the last digit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from fastgrad.backprop import backprop
+from fastgrad.scaled import Scaled
+
+if TYPE_CHECKING:
+    from fastgrad.kernels import BackendName
+
+X = 200.0
+LAST_WEIGHT = 400.0
+TARGET = -149.5
+
+
+@dataclass(frozen=True)
+class Example:
+    """What `worked_example` returns; gradients are dloss/dw11.
+
+    Attributes
+    ----------
+    weight, bias : tuple of float
+        Of the three links, before the step.
+    learning_rate : float
+    factors : dict of str to Scaled
+        The chain rule's factors, the first the loss's, in the order in which they are multiplied.
+    gradient : Scaled
+        Their product, from the kernel run over the whole chain.
+    bound : Scaled
+        The same with 1/4 for every sigmoid'.
+    weight_after : float
+        w11 after one step of gradient descent; infinite if it leaves float64.
+    preactivation_after : float
+        z11 after the step.
+    slope_after : Scaled
+        sigmoid'(z11) after the step.
+    gradient_after : Scaled
+    loss, loss_after : float
+        Before and after the step.
+    zero_bias_gradient, zero_bias_bound : Scaled
+        Gradient and bound of the same weights with every bias 0.
+    backend : str
+    """
+
+    weight: tuple[float, float, float]
+    bias: tuple[float, float, float]
+    learning_rate: float
+    factors: dict[str, Scaled]
+    gradient: Scaled
+    bound: Scaled
+    weight_after: float
+    preactivation_after: float
+    slope_after: Scaled
+    gradient_after: Scaled
+    loss: float
+    loss_after: float
+    zero_bias_gradient: Scaled
+    zero_bias_bound: Scaled
+    backend: BackendName
+
+
+def worked_example(
+    weight: float = 500.0, learning_rate: float = 0.01, backend: BackendName | Literal["auto"] = "auto"
+) -> Example:
+    """Run the worked example.
+
+    Parameters
+    ----------
+    weight : float
+        w11 and w21; w31 is 400. The biases follow it, so that every preactivation stays 0.
+    learning_rate : float
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite, the weight so large that a bias is not, or the learning rate not positive.
+    BackendUnavailableError
+        If the backend that was named can't run here.
+    """
+    if not math.isfinite(weight * X):
+        raise ValueError(f"weight: expected a finite number whose product with x = {X:g} is finite too, got {weight!r}")
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"learning_rate: expected a positive number, got {learning_rate!r}")
+    w = (weight, weight, LAST_WEIGHT)
+    b = (-weight * X, -weight / 2, -LAST_WEIGHT / 2)
+
+    # Link by link through the kernel: each factor by itself.
+    activations = [X]
+    links = []
+    for w_l, b_l in zip(w, b, strict=True):
+        link = backprop([w_l], [b_l], activations[-1], backend=backend)
+        links.append(link)
+        activations.append(float(link.output))
+    factors = {
+        "dloss/do31": Scaled.from_float(activations[-1] - TARGET),
+        "do31/do21": links[2].grad_x,
+        "do21/do11": links[1].grad_x,
+        "do11/dw11": links[0].grad_weight[0],
+    }
+
+    gradient, loss, name = _run(w, b, backend)
+    step = learning_rate * float(gradient)
+    weight_after = weight - step
+    preactivation_after = weight_after * X + b[0]
+    if math.isfinite(preactivation_after):
+        gradient_after, loss_after, _ = _run((weight_after, *w[1:]), b, backend)
+        slope_after = backprop([1.0], [0.0], preactivation_after, backend=backend).grad_bias[0]
+    else:  # the weight has left float64: there is no next step
+        gradient_after = slope_after = Scaled(0.0)
+        loss_after = math.nan
+    zero_bias_gradient, _, _ = _run(w, (0.0, 0.0, 0.0), backend)
+    zero_bias_output = backprop(w, (0.0, 0.0, 0.0), X, backend=backend).output
+    return Example(
+        weight=w,
+        bias=b,
+        learning_rate=learning_rate,
+        factors=factors,
+        gradient=gradient,
+        bound=_bound(w, float(activations[-1] - TARGET)),
+        weight_after=weight_after,
+        preactivation_after=preactivation_after,
+        slope_after=slope_after,
+        gradient_after=gradient_after,
+        loss=loss,
+        loss_after=loss_after,
+        zero_bias_gradient=zero_bias_gradient,
+        zero_bias_bound=_bound(w, float(zero_bias_output - TARGET)),
+        backend=name,
+    )
+
+
+def _run(
+    w: tuple[float, float, float], b: tuple[float, float, float], backend: BackendName | Literal["auto"]
+) -> tuple[Scaled, float, BackendName]:
+    """dloss/dw11 and the loss of the whole chain: once forward for the output, and again with its cotangent."""
+    error = float(backprop(w, b, X, backend=backend).output) - TARGET
+    result = backprop(w, b, X, error, backend=backend)
+    return result.grad_weight[0], error**2 / 2, result.backend
+
+
+def _bound(w: tuple[float, float, float], error: float) -> Scaled:
+    quarter = Scaled(1.0, -2)
+    bound = abs(Scaled.from_float(error))
+    for factor in (w[2], w[1], X):
+        bound = bound * abs(Scaled.from_float(factor)) * quarter
+    return bound
