@@ -95,9 +95,7 @@ def errors() -> dict[str, float]:
             for s in (u * mp.sqrt(LOG_END) for u in grid)
         ],
         "SIN": [abs(f * at(rounded["SIN"], f**2) / mp.sin(2 * mp.pi * f) - 1) for f in (u / 8 for u in grid)],
-        "COS": [
-            abs((1 + f**2 * at(rounded["COS"], f**2)) / mp.cos(2 * mp.pi * f) - 1) for f in (u / 8 for u in grid)
-        ],
+        "COS": [abs((1 + f**2 * at(rounded["COS"], f**2)) / mp.cos(2 * mp.pi * f) - 1) for f in (u / 8 for u in grid)],
     }
     for name, values in cases.items():
         worst[name] = float(mp.log(max(values), 2))

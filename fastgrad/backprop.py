@@ -99,7 +99,17 @@ def backprop(
     Memory: 32 bytes a link and chain for the result; the compiled backends keep the activations and derivatives that
     reverse mode needs in the same place.
     """
-    chain = Chain.of(weight, bias, x, cotangent)
+    return backprop_chain(Chain.of(weight, bias, x, cotangent), backend=backend, threads=threads, out=out)
+
+
+def backprop_chain(
+    chain: Chain,
+    *,
+    backend: BackendName | Literal["auto"] = "auto",
+    threads: int | None = None,
+    out: Gradients | None = None,
+) -> Gradients:
+    """Do the work of `backprop` for a chain that is checked already."""
     name, kernels = load(backend)
     size = chain.depth * chain.ensemble
     require_memory(
@@ -113,11 +123,7 @@ def backprop(
         result = out
         result.backend = name
 
-    shape = chain.weight.shape
-    output, *parts = result._arrays()
-    grad_weight = [part.reshape(shape) for part in parts[0:2]]
-    grad_bias = [part.reshape(shape) for part in parts[2:4]]
-    grad_x = [part.reshape(shape[1:]) for part in parts[4:6]]
+    links, members = chain.weight.shape, chain.x.shape
 
     def run(start: int, stop: int) -> None:
         kernels.backprop(
@@ -125,10 +131,13 @@ def backprop(
             chain.bias,
             chain.x,
             chain.cotangent,
-            output.reshape(shape[1:]),
-            *grad_weight,  # type: ignore[arg-type]  # mantissa and exponent
-            *grad_bias,
-            *grad_x,
+            result.output.reshape(members),
+            result.grad_weight.mantissa.reshape(links),
+            result.grad_weight.exponent.reshape(links),
+            result.grad_bias.mantissa.reshape(links),
+            result.grad_bias.exponent.reshape(links),
+            result.grad_x.mantissa.reshape(members),
+            result.grad_x.exponent.reshape(members),
             start,
             stop,
         )

@@ -47,12 +47,12 @@ class Chain:
     @property
     def depth(self) -> int:
         """Number of links."""
-        return self.weight.shape[0]
+        return int(self.weight.shape[0])
 
     @property
     def ensemble(self) -> int:
         """Number of chains."""
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
     @classmethod
     def of(

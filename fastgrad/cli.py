@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -29,12 +29,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Main(click.Group):
     """Reports every failure as one line on stderr, with the exit code that says what kind it was."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run the command line; in standalone mode, exit."""
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(args, standalone_mode=False, **extra)
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(args, standalone_mode=False, **extra)
             sys.stdout.flush()
         except click.Abort:
             _exit("interrupted", EXIT_INTERRUPTED)
@@ -206,7 +206,9 @@ def _format(form: str | None, output: str | None, *more: str) -> str:
     ending = Path(output).suffix.lower()
     formats = {**ENDINGS, **{f".{kind}": kind for kind in more}}
     if ending not in formats:
-        raise click.UsageError(f"output: can't tell the format of {output!r}; expected {', '.join(formats)}, or --format")
+        raise click.UsageError(
+            f"output: can't tell the format of {output!r}; expected {', '.join(formats)}, or --format"
+        )
     return formats[ending]
 
 
@@ -357,13 +359,14 @@ def backprop(
 ) -> None:
     """Exact gradients of the chain in FILE.
 
-    FILE is an .npz with the arrays weight, bias, x and cotangent, an .npy with the weights, or a .csv with the columns
-    weight and bias. Arrays have shape (depth,) or (depth, ensemble). -o writes every gradient to an .npz, .csv or .json.
+    FILE is an .npz with the arrays weight, bias, x and cotangent, an .npy with the weights, or a .csv with the
+    columns weight and bias. Arrays have shape (depth,) or (depth, ensemble). -o writes every gradient to an .npz,
+    .csv or .json.
 
     \b
     Example: fastgrad backprop chain.npz -o gradients.npz
     """
-    from fastgrad.backprop import log10_bound
+    from fastgrad.backprop import backprop_chain, log10_bound
     from fastgrad.chain import Chain
     from fastgrad.plot import check_path
     from fastgrad.report import gradients_report
@@ -378,16 +381,8 @@ def backprop(
         chain = Chain.load(file, **{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    of = (lambda a: a[:, 0], lambda a: a[0]) if chain.single else (lambda a: a, lambda a: a)
     with _warnings(quiet):
-        gradients = fastgrad.backprop(
-            of[0](chain.weight),
-            of[0](chain.bias),
-            of[1](chain.x),
-            of[1](chain.cotangent),
-            backend=backend,  # type: ignore[arg-type]
-            threads=threads,
-        )
+        gradients = backprop_chain(chain, backend=backend, threads=threads)  # type: ignore[arg-type]
     report = gradients_report(chain, gradients, log10_bound(chain), {"file": file, **given})
     _finish(report, chosen, output, color, plot)
 

@@ -34,8 +34,8 @@ class BackendTimes:
     Attributes
     ----------
     distance : float
-        Largest ``|ln |a/b||`` from the reference over all gradients, in units of `agreement_rtol`; inf where signs, zeros
-        or non-finite values differ. Agreement is at most 1.
+        Largest ``|ln |a/b||`` from the reference over all gradients, in units of `agreement_rtol`; inf where signs,
+        zeros or non-finite values differ. Agreement is at most 1.
     same_bits_as : list of str
         Other backends whose results are equal bit for bit.
     warm_up : float

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,8 @@ def build_info() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata  # here: import fastgrad stays light
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

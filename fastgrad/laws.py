@@ -18,13 +18,12 @@ A law is given as a string or as the object of the same name here: ``"normal:std
 
 In a chain fan_in = fan_out = 1. Each named scheme takes ``gain=`` (default 1), a factor on its standard deviation.
 
-The weight and the bias of a link are made from one pair of uniforms, so they are independent of each other when both are
-normal or both are uniform, and when one of them is constant, but not when one is normal and the other uniform.
+The weight and the bias of a link are made from one pair of uniforms, so they are independent of each other when both
+are normal or both are uniform, and when one of them is constant, but not when one is normal and the other uniform.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -110,7 +109,9 @@ def normal(mean: float = 0.0, std: float = 1.0) -> Law:
         raise ValueError(f"std: expected at least 0, got {std!r}")
     if not math.isfinite(abs(mean) + LARGEST_NORMAL * std):
         raise ValueError(f"std: mean={mean!r}, std={std!r} would draw values beyond float64")
-    return Law("normal", mean, std, f"normal:mean={_text(mean)},std={_text(std)}" if mean else f"normal:std={_text(std)}")
+    return Law(
+        "normal", mean, std, f"normal:mean={_text(mean)},std={_text(std)}" if mean else f"normal:std={_text(std)}"
+    )
 
 
 def uniform(low: float, high: float) -> Law:
@@ -164,7 +165,9 @@ def torch_default(gain: float = 1.0) -> Law:
     """Uniform within ``±gain / sqrt(fan_in)`` = ±gain in a chain, the default of ``torch.nn.Linear``."""
     gain = _number("gain", gain)
     law = uniform(low=-gain, high=gain)
-    return Law("uniform", law.location, law.scale, "torch_default" if gain == 1 else f"torch_default:gain={_text(gain)}")
+    return Law(
+        "uniform", law.location, law.scale, "torch_default" if gain == 1 else f"torch_default:gain={_text(gain)}"
+    )
 
 
 def centered() -> Law:
@@ -223,6 +226,8 @@ def parse(law: LawLike, argument: Literal["weight", "bias"]) -> Law:
 def _parse_text(text: str, argument: str) -> Law:
     name, colon, rest = text.strip().partition(":")
     if name not in LAWS:
+        import difflib  # here: import fastgrad stays light
+
         close = difflib.get_close_matches(name, LAWS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"{argument}: unknown law {name!r}, expected one of {', '.join(LAWS)}{hint}")

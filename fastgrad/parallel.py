@@ -1,13 +1,13 @@
 """Threads: the one place that knows about them.
 
-Kernels are serial and release the GIL; here they run on disjoint slices of the ensemble, the same way for every backend.
-A pool lives as long as one job, so that nothing is left behind for a fork to break.
+Kernels are serial and release the GIL; here they run on disjoint slices of the ensemble, the same way for every
+backend. A pool lives as long as one job, so that nothing is left behind for a fork to break.
 """
 
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from fastgrad.chain import integer
@@ -44,6 +44,8 @@ class Threads:
 
     def __init__(self, threads: int | None) -> None:
         self.count = default_threads() if threads is None else integer("threads", threads, 1, THREADS_MAX)
+        from concurrent.futures import ThreadPoolExecutor  # here: import fastgrad stays light
+
         self._pool = ThreadPoolExecutor(self.count)  # starts a thread when there is work for it
 
     def __enter__(self) -> Self:
@@ -67,4 +69,4 @@ def slices(ensemble: int, count: int) -> Iterator[tuple[int, int]]:
     blocks = -(-ensemble // SLICE_MIN)
     count = min(count, blocks)
     edges = [min(ensemble, SLICE_MIN * (blocks * i // count)) for i in range(count + 1)]
-    return zip(edges[:-1], edges[1:], strict=True)
+    return pairwise(edges)

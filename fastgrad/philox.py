@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from fastgrad.laws import Law
     from numpy.typing import NDArray
+
+    from fastgrad.laws import Law
 
     Floats = NDArray[np.float64]
     Words = NDArray[np.uint64]
@@ -62,8 +63,8 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int])
 def uniforms(seed: int, links: NDArray[np.int64], members: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Two independent uniforms in (0, 1) for each link and member.
 
-    ``U = ((A >> 11) + 0.5) 2^-53`` from the first two words, V likewise from the last two. The largest of the 2^53 values
-    would be rounded to 1: it is taken back to 1 - 2^-53.
+    ``U = ((A >> 11) + 0.5) 2^-53`` from the first two words, V likewise from the last two. The largest of the 2^53
+    values would be rounded to 1: it is taken back to 1 - 2^-53.
 
     Parameters
     ----------
@@ -104,7 +105,9 @@ def cos_sin_turns(v: Floats) -> tuple[Floats, Floats]:
     return np.choose(turn, [c, -s, -c, s]), np.choose(turn, [s, c, -s, -c])
 
 
-def draw(weight: Law, bias: Law, seed: int, links: NDArray[np.int64], members: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def draw(
+    weight: Law, bias: Law, seed: int, links: NDArray[np.int64], members: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
     """Weights and biases of any links of any members.
 
     Parameters

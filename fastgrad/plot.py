@@ -48,6 +48,7 @@ class Figure:
     y_label: str
     x: Floats
     curves: list[Curve] = field(default_factory=list)
+    band_label: str = "5 % to 95 % of chains"
 
 
 def terminal(figure: Figure, width: int, height: int, color: bool) -> str:
@@ -83,14 +84,16 @@ def terminal(figure: Figure, width: int, height: int, color: bool) -> str:
         name_color = COLORS[curve.kind][1] if color else None
         canvas.plot(x.tolist(), y.tolist(), lc=name_color)
         # The name stands beside the curve, on the side away from the middle of the figure.
-        at = len(x) // 3
+        at = len(x) * (1 if curve.kind == "gradient" else 2) // 3  # apart, where two curves coincide
         above = y[at] > (low + high) / 2
         canvas.text([float(x[at])], [float(y[at]) + (room if above else -room)], [curve.label], lc=name_color)
     return f"{figure.title}\n{canvas.show()}"
 
 
 def _tick(value: float, chars: int, delta: float, left: bool = False) -> str:
-    text = f"{value:.0f}" if abs(delta) >= 1 else f"{value:.3g}"
+    """Write a tick of an axis that is `delta` long."""
+    decimals = next((n for n, length in enumerate((30, 3, 0.3)) if delta >= length), 3)
+    text = f"{value:.{decimals}f}"
     return text.ljust(chars) if left else text.rjust(chars)
 
 
@@ -138,7 +141,7 @@ def save(figure: Figure, path: str | Path) -> None:
         if curve.band is not None:
             inside = np.isfinite(curve.band[0]) & np.isfinite(curve.band[1])
             low, high = (edge[inside] for edge in curve.band)
-            axes.fill_between(figure.x[inside], low, high, color=color, alpha=0.2, linewidth=0)
+            axes.fill_between(figure.x[inside], low, high, color=color, alpha=0.2, linewidth=0, label=figure.band_label)
     axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
     axes.set_title(figure.title, fontsize="medium", loc="left")
     axes.margins(x=0.01)

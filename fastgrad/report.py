@@ -20,12 +20,13 @@ from fastgrad.scaled import Scaled, json_ready
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from rich.console import Console, RenderableType
+
     from fastgrad.backprop import Gradients
     from fastgrad.chain import Chain
     from fastgrad.compare import Comparison
     from fastgrad.example import Example
     from fastgrad.simulate import Growth
-    from rich.console import Console, RenderableType
 
 Format = Literal["table", "json", "csv"]
 SCHEMA = "fastgrad/1"
@@ -196,16 +197,17 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         "do21/do11": f"1/4 x w21 = {grouped(w[1])} / 4",
         "do11/dw11": "1/4 x x = 200 / 4",
     }
+    gradient_text, after_text = _scaled_text(example.gradient), grouped(example.weight_after)
     gradient, after = float(example.gradient), example.gradient_after
     factors = _table(None, "factor", "what it is", "value", left=(0, 1))
     for name, factor in example.factors.items():
         factors.add_row(name, meaning[name], _scaled_text(factor))
     factors.add_section()
-    factors.add_row("dloss/dw11", "their product, by the kernel", _scaled_text(example.gradient), style="bold")
+    factors.add_row("dloss/dw11", "their product, by the kernel", gradient_text, style="bold")
 
     next_step = [
         f"z11 is now {grouped(example.preactivation_after)}, where sigmoid' is {_scaled_text(example.slope_after)}.",
-        f"gradient   {_scaled_text(example.gradient)} -> {_scaled_text(after)}",
+        f"gradient   {gradient_text} -> {_scaled_text(after)}",
         f"loss       {grouped(example.loss)} -> {grouped(example.loss_after)}",
         "The loss stays there: no further step moves this weight."
         if _negligible(after, example.weight_after, example.learning_rate)
@@ -222,8 +224,7 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         "So each link multiplies by w/4:",
         factors,
         f"[bold]2. One step of gradient descent[/], learning rate {example.learning_rate:g}:",
-        f"   w11 = {grouped(w[0])} - {example.learning_rate:g} x {_scaled_text(example.gradient)} "
-        f"= [bold]{grouped(example.weight_after)}[/]",
+        f"   w11 = {grouped(w[0])} - {example.learning_rate:g} x {gradient_text} = [bold]{after_text}[/]",
         "",
         "[bold]3. What the true sigmoid does next.[/]",
         *(f"   {line}" for line in next_step),
@@ -282,7 +283,11 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
     """How the gradient of an ensemble grows or vanishes."""
     summary = growth.summary()
     curve = {
-        name: {key: np.array([-np.inf if v is None else v for v in values]) for key, values in of.items() if "why" not in key}
+        name: {
+            key: np.array([-np.inf if v is None else v for v in values])
+            for key, values in of.items()
+            if "why" not in key
+        }
         for name, of in summary["curve"].items()
         if isinstance(of, dict)
     }
@@ -341,19 +346,14 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any]) -> list[str]:
         lines.append("Lyapunov exponent: minus infinity, a gradient is exactly zero.")
     else:
         spread = f" ± {stderr:.2g}" if np.isfinite(stderr) else ""
-        less = "more" if mean > 0 else "less"
-        lines.append(
-            f"[bold]Lyapunov exponent {mean:.6g}{spread} nats per link[/]: {_factor(mean)} {less} a link."
-        )
+        lines.append(f"[bold]Lyapunov exponent {mean:.6g}{spread} nats per link[/]: a factor {_factor(mean)} a link.")
     if rate is not None:
-        verb = "grows" if rate > 0 else "shrinks"
-        lines.append(f"The textbook's bound {verb} by {_factor(rate)} a link ({rate:+.4g} nats).")
+        lines.append(f"Textbook's bound  {rate:.6g} nats per link: a factor {_factor(rate)} a link.")
     return lines
 
 
 def _factor(nats: float) -> str:
-    factor = np.exp(min(abs(nats), 700.0))
-    return f"a factor {factor:.3g}" if factor < 1e6 else f"{abs(nats) / np.log(10):.3g} decades"
+    return f"{np.exp(nats):.3g}" if abs(nats) < 50 else decades(nats / np.log(10))
 
 
 def _failure_lines(first_depth: dict[str, dict[str, int | None]], depth: int) -> list[str]:
@@ -361,7 +361,7 @@ def _failure_lines(first_depth: dict[str, dict[str, int | None]], depth: int) ->
     for event, reads in (("underflow", "0"), ("overflow", "inf")):
         failed = [f"{name} {links[event]}" for name, links in first_depth.items() if links[event] is not None]
         if failed:
-            lines.append(f"Links until the median gradient reads {reads}: {', '.join(failed)}.")
+            lines += [f"Links until the median gradient reads {reads}:", f"   {', '.join(failed)}"]
     return lines or [f"Every float format holds the median gradient over {depth} links."]
 
 
@@ -384,7 +384,7 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
     if ensemble == 1:
         output, grad_x = float(chain_item(gradients.output)), gradients.grad_x[() if gradients.grad_x.ndim == 0 else 0]
         human.append(f"output {output:.6g}, gradient by the input {_scaled_text(grad_x)}")
-    human.append("[dim]bound: the textbook's, of |grad_bias|; -o FILE.npz, .csv or .json keeps every gradient[/]")
+    human.append("[dim]bound: of |grad_bias|; -o FILE.npz, .csv or .json keeps every gradient[/]")
     human.append(f"[dim]backend {gradients.backend}[/]")
     figure = Figure(
         title=f"log10 |gradient| against the link: {chains} from {parameters['file']}",
@@ -397,7 +397,7 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
         ],
     )
     parts = {"grad_weight": gradients.grad_weight, "grad_bias": gradients.grad_bias, "grad_x": gradients.grad_x}
-    arrays = {"output": gradients.output}
+    arrays: dict[str, Any] = {"output": gradients.output}
     for name, scaled in parts.items():
         arrays[f"{name}_mantissa"], arrays[f"{name}_exponent"] = scaled.mantissa, scaled.exponent
     result = {"output": gradients.output, **{name: _scaled_json(scaled) for name, scaled in parts.items()}}
@@ -451,7 +451,9 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
                 **timed,
             }
         )
-    agreement = _table("Agreement with the reference", "backend", "largest distance / allowed", "equal bits with", left=(0, 2))
+    agreement = _table(
+        "Agreement with the reference", "backend", "largest distance / allowed", "equal bits with", left=(0, 2)
+    )
     for row in comparison.backends:
         agreement.add_row(row.backend, f"{row.distance:.3g}", ", ".join(row.same_bits_as) or "-")
     human: list[RenderableType] = [
@@ -461,7 +463,7 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
     if comparison.agree:
         times = _table(
             f"Time, {len(comparison.backends[0].seconds)} interleaved rounds",
-            "backend", "median", "min … max", "ns/link", "speedup", "min … max", "first call",
+            "backend", "median", "min … max", "ns/link", "speedup", "min … max",
         )  # fmt: skip
         for times_row in rows:
             times.add_row(
@@ -471,15 +473,18 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
                 f"{times_row['ns_per_link']:.3g}",
                 f"{times_row['speedup']:.2f}",
                 f"{times_row['speedup_low']:.2f} … {times_row['speedup_high']:.2f}",
-                seconds_text(times_row["warm_up_s"]),
             )
         human.append(times)
+        warm = ", ".join(f"{row.backend} {seconds_text(row.warm_up)}" for row in comparison.backends)
         human.append("[dim]speedup: t_numpy / t_backend, median and range over the rounds[/]")
+        human.append(f"[dim]first call, compilation or its cache included: {warm}[/]")
     else:
         human.append("[bold red]The backends disagree[/]; nothing was timed. Chains that expand (centered biases")
         human.append("and weights beyond 4) may part by rounding alone; anything else is a defect.")
-    result = {"job": comparison.job, "links": comparison.links, "agree": comparison.agree}
-    result["backends"] = [{**row, "seconds": list(of.seconds)} for row, of in zip(rows, comparison.backends, strict=True)]
+    result: dict[str, Any] = {"job": comparison.job, "links": comparison.links, "agree": comparison.agree}
+    result["backends"] = [
+        {**row, "seconds": list(of.seconds)} for row, of in zip(rows, comparison.backends, strict=True)
+    ]
     return Report("compare", parameters, result, rows, human, seed=parameters.get("seed"))
 
 

@@ -121,12 +121,14 @@ class Scaled:
     def log10(self) -> NDArray[np.float64]:
         """Base-10 logarithm of the magnitude (decades); -inf for zero."""
         with np.errstate(divide="ignore"):
-            return np.log10(np.abs(self.mantissa)) + self.exponent * LOG10_2
+            log10: NDArray[np.float64] = np.log10(np.abs(self.mantissa)) + self.exponent * LOG10_2
+        return log10
 
     def ln(self) -> NDArray[np.float64]:
         """Natural logarithm of the magnitude (nats); -inf for zero."""
         with np.errstate(divide="ignore"):
-            return np.log(np.abs(self.mantissa)) + self.exponent * LN_2
+            ln: NDArray[np.float64] = np.log(np.abs(self.mantissa)) + self.exponent * LN_2
+        return ln
 
     def to_float(self, dtype: DTypeLike = np.float64) -> NDArray[Any]:
         """Round to a floating-point type; inf and 0 where it can't hold the value.
@@ -234,12 +236,11 @@ def log2_distance(a: Scaled, b: Scaled) -> NDArray[np.float64]:
     return np.where(both_zero, 0.0, distance)
 
 
-
 class FloatLimits(NamedTuple):
     """log2 of the magnitudes at which a format fails when rounding to nearest.
 
-    A magnitude of `underflow` or less becomes 0 (half the smallest subnormal; the tie goes to zero), one of `overflow` or
-    more becomes inf.
+    A magnitude of `underflow` or less becomes 0 (half the smallest subnormal; the tie goes to zero), one of `overflow`
+    or more becomes inf.
     """
 
     underflow: float

@@ -144,7 +144,10 @@ def _crossing(links: Ints, height: Floats, level: float) -> int | None:
 def _decades(values: Scaled) -> dict[str, Floats]:
     log10 = values.log10()
     quantiles = np.quantile(log10, QUANTILES, axis=1, method="inverted_cdf")
-    return {"mean": log10.mean(axis=1), **{f"q{100 * q:02.0f}": row for q, row in zip(QUANTILES, quantiles, strict=True)}}
+    return {
+        "mean": log10.mean(axis=1),
+        **{f"q{100 * q:02.0f}": row for q, row in zip(QUANTILES, quantiles, strict=True)},
+    }
 
 
 def draw(

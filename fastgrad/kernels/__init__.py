@@ -46,8 +46,8 @@ The sigmoid (design: e = exp(-|z|) = p 2^-k, sigmoid = 1/(1+e) or e/(1+e), sigmo
 which is wrong from z = 20 and zero from z = 36.74. Beyond |z| = 2^60 the derivative is 0, and so is a product whose
 exponent falls below -2^62: exponents can't overflow.
 
-Beside the functions a backend states three numbers. ``CALL_LINKS`` and ``CALL_ELEMENTS`` bound the links, and links times
-members, of one call of `grow`: it lasts a fraction of a second, so that progress and Ctrl-C work between calls.
+Beside the functions a backend states three numbers. ``CALL_LINKS`` and ``CALL_ELEMENTS`` bound the links, and links
+times members, of one call of `grow`: it lasts a fraction of a second, so that progress and Ctrl-C work between calls.
 ``WORK_BYTES`` is the memory that `backprop` takes for each link of each member beside the arrays it is given.
 """
 

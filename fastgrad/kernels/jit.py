@@ -1,11 +1,12 @@
 """The Numba backend: the stages of reference.py as loops, with the IEEE operations of csrc/ in the same order.
 
-The contract is the docstring of `fastgrad.kernels`. Each scalar function has a twin of the same name in ``csrc/scaled.h``
-or ``csrc/draws.h``, and returns the same bits. All compiled functions are in this one file: Numba's cache on disk does not
-notice when an imported function changes.
+The contract is the docstring of `fastgrad.kernels`. Each scalar function has a twin of the same name in
+``csrc/scaled.h`` or ``csrc/draws.h``, and returns the same bits. All compiled functions are in this one file: Numba's
+cache on disk does not notice when an imported function changes.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# The compiled functions carry no annotations: Numba infers and checks their types.
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, no-check-untyped-defs
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ def njit(function: Callable[..., Any]) -> Any:
 
     ``error_model="numpy"`` because Python's tests every division and keeps loops scalar; no ``fastmath`` and no
     contraction, so that the bits are those of the C++ backend. The machine code is cached on disk where there is a
-    place to write: Numba raises where there is none (a read-only install without a home), and then each process compiles
-    its own.
+    place to write: Numba raises where there is none (a read-only install without a home), and then each process
+    compiles its own.
     """
     options = {"nogil": True, "error_model": "numpy", "fastmath": False}
     try:
@@ -265,8 +266,8 @@ def backprop(
 ):
     """Gradients of given chains.
 
-    Between the two passes the gradients' memory holds what reverse mode needs: grad_weight the scaled o_{l-1}, grad_bias
-    the scaled sigmoid'(z_l); nothing else grows with depth.
+    Between the two passes the gradients' memory holds what reverse mode needs: grad_weight the scaled o_{l-1},
+    grad_bias the scaled sigmoid'(z_l); nothing else grows with depth.
     """
     depth = weight.shape[0]
     activation = np.empty(BLOCK)

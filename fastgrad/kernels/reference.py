@@ -190,9 +190,7 @@ def grow(
             gap = product(factor_mantissa[begin:end], factor_exponent[begin:end])
             bound = product(np.abs(w_mantissa[begin:end]), w_exponent[begin:end] - 2)
             cell = row, members
-            gap_mantissa[cell], gap_exponent[cell] = normalize(
-                gap_mantissa[cell] * gap[0], gap_exponent[cell] + gap[1]
-            )
+            gap_mantissa[cell], gap_exponent[cell] = normalize(gap_mantissa[cell] * gap[0], gap_exponent[cell] + gap[1])
             bound_mantissa[cell], bound_exponent[cell] = normalize(
                 bound_mantissa[cell] * bound[0], bound_exponent[cell] + bound[1]
             )
