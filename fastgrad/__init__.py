@@ -4,7 +4,7 @@
 >>> w, b = fg.draw(1000, 1, weight="normal:std=500")
 >>> gradient = fg.backprop(w, b, x=0.5)
 >>> gradient.grad_x[0]
--3.459e-41712
+-7.283e-83049
 
 The jobs are `backprop` for given chains and `simulate` for drawn ones; `Scaled` holds what no float can. The kernels
 exist three times: `available_backends` tells which can run here.

@@ -42,11 +42,11 @@ class Scaled:
     >>> import fastgrad as fg
     >>> tiny = fg.Scaled(0.75, -6963)
     >>> tiny
-    1.007e-2096
+    6.356e-2097
     >>> tiny.to_float()
     np.float64(0.0)
     >>> (tiny * tiny).log10()
-    np.float64(-4191.993862...)
+    np.float64(-4192.39359...)
     """
 
     __slots__ = ("exponent", "mantissa")
