@@ -1,0 +1,145 @@
+"""What the tests share: the backends, the comparisons, the oracle, and fresh interpreters."""
+
+import importlib.util
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+import fastgrad as fg
+from fastgrad.kernels import BackendUnavailableError, load
+
+ROOT = Path(__file__).parent.parent
+
+# Derandomized: a run tells about the code, not about the day.
+hypothesis.settings.register_profile("fastgrad", derandomize=True, deadline=None, database=None, max_examples=100)
+hypothesis.settings.load_profile("fastgrad")
+
+
+def require(name):
+    """The name of a backend that can run here; a missing one skips the test, and fails it in CI."""
+    try:
+        return load(name)[0]
+    except BackendUnavailableError as error:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+
+
+@pytest.fixture(params=("cpp", "numba", "numpy"), scope="module")
+def backend(request):
+    """Each backend in turn."""
+    return require(request.param)
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    """The two backends that promise equal bits."""
+    return require("cpp"), require("numba")
+
+
+@pytest.fixture
+def rng():
+    """A generator with a fixed seed, new for each test."""
+    return np.random.default_rng(20260101)
+
+
+def parts(result):
+    """Arrays of a result, by name."""
+    if isinstance(result, np.ndarray | np.generic):
+        return {"array": np.asarray(result)}
+    if isinstance(result, fg.Scaled):
+        return {"mantissa": result.mantissa, "exponent": result.exponent}
+    names = ("output", "grad_weight", "grad_bias", "grad_x", "adjoint", "bound")
+    found = {name: getattr(result, name) for name in names if hasattr(result, name)}
+    return {f"{name}.{key}": array for name, value in found.items() for key, array in parts(value).items()}
+
+
+@pytest.fixture(scope="session")
+def same_bits():
+    """Function that asserts that two results (arrays, Scaled, Gradients or Growth) are equal bit for bit."""
+
+    def check(a, b):
+        ours, theirs = parts(a), parts(b)
+        assert ours.keys() == theirs.keys()
+        for name, array in ours.items():
+            other = theirs[name]
+            assert (array.shape, array.dtype) == (other.shape, other.dtype), name
+            if array.tobytes() != other.tobytes():
+                different = np.argwhere(array != other)
+                raise AssertionError(f"{name}: {len(different)} of {array.size} differ, first at {different[:1]}")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def agree():
+    """Function that asserts |ln|a/b|| <= rtol for each pair of values, equal signs, and zeros at the same places."""
+
+    def check(a, b, rtol):
+        assert a.shape == b.shape
+        excess = fg.log2_distance(a, b) * math.log(2) / rtol
+        worst = np.unravel_index(np.argmax(excess), excess.shape)
+        assert np.all(excess <= 1), f"{a[worst]} and {b[worst]} at {worst}: {excess[worst]:.3g} times the bound"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def expanding_rtol():
+    """Function like `agreement_rtol`, for chains that need not contract.
+
+    The error of an activation then grows by at most |w|/4 a link, and a preactivation's error is the largest relative
+    error that it can give its derivative, because |sigmoid''/sigmoid'| <= 1.
+    """
+
+    def bound(weight, bias):
+        size = np.abs(weight) + np.abs(bias)
+        activation, total = np.zeros(size.shape[1:]), np.zeros(size.shape[1:])
+        for link in range(len(size)):
+            preactivation = np.abs(weight[link]) * activation + 2.0**-52 * size[link]
+            activation = preactivation / 4 + 2.0**-51
+            total = total + preactivation
+        return 2 * total + fg.agreement_rtol(weight, bias)
+
+    return bound
+
+
+def module_from(path):
+    """Import a file that is no part of a package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The module tests/golden/make_golden.py: the oracle at 60 digits."""
+    return module_from(ROOT / "tests/golden/make_golden.py")
+
+
+@pytest.fixture(scope="session")
+def python():
+    """Function that runs code in a fresh interpreter, warnings as errors, and returns what it printed.
+
+    Keywords change the environment; None removes a variable.
+    """
+
+    def run(code, *, warnings="error", cwd=None, **environment):
+        variables = {**os.environ, **environment}
+        done = subprocess.run(
+            [sys.executable, "-W", warnings, "-c", code],
+            env={name: value for name, value in variables.items() if value is not None},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=cwd,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
