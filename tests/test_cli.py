@@ -1,0 +1,979 @@
+"""The command line: help, options, exit codes, streams and files."""
+
+import csv
+import io
+import json
+import os
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import fastgrad as fg
+from fastgrad.cli import main
+from fastgrad.kernels import BACKENDS
+
+VARIABLES = ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")
+# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
+PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
+PLAIN |= {f"FASTGRAD_{name}": None for name in VARIABLES}
+COMMANDS = sorted(main.commands)
+SMALL = ("simulate", "--depth", "20", "--ensemble", "9", "--backend", "numpy")
+WARNS = ("--weight", "normal", "--bias", "uniform:low=0,high=1")  # laws that share their uniforms
+
+
+def run(*arguments, **environment):
+    """Run a command in this process; anything but an exit is a failure."""
+    result = CliRunner(env=PLAIN | environment).invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+def environment_of(**changes):
+    """The environment of a subprocess."""
+    found = {**os.environ, **PLAIN, "PYTHONIOENCODING": "utf-8", **changes}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def process(*arguments, cwd, **environment):
+    """Run ``python -m fastgrad`` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "fastgrad", *arguments],
+        cwd=cwd,
+        env=environment_of(**environment),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+
+def one_line(stderr):
+    """The message of a failure, which is one line."""
+    assert stderr.endswith("\n")
+    assert stderr.count("\n") == 1, stderr
+    assert stderr.startswith("fastgrad: ")
+    return stderr.removeprefix("fastgrad: ").rstrip("\n")
+
+
+def strict_json(text):
+    """Parse JSON, refusing NaN and Infinity."""
+
+    def refuse(token):
+        raise AssertionError(f"{token} in JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(command):
+    arguments = [command] if command else []
+    long, short = run(*arguments, "--help"), run(*arguments, "-h")
+    assert (long.exit_code, long.stderr) == (0, "")
+    assert long.stdout == short.stdout
+    assert long.stdout.startswith("Usage: ")
+    assert re.search(r"^  Example: fastgrad ", long.stdout, flags=re.MULTILINE)
+    assert max(map(len, long.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_example_in_help_runs(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("chain.npz", weight=np.full(100, 8.0), bias=np.full(100, -4.0))
+    text = run(*([command] if command else []), "--help").stdout
+    program, *arguments = shlex.split(re.search(r"^  Example: (.*)$", text, flags=re.MULTILINE)[1])
+    assert program == "fastgrad"
+    assert not command or arguments[0] == command
+    result = run(*arguments, *(["--depth", "100"] if command == "compare" else []))  # the last one counts: less to time
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_states_every_default(command):
+    import click
+
+    context = click.Context(main.commands[command], info_name=command)
+    for parameter in main.commands[command].params:
+        if not isinstance(parameter, click.Option) or parameter.is_flag:
+            continue
+        if parameter.name in ("output", "plot"):  # nothing happens without them
+            continue
+        described = parameter.get_help_record(context)[1]
+        assert "[default: " in described or "  [default: " in parameter.help, parameter.name
+        assert re.search(r"[.:)\d]\s+\[default", described), f"{parameter.name}: {described}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_the_output_options(command):
+    names = {name for parameter in main.commands[command].params for name in parameter.opts}
+    assert {"--format", "--output", "-o", "--color", "--quiet", "-q"} <= names
+
+
+def test_commands_are_those_of_the_design():
+    assert {"example", "simulate", "backprop", "compare", "info"} <= set(main.commands)
+
+
+def test_version():
+    assert run("--version").stdout == f"fastgrad, version {fg.__version__}\n"
+
+
+def test_module_runs_and_is_called_fastgrad(tmp_path):
+    done = process("simulate", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: fastgrad simulate [OPTIONS]\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["simulate", "--help"]], ids=" ".join)
+def test_help_is_quick(arguments, tmp_path):
+    durations = []
+    while len(durations) < 20 and min(durations, default=1.0) >= 0.2:  # the machine may be busy
+        start = time.perf_counter()
+        process(*arguments, cwd=tmp_path)
+        durations.append(time.perf_counter() - start)
+    assert min(durations) < 0.2
+
+
+def test_help_loads_nothing_heavy(python):
+    code = """
+import sys
+from fastgrad.cli import main
+main(["simulate", "--help"], standalone_mode=False)
+print([name for name in ("numba", "rich", "plotille", "matplotlib", "fastgrad._cpp") if name in sys.modules])
+"""
+    assert python(code).endswith("[]\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell, tmp_path):
+    done = process(cwd=tmp_path, _FASTGRAD_COMPLETE=f"{shell}_source")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"_FASTGRAD_COMPLETE={shell}_complete" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("fastgrad ", ["backprop", "compare", "example", "info", "simulate"]),
+        ("fastgrad simulate --ens", ["--ensemble"]),
+        ("fastgrad simulate --backend nu", ["numba", "numpy"]),
+    ],
+)
+def test_completion_completes(typed, completed, tmp_path):
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    done = process(cwd=tmp_path, **words, _FASTGRAD_COMPLETE="bash_complete")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.removeprefix("plain,") for line in done.stdout.splitlines()] == completed
+
+
+# Wrong usage
+
+WRONG = [
+    (("simulat",), "simulat"),
+    (("simulate", "--colour", "always"), "--colour"),
+    (("simulate", "surplus"), "surplus"),
+    (("simulate", "--depth"), "--depth"),
+    (("simulate", "--backend", "cuda"), "--backend"),
+    (("simulate", "--depth", "-1"), "depth"),
+    (("simulate", "--depth", "0"), "depth"),
+    (("simulate", "--depth", "1.5"), "depth"),
+    (("simulate", "--depth", "abc"), "depth"),
+    (("simulate", "--depth", "nan"), "depth"),
+    (("simulate", "--depth", "inf"), "depth"),
+    (("simulate", "--depth", "1e400"), "depth"),
+    (("simulate", "--depth", ""), "depth"),
+    (("simulate", "--depth", "1e18"), "depth"),
+    (("simulate", "--depth", "1e12", "--ensemble", "1e6"), "depth"),
+    (("simulate", "--ensemble", "0"), "ensemble"),
+    (("simulate", "--ensemble", "2.5"), "ensemble"),
+    (("simulate", "--ensemble", "4294967297"), "ensemble"),
+    (("simulate", "--ensemble", "4e9", "--depth", "1000"), "memory"),
+    (("simulate", "--seed", "-1"), "seed"),
+    (("simulate", "--seed", str(2**64)), "seed"),
+    (("simulate", "--seed", "x"), "seed"),
+    (("simulate", "--threads", "0"), "threads"),
+    (("simulate", "--threads", "1000000"), "threads"),
+    (("simulate", "--record", "1"), "record"),
+    (("simulate", "--record", "64.5"), "record"),
+    (("simulate", "--x", "nan"), "x: "),
+    (("simulate", "--x", "inf"), "x: "),
+    (("simulate", "--x", "one"), "--x"),
+    (("simulate", "--weight", "centered"), "weight"),
+    (("simulate", "--weight", "normal:4"), "weight"),
+    (("simulate", "--weight", "normal:sd=4"), "weight"),
+    (("simulate", "--weight", "normal:std=-4"), "weight"),
+    (("simulate", "--weight", "normal:std=1e308"), "weight"),
+    (("simulate", "--weight", "normal:std=1,std=2"), "weight"),
+    (("simulate", "--weight", "uniform"), "weight"),
+    (("simulate", "--weight", "uniform:low=1,high=0"), "weight"),
+    (("simulate", "--weight", "constant"), "weight"),
+    (("simulate", "--weight", "constant:nan"), "weight"),
+    (("simulate", "--weight", ""), "weight"),
+    (("simulate", "--bias", "zero:1"), "bias"),
+    (("simulate", "--format", "xml"), "--format"),
+    (("simulate", "--color", "blue"), "--color"),
+    (("simulate", "-o", "growth.xlsx"), "growth.xlsx"),
+    (("simulate", "-o", "growth"), "growth"),
+    (("simulate", "-o", ""), "output"),
+    (("simulate", "-o", "growth.npz"), "growth.npz"),
+    (("simulate", "--plot", "growth.gif"), "growth.gif"),
+    (("compare", "--job", "train"), "--job"),
+    (("compare", "--repeats", "1"), "--repeats"),
+    (("compare", "--depth", "1e7", "--ensemble", "1e7"), "memory"),
+    (("example", "--backend", "gpu"), "--backend"),
+    (("backprop",), "FILE"),
+    (("info", "--depth", "3"), "--depth"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), WRONG, ids=[" ".join(arguments)[:60] for arguments, _ in WRONG])
+def test_wrong_usage(arguments, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert named in one_line(result.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "law", "meant"),
+    [("--weight", "norml:std=2", "normal"), ("--weight", "glorot", "glorot_normal"), ("--bias", "centred", "centered")],
+)
+def test_unknown_law_is_answered_with_the_nearest(option, law, meant):
+    message = one_line(run("simulate", option, law).stderr)
+    assert message.startswith(f"{option[2:]}: unknown law {law.partition(':')[0]!r}")
+    assert message.endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize(("number", "expected"), [("1e2", 100), ("100", 100), ("+100", 100), ("1E2", 100)])
+def test_counts_in_scientific_notation(number, expected):
+    result = run("simulate", "--depth", number, "--ensemble", "2e0", "--backend", "numpy", "--format", "json")
+    parameters = strict_json(result.stdout)["parameters"]
+    assert parameters["depth"] == expected
+    assert parameters["ensemble"] == 2
+    assert type(parameters["depth"]) is int
+
+
+# Exit codes in real processes
+
+
+def test_exit_code_0(tmp_path):
+    done = process(*SMALL, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Lyapunov exponent" in done.stdout
+
+
+def test_exit_code_1(tmp_path):
+    (tmp_path / "chain.npz").write_text("no archive")
+    done = process("backprop", "chain.npz", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert one_line(done.stderr).startswith("chain.npz: ")
+
+
+def test_exit_code_2(tmp_path):
+    done = process("simulate", "--depth", "-3", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert one_line(done.stderr).startswith("depth: ")
+
+
+def test_exit_code_3(tmp_path):
+    code = """
+import sys
+from fastgrad.cli import main
+from fastgrad.kernels import load, reference
+right = reference.backprop
+def wrong(*arguments):
+    right(*arguments)
+    arguments[5][0] *= -1  # the sign of grad_weight
+reference.backprop = wrong
+main(["compare", "--depth", "5", "--ensemble", "3"])
+"""
+    if len(fg.available_backends()) < 2:
+        pytest.skip("nothing to compare with")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment_of(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert done.returncode == 3
+    assert one_line(done.stderr) == "the backends disagree"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("size", [("--depth", "1e12", "--ensemble", "1"), ("--depth", "1e8", "--ensemble", "1e4")])
+def test_exit_code_130(backend, size, tmp_path):
+    arguments = ["simulate", *size, "--backend", backend, "-o", "growth.json"]
+    code = f"""
+import fastgrad, fastgrad.report
+from fastgrad.cli import main
+fastgrad.simulate(2, 2, backend={backend!r})  # what Numba compiles is compiled
+print("ready", flush=True)
+main({arguments!r})
+"""
+    job = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment_of(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    with job:
+        try:
+            assert job.stdout.readline() == "ready\n"
+            time.sleep(0.7)
+            assert job.poll() is None, job.stderr.read()
+            start = time.perf_counter()
+            job.send_signal(signal.SIGINT)
+            stdout, stderr = job.communicate(timeout=30)
+            duration = time.perf_counter() - start
+        finally:
+            job.kill()
+    assert (job.returncode, stdout) == (130, "")
+    assert stderr.strip() == "fastgrad: interrupted"  # click ends the terminal's line, on which ^C stands, before it
+    assert duration < 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_backend_that_is_missing(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "numba", ("fastgrad.kernels.absent", "pip install numba"))
+    result = run(*SMALL[:-1], "numba")
+    assert (result.exit_code, result.stdout) == (1, "")
+    message = one_line(result.stderr)
+    assert message.startswith("backend: numba is not available (")
+    assert message.endswith("to mend it: pip install numba")
+
+
+def test_auto_takes_the_next_backend_and_says_so(monkeypatch):
+    for name in ("cpp", "numba"):
+        monkeypatch.setitem(BACKENDS, name, ("fastgrad.kernels.absent", "install it"))
+    result = run("simulate", "--depth", "5", "--ensemble", "2", "--format", "json")
+    assert result.exit_code == 0
+    assert strict_json(result.stdout)["provenance"]["backend"] == "numpy"
+
+
+def test_out_of_memory_is_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(fg, "simulate", fail)
+    result = run(*SMALL)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert one_line(result.stderr) == "out of memory"
+
+
+# Streams
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("simulate", "--depth", "2000", "--ensemble", "2", "--backend", "numpy"),
+        ("simulate", "--depth", "5000", "--ensemble", "1", "--record", "5000", "--backend", "numpy", "--format", "csv"),
+        (
+            "simulate",
+            "--depth",
+            "5000",
+            "--ensemble",
+            "1",
+            "--record",
+            "5000",
+            "--backend",
+            "numpy",
+            "--format",
+            "json",
+        ),
+        ("example", "--backend", "numpy"),
+    ],
+    ids=["table", "csv", "json", "example"],
+)
+def test_reader_that_stops_early(arguments, tmp_path):
+    job = subprocess.Popen(
+        [sys.executable, "-m", "fastgrad", *arguments],
+        cwd=tmp_path,
+        env=environment_of(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    head = subprocess.run(["head", "-1"], stdin=job.stdout, capture_output=True, encoding="utf-8", timeout=60)
+    job.stdout.close()
+    with job:
+        assert job.stderr.read() == ""
+    assert head.stdout.count("\n") == 1
+
+
+def test_reader_that_never_reads(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastgrad", *SMALL],
+        cwd=tmp_path,
+        env=environment_of(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        timeout=60,
+    )
+    os.close(writing)
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_stdout_that_is_full(form, tmp_path):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "fastgrad", *SMALL, "--format", form],
+            cwd=tmp_path,
+            env=environment_of(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert one_line(done.stderr) == "No space left on device"
+
+
+def test_warnings_go_to_stderr_in_one_line():
+    result = run(*SMALL, *WARNS, "--format", "csv")
+    assert result.exit_code == 0
+    assert one_line(result.stderr).startswith("warning: weight=normal:std=1 and bias=uniform:low=0,high=1 ")
+    assert "warning" not in result.stdout
+    assert len(list(csv.reader(io.StringIO(result.stdout)))) == 21
+
+
+@pytest.mark.parametrize("arguments", [("--quiet",), ("-q",), ()])
+def test_quiet_silences_warnings(arguments):
+    loud = run(*SMALL, *WARNS, "--format", "csv")
+    quiet = run(*SMALL, *WARNS, "--format", "csv", *arguments, FASTGRAD_QUIET=None if arguments else "1")
+    assert quiet.stderr == ""
+    assert quiet.stdout == loud.stdout
+
+
+def test_quiet_does_not_silence_errors():
+    assert one_line(run("simulate", "--depth", "0", "--quiet").stderr).startswith("depth: ")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info",),
+        ("info", "--format", "csv"),
+        (*SMALL, "--format", "json"),
+        (*SMALL, "--format", "csv"),
+        ("example", "--format", "json"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:1] + arguments[-1:]),
+)
+def test_stdout_that_is_not_utf8(encoding, arguments, tmp_path):
+    done = process(*arguments, cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+
+
+# Color, progress and terminals
+
+
+@pytest.mark.parametrize("command", ["example", "simulate", "info"])
+def test_color_is_what_is_asked_for(command):
+    arguments = [command, *(SMALL[1:] if command == "simulate" else [])]
+    auto = run(*arguments)
+    never = run(*arguments, "--color", "never")
+    always = run(*arguments, "--color", "always")
+    assert "\x1b" not in auto.stdout  # no terminal
+    assert never.stdout == auto.stdout
+    assert "\x1b[1m" in always.stdout
+    assert re.sub(r"\x1b\[[\d;]*m", "", always.stdout) == never.stdout
+    assert run(*arguments, "--color", "always", NO_COLOR="1").stdout == always.stdout  # the option is the nearer wish
+    assert run(*arguments, FASTGRAD_COLOR="always").stdout == always.stdout
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_data_have_no_color(form):
+    assert "\x1b" not in run(*SMALL, "--format", form, "--color", "always").stdout
+
+
+def on_terminal(arguments, cwd, stream, interrupt=None, **environment):
+    """Run a command with one of its streams on a terminal; returns its exit code and what stood on the terminal.
+
+    Ctrl-C is sent when the text `interrupt` appears.
+    """
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
+    job = subprocess.Popen(
+        [sys.executable, "-m", "fastgrad", *arguments],
+        cwd=cwd,
+        env=environment_of(TERM="xterm", **environment),
+        stdin=subprocess.DEVNULL,
+        **streams,
+    )
+    os.close(theirs)
+    shown, sent = b"", False
+    with job:
+        try:
+            while select.select([ours], [], [], 30)[0]:
+                try:
+                    part = os.read(ours, 65536)
+                except OSError:  # Linux's way to say that the other end is closed
+                    break
+                if not part:
+                    break
+                shown += part
+                if interrupt is not None and not sent and interrupt.encode() in shown:
+                    job.send_signal(signal.SIGINT)
+                    sent = True
+            job.wait(timeout=30)
+        finally:
+            job.kill()
+            os.close(ours)
+    return job.returncode, shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "colored"),
+    [
+        ([], {}, True),
+        (["--color", "never"], {}, False),
+        ([], {"NO_COLOR": "1"}, False),
+        ([], {"NO_COLOR": ""}, True),  # https://no-color.org: when present and not an empty string
+        ([], {"FASTGRAD_COLOR": "never"}, False),
+    ],
+)
+def test_color_on_a_terminal(options, environment, colored, tmp_path):
+    code, shown = on_terminal([*SMALL, *options], tmp_path, "stdout", **environment)
+    assert code == 0
+    assert "Lyapunov exponent" in shown
+    assert ("\x1b[" in shown) is colored
+
+
+def test_progress_is_shown_on_a_terminal_and_taken_away(tmp_path):
+    code, shown = on_terminal(
+        ["simulate", "--depth", "1e12", "--ensemble", "1", "--backend", "numpy", "-o", "growth.json"],
+        tmp_path,
+        "stderr",
+        interrupt="%",
+    )
+    assert code == 130
+    assert "simulating" in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back
+    assert shown.rstrip().endswith("\nfastgrad: interrupted")
+    assert "Traceback" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_progress_when_quiet(tmp_path):
+    assert on_terminal([*SMALL, "--quiet"], tmp_path, "stderr") == (0, "")
+
+
+# Environment variables
+
+
+def test_environment_variables_in_a_process(tmp_path):
+    done = process("simulate", "--depth", "5", cwd=tmp_path, FASTGRAD_BACKEND="numpy", FASTGRAD_FORMAT="json")
+    assert strict_json(done.stdout)["provenance"]["backend"] == "numpy"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("FASTGRAD_BACKEND", "cuda", "--backend"),
+        ("FASTGRAD_THREADS", "0", "--threads"),
+        ("FASTGRAD_FORMAT", "xml", "--format"),
+        ("FASTGRAD_COLOR", "blue", "--color"),
+    ],
+)
+def test_environment_variables_are_checked(variable, value, named):
+    result = run("simulate", "--depth", "5", **{variable: value})
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert named in one_line(result.stderr)
+
+
+def test_options_beat_environment_variables():
+    result = run(
+        "simulate",
+        "--depth",
+        "5",
+        "--backend",
+        "numpy",
+        "--format",
+        "json",
+        FASTGRAD_BACKEND="cuda",
+        FASTGRAD_FORMAT="csv",
+    )
+    assert strict_json(result.stdout)["provenance"]["backend"] == "numpy"
+
+
+# Output files
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("a.json", "json"), ("a.csv", "csv"), ("a.txt", "table"), ("a.JSON", "json")]
+)
+def test_file_holds_what_stdout_would(name, form, tmp_path):
+    shown = run(*SMALL, "--format", form)
+    written = run(*SMALL, "-o", tmp_path / name)
+    assert (written.exit_code, written.stdout, written.stderr) == (0, "", "")
+    assert (tmp_path / name).read_bytes().decode() == shown.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "table"])
+def test_minus_is_stdout(form, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*SMALL, "--format", form, "-o", "-").stdout == run(*SMALL, "--format", form).stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_format_beats_the_ending(tmp_path):
+    run(*SMALL, "--format", "json", "-o", tmp_path / "a.csv")
+    assert strict_json((tmp_path / "a.csv").read_text())["schema"] == "fastgrad/1"
+
+
+def test_format_allows_any_ending(tmp_path):
+    assert run(*SMALL, "--format", "json", "-o", tmp_path / "growth").exit_code == 0
+    assert strict_json((tmp_path / "growth").read_text())["command"] == "simulate"
+
+
+def test_file_is_replaced(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("older and longer" * 10000)
+    run(*SMALL, "-o", path)
+    assert strict_json(path.read_text())["command"] == "simulate"
+
+
+@pytest.mark.parametrize("option", ["-o", "--plot"])
+@pytest.mark.parametrize("place", ["absent", "folder", "below a file"])
+def test_file_that_can_not_be_written(option, place, tmp_path, monkeypatch):
+    ending = ".json" if option == "-o" else ".png"
+    (tmp_path / f"folder{ending}").mkdir()
+    (tmp_path / "file").write_text("a file")
+    path = {
+        "absent": tmp_path / "absent" / f"a{ending}",
+        "folder": tmp_path / f"folder{ending}",
+        "below a file": tmp_path / "file" / f"a{ending}",
+    }[place]
+    before = sorted(tmp_path.rglob("*"))
+
+    def too_late(*_, **__):
+        raise AssertionError("the job ran before its output was checked")
+
+    monkeypatch.setattr(fg, "simulate", too_late)
+    result = run(*SMALL, option, path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert str(path) in one_line(result.stderr)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        result = run(*SMALL, "-o", tmp_path / "a.json")
+    finally:
+        tmp_path.chmod(0o700)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert str(tmp_path / "a.json") in one_line(result.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs ulimit")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (*SMALL, "-o", "old.json"),
+        (*SMALL, "-o", "old.txt"),
+        (*SMALL, "--format", "csv", "--record", "20", "-o", "old.csv"),
+        ("backprop", "chain.npy", "--backend", "numpy", "-o", "old.npz"),
+    ],
+    ids=["json", "txt", "csv", "npz"],
+)
+def test_file_is_written_whole_or_not_at_all(arguments, tmp_path):
+    np.save(tmp_path / "chain.npy", np.ones(100))
+    path = tmp_path / arguments[-1]
+    path.write_text("old")
+    before = sorted(tmp_path.iterdir())
+    limited = f"ulimit -f 1; exec {shlex.join([sys.executable, '-m', 'fastgrad', *arguments])}"
+    done = subprocess.run(
+        ["sh", "-c", limited],
+        cwd=tmp_path,
+        env=environment_of(PYTHONDONTWRITEBYTECODE="1"),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "File too large" in one_line(done.stderr)
+    assert path.read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+# The same numbers, however they are made
+
+
+def test_threads_do_not_change_the_result(backend):
+    arguments = ("simulate", "--depth", "50", "--ensemble", "300", "--backend", backend, "--format", "csv")
+    assert run(*arguments, "--threads", "1").stdout == run(*arguments, "--threads", "3").stdout
+
+
+def test_seed():
+    arguments = (*SMALL, "--format", "json")
+    default, zero = run(*arguments), run(*arguments, "--seed", "0")
+    assert default.stdout == zero.stdout
+    largest = strict_json(run(*arguments, "--seed", 2**64 - 1).stdout)
+    assert largest["provenance"]["seed"] == largest["parameters"]["seed"] == 2**64 - 1
+    assert largest["result"]["lyapunov"] != strict_json(default.stdout)["result"]["lyapunov"]
+
+
+def test_simulate_passes_every_option_on(monkeypatch):
+    real, seen = fg.simulate, {}
+
+    def watch(**given):
+        seen.update(given)
+        return real(**given)
+
+    monkeypatch.setattr(fg, "simulate", watch)
+    options = {
+        "depth": 7,
+        "ensemble": 3,
+        "weight": "constant:2",
+        "bias": "centered",
+        "seed": 5,
+        "x": 0.25,
+        "record": 4,
+        "backend": "numpy",
+        "threads": 2,
+    }
+    result = run("simulate", *(f"--{name}={value}" for name, value in options.items()))
+    assert result.exit_code == 0
+    assert seen == options | {"progress": None}
+
+
+# backprop FILE
+
+
+@pytest.fixture
+def chain(rng):
+    """An ensemble of chains with a dead link."""
+    weight = rng.normal(0, 50, (30, 4))
+    weight[3, 1] = 0.0
+    return {
+        "weight": weight,
+        "bias": rng.normal(0, 5, (30, 4)),
+        "x": rng.uniform(size=4),
+        "cotangent": rng.normal(size=4),
+    }
+
+
+def single(chain):
+    """One chain of an ensemble."""
+    return {name: values[..., 1] for name, values in chain.items()}
+
+
+def numbers(gradients):
+    """Arrays of gradients, under the names that files give them."""
+    found = {"output": gradients.output}
+    for name in ("grad_weight", "grad_bias", "grad_x"):
+        found[f"{name}_mantissa"] = getattr(gradients, name).mantissa
+        found[f"{name}_exponent"] = getattr(gradients, name).exponent
+    return found
+
+
+@pytest.mark.parametrize("pick", [dict, single], ids=["ensemble", "one chain"])
+def test_npz_to_npz(pick, chain, backend, tmp_path):
+    given = pick(chain)
+    np.savez(tmp_path / "chain.npz", **given)
+    result = run("backprop", tmp_path / "chain.npz", "--backend", backend, "-o", tmp_path / "gradients.npz")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    expected = numbers(fg.backprop(**given, backend=backend))
+    with np.load(tmp_path / "gradients.npz") as file:
+        assert set(file) == set(expected)
+        for name, array in expected.items():
+            assert (file[name].dtype, file[name].shape) == (array.dtype, array.shape), name
+            assert file[name].tobytes() == array.tobytes(), name
+
+
+@pytest.mark.parametrize("pick", [dict, single], ids=["ensemble", "one chain"])
+def test_npz_to_json(pick, chain, backend, tmp_path):
+    given = pick(chain)
+    np.savez(tmp_path / "chain.npz", **given)
+    document = strict_json(run("backprop", tmp_path / "chain.npz", "--backend", backend, "--format", "json").stdout)
+    result = document["result"]
+    expected = fg.backprop(**given, backend=backend)
+    assert result["output"] == expected.output.tolist()
+    for name in ("grad_weight", "grad_bias", "grad_x"):
+        scaled = getattr(expected, name)
+        assert result[name]["mantissa"] == scaled.mantissa.tolist()
+        assert result[name]["exponent"] == scaled.exponent.tolist()
+    assert document["provenance"]["backend"] == backend
+
+
+@pytest.mark.parametrize("pick", [dict, single], ids=["ensemble", "one chain"])
+def test_npz_to_csv(pick, chain, backend, tmp_path):
+    given = pick(chain)
+    np.savez(tmp_path / "chain.npz", **given)
+    rows = list(
+        csv.DictReader(
+            io.StringIO(run("backprop", tmp_path / "chain.npz", "--backend", backend, "--format", "csv").stdout)
+        )
+    )
+    expected = fg.backprop(**given, backend=backend)
+    ensemble = 4 if pick is dict else 1
+    assert len(rows) == 30 * ensemble
+    assert ("member" in rows[0]) is (ensemble > 1)
+    for name in ("grad_weight", "grad_bias"):
+        scaled = getattr(expected, name)
+        assert [float(row[f"{name}_mantissa"]) for row in rows] == scaled.mantissa.ravel().tolist()
+        assert [int(row[f"{name}_exponent"]) for row in rows] == scaled.exponent.ravel().tolist()
+        assert [float(row[f"log10_{name}"]) for row in rows] == scaled.log10().ravel().tolist()
+    assert [int(row["link"]) for row in rows] == np.repeat(np.arange(1, 31), ensemble).tolist()
+
+
+def test_npy(chain, tmp_path):
+    np.save(tmp_path / "weight.npy", chain["weight"])
+    result = run("backprop", tmp_path / "weight.npy", "--backend", "numpy", "--format", "json")
+    expected = fg.backprop(chain["weight"], 0.0, 0.5, backend="numpy")
+    assert strict_json(result.stdout)["result"]["grad_x"]["mantissa"] == expected.grad_x.mantissa.tolist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "weight,bias\n4,-2\n3.5,1e-3\n-8,0\n",
+        "bias,weight\r\n-2,4\r\n1e-3,3.5\r\n0,-8\r\n",
+        "\ufeffweight, bias\n4, -2\n3.5, 1e-3\n-8, 0",
+    ],
+    ids=["plain", "other order, Windows", "mark of Excel, spaces"],
+)
+def test_csv(text, tmp_path):
+    (tmp_path / "chain.csv").write_bytes(text.encode())
+    result = run("backprop", tmp_path / "chain.csv", "--backend", "numpy", "--format", "json")
+    expected = fg.backprop([4, 3.5, -8], [-2, 1e-3, 0], 0.5, backend="numpy")
+    assert strict_json(result.stdout)["result"]["grad_weight"]["mantissa"] == expected.grad_weight.mantissa.tolist()
+
+
+def test_csv_without_bias(tmp_path):
+    (tmp_path / "chain.csv").write_text("weight\n4\n3\n")
+    result = run("backprop", tmp_path / "chain.csv", "--backend", "numpy", "--format", "json")
+    expected = fg.backprop([4, 3], 0.0, 0.5, backend="numpy")
+    assert strict_json(result.stdout)["result"]["grad_bias"]["mantissa"] == expected.grad_bias.mantissa.tolist()
+
+
+def test_options_replace_what_the_file_has(chain, tmp_path):
+    np.savez(tmp_path / "chain.npz", **chain)
+    options = ("--bias", "-1.5", "--x", "0.75", "--cotangent", "-3")
+    document = strict_json(
+        run("backprop", tmp_path / "chain.npz", *options, "--backend", "numpy", "--format", "json").stdout
+    )
+    expected = fg.backprop(chain["weight"], -1.5, 0.75, -3.0, backend="numpy")
+    assert document["result"]["grad_weight"]["mantissa"] == expected.grad_weight.mantissa.tolist()
+    assert {name: document["parameters"][name] for name in ("bias", "x", "cotangent")} == {
+        "bias": -1.5,
+        "x": 0.75,
+        "cotangent": -3,
+    }
+
+
+def npz(**arrays):
+    """What writes an .npz."""
+    return lambda path: np.savez(path, **arrays)
+
+
+def text(content):
+    """What writes text, or bytes."""
+    return lambda path: path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def truncated(path):
+    np.savez(path, weight=np.ones(1000))
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def array_in_npz(path):
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+
+
+def damaged(path):
+    np.savez_compressed(path, weight=np.arange(1000.0))
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(60)
+    path.write_bytes(content)
+
+
+BAD_FILES = {
+    "truncated.npz": (truncated, "not a readable .npz"),
+    "damaged.npz": (damaged, "not a readable .npz"),
+    "text.npz": (text("weight,bias\n1,2\n"), "not a readable .npz"),
+    "empty.npz": (text(""), "not a readable .npz"),
+    "array.npz": (array_in_npz, "not a readable .npz"),
+    "pickled.npz": (npz(weight=np.array([1.0, None], dtype=object)), "not a readable .npz"),
+    "unknown.npz": (npz(weight=[1.0], gain=2.0), "unknown array 'gain'"),
+    "no weight.npz": (npz(bias=[1.0]), "no array 'weight'"),
+    "nan.npz": (npz(weight=[1.0, 2.0, np.nan]), "weight: expected finite numbers, got nan at index [2]"),
+    "inf.npz": (npz(weight=[1.0], bias=[-np.inf]), "bias: expected finite numbers, got -inf at index [0]"),
+    "nan x.npz": (npz(weight=np.ones((2, 2)), x=[0.0, np.nan]), "x: expected finite numbers, got nan at index [1]"),
+    "nan 2.npz": (npz(weight=[[1.0, 2.0], [3.0, np.nan]]), "at index [1, 1]"),
+    "bias.npz": (npz(weight=[1.0, 2.0, 3.0], bias=[1.0, 2.0]), "bias: expected the shape of weight (3,)"),
+    "x.npz": (npz(weight=np.ones((3, 2)), x=np.ones(3)), "x: expected a number or shape (2,), got (3,)"),
+    "3-D.npz": (npz(weight=np.ones((2, 2, 2))), "got (2, 2, 2)"),
+    "no link.npz": (npz(weight=np.ones(0)), "at least one link"),
+    "strings.npz": (npz(weight=["1", "2"]), "weight: expected real numbers"),
+    "complex.npz": (npz(weight=[1j]), "weight: expected real numbers"),
+    "text.npy": (text("1\n2\n"), "not a readable .npy"),
+    "empty.npy": (text(""), "not a readable .npy"),
+    "pickled.npy": (lambda path: np.save(path, np.array([1, "a"], dtype=object)), "not a readable .npy"),
+    "nan.npy": (lambda path: np.save(path, [np.nan]), "at index [0]"),
+    "header.csv": (text("w,b\n1,2\n"), "expected the header weight,bias, got 'w,b'"),
+    "no header.csv": (text("1,2\n3,4\n"), "expected the header weight,bias, got '1,2'"),
+    "cell.csv": (text("weight,bias\n1,2\n3,x\n"), "'x'"),
+    "no cell.csv": (text("weight,bias\n1,\n"), "''"),
+    "ragged.csv": (text("weight,bias\n1,2\n3\n"), "columns"),
+    "three.csv": (text("weight,bias\n1,2,3\n"), "expected 2 columns, got 3"),
+    "nan.csv": (text("weight,bias\n1,2\n3,nan\n"), "bias: expected finite numbers, got nan at index [1]"),
+    "huge.csv": (text("weight\n1e999\n"), "weight: expected finite numbers, got inf"),
+    "empty.csv": (text(""), "header"),
+    "no links.csv": (text("weight,bias\n"), "no links below the header"),
+    "binary.csv": (text(b"\xff\xfe\x00\x01"), "utf-8"),
+    "chain.mat": (text("x"), "expected a file ending in .npz, .npy or .csv"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_file_that_can_not_be_read(name, tmp_path):
+    write, expected = BAD_FILES[name]
+    write(tmp_path / name)
+    result = run("backprop", tmp_path / name, "-o", tmp_path / "gradients.npz")
+    assert (result.exit_code, result.stdout) == (1, "")
+    message = one_line(result.stderr)
+    assert message.startswith(f"{tmp_path / name}: ")
+    assert expected in message
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("place", ["absent.npz", ""])
+def test_file_that_is_not_there(place, tmp_path):
+    result = run("backprop", tmp_path / place)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert str(tmp_path / place) in one_line(result.stderr)
+
+
+def test_npz_is_for_backprop_and_for_files(chain, tmp_path):
+    np.savez(tmp_path / "chain.npz", **chain)
+    result = run("backprop", tmp_path / "chain.npz", "-o", tmp_path / "gradients.xyz")
+    assert result.exit_code == 2
+    assert ".npz" in one_line(result.stderr)
