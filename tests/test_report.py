@@ -1,0 +1,476 @@
+"""Reports: the JSON, the CSV and the tables hold the same numbers, all of them, in the promised form."""
+
+import csv
+import io
+import json
+import math
+import platform
+import re
+from importlib import metadata
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import fastgrad as fg
+from fastgrad.cli import main
+from fastgrad.report import Report, decades, grouped, seconds_text, write
+
+# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
+PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
+PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
+COMMANDS = {
+    "example": ("example",),
+    "simulate": ("simulate", "--depth", "40", "--ensemble", "5"),
+    "one chain": ("simulate", "--depth", "40", "--ensemble", "1"),
+    "backprop": ("backprop", "{folder}/chain.npz"),
+    "compare": ("compare", "--depth", "10", "--ensemble", "3", "--repeats", "2"),
+    "info": ("info",),
+}
+EXTREMES = [
+    ("simulate", "--weight", "zero", "--depth", "5", "--ensemble", "3"),
+    ("simulate", "--weight", "zero", "--depth", "1", "--ensemble", "1"),
+    ("simulate", "--weight", "constant:1e300", "--depth", "5", "--ensemble", "3"),
+    ("simulate", "--weight", "constant:1e-300", "--depth", "5", "--ensemble", "1"),
+    ("simulate", "--depth", "1", "--ensemble", "1"),
+    ("simulate", "--depth", "1", "--ensemble", "2"),
+    ("simulate", "--depth", "1e5", "--ensemble", "1"),
+    ("simulate", "--weight", "constant:8", "--bias", "centered", "--depth", "1e4", "--ensemble", "2"),
+    ("backprop", "{folder}/dead.npz"),
+    ("backprop", "{folder}/silent.npz"),
+    ("example", "--weight", "0"),
+    ("example", "--weight", "1e300"),
+    ("example", "--learning-rate", "1e308"),
+    ("compare", "--weight", "zero", "--depth", "4", "--ensemble", "2", "--repeats", "2"),
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path):
+    """A folder with chains: an ordinary one, one with a dead link, and one with cotangent 0."""
+    np.savez(tmp_path / "chain.npz", weight=np.linspace(-9, 7, 40), bias=np.linspace(2, -3, 40))
+    np.savez(tmp_path / "dead.npz", weight=[[1.0, 2.0], [0.0, 3.0], [2.0, 4.0]])
+    np.savez(tmp_path / "silent.npz", weight=[1.0, 2.0], cotangent=0.0)
+    return tmp_path
+
+
+def run(folder, *arguments, **environment):
+    """Output of a command that succeeds without a word on stderr."""
+    given = [str(argument).format(folder=folder) for argument in arguments]
+    result = CliRunner(env=PLAIN | environment).invoke(main, given)
+    assert (result.exit_code, result.stderr) == (0, ""), result.exc_info
+    return result.stdout
+
+
+def document(folder, *arguments):
+    """The JSON of a command, parsed strictly."""
+
+    def refuse(token):
+        raise AssertionError(f"{token} in JSON")
+
+    return json.loads(run(folder, *arguments, "--format", "json"), parse_constant=refuse)
+
+
+def table(folder, *arguments):
+    """The CSV of a command."""
+    return list(csv.DictReader(io.StringIO(run(folder, *arguments, "--format", "csv"))))
+
+
+# JSON
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_json_schema(command, folder):
+    arguments = COMMANDS[command]
+    found = document(folder, *arguments)
+    assert list(found) == ["schema", "command", "parameters", "provenance", "result"]
+    assert found["schema"] == "fastgrad/1"
+    assert found["command"] == arguments[0]
+    assert isinstance(found["result"], dict)
+
+
+@pytest.mark.parametrize("command", ["example", "simulate", "backprop"])
+def test_provenance(command, folder, backend):
+    found = document(folder, *COMMANDS[command], "--backend", backend)["provenance"]
+    assert found["fastgrad"] == fg.__version__
+    assert found["python"] == platform.python_version()
+    assert found["numpy"] == np.__version__
+    assert found["numba"] == metadata.version("numba")
+    assert found["backend"] == backend
+    assert (found["instruction_set"] is not None) == (backend == "cpp")
+    assert found["seed"] == (0 if command == "simulate" else None)
+    assert found["cpu"]
+    assert found["platform"] == platform.platform()
+
+
+def test_parameters(folder):
+    arguments = (
+        "--depth",
+        "30",
+        "--ensemble",
+        "2",
+        "--weight",
+        "normal",
+        "--bias",
+        "centered",
+        "--x",
+        "0.25",
+        "--seed",
+        "7",
+    )
+    assert document(folder, "simulate", *arguments, "--record", "9")["parameters"] == {
+        "depth": 30,
+        "ensemble": 2,
+        "weight": "normal",
+        "bias": "centered",
+        "x": 0.25,
+        "seed": 7,
+        "record": 9,
+    }
+    assert document(folder, "example", "--weight", "8")["parameters"] == {"weight": 8.0, "learning_rate": 0.01}
+    compared = document(folder, *COMMANDS["compare"])["parameters"]
+    assert {name: compared[name] for name in ("job", "depth", "ensemble", "repeats", "seed")} == {
+        "job": "backprop",
+        "depth": 10,
+        "ensemble": 3,
+        "repeats": 2,
+        "seed": 0,
+    }
+    path = f"{folder}/chain.npz"
+    assert document(folder, "backprop", path)["parameters"] == {
+        "file": path,
+        "bias": None,
+        "x": None,
+        "cotangent": None,
+    }
+
+
+def nulls(value, path=()):
+    """Paths of what is null, or has a null in it, without a reason beside it."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            lost = item is None or "null" in json.dumps(item) if not isinstance(item, dict) else False
+            if lost and not value.get(f"{key}_why"):
+                yield (*path, key)
+            yield from nulls(item, (*path, key))
+
+
+@pytest.mark.parametrize("arguments", EXTREMES, ids=" ".join)
+def test_what_is_not_finite_is_null_with_a_reason(arguments, folder):
+    result = document(folder, *arguments)["result"]  # parsed without NaN and Infinity
+    unexplained = list(nulls(result))
+    # That a format never fails within the depth is no missing number.
+    assert [path for path in unexplained if path[0] != "first_depth"] == []
+
+
+@pytest.mark.parametrize("arguments", EXTREMES, ids=" ".join)
+def test_extremes_have_a_csv(arguments, folder):
+    lines = list(csv.reader(io.StringIO(run(folder, *arguments, "--format", "csv"))))
+    assert len(lines) >= 2
+    assert {len(line) for line in lines} == {len(lines[0])}
+
+
+def test_zero_weights(folder):
+    result = document(folder, *EXTREMES[0])["result"]
+    assert result["lyapunov"]["mean"] is None
+    assert result["lyapunov"]["mean_why"] == "minus infinity: the logarithm of an exact zero"
+    assert result["lyapunov"]["stderr"] is None
+    assert result["lyapunov"]["stderr_why"] == "not a number: undefined for these data"
+    assert result["bound_rate"] is None
+    assert result["bound_rate_why"] == "minus infinity: the logarithm of an exact zero"
+    assert result["zero_share"] == 1.0
+    assert result["curve"]["adjoint"]["q50"] == [None] * 5
+    assert result["curve"]["adjoint"]["q50_why"] == "minus infinity: the logarithm of an exact zero"
+    # The last link's own gradients do not go through a weight: log10(1/8) and log10(1/4).
+    assert result["curve"]["grad_weight"]["q50"] == [None] * 4 + [math.log10(0.125)]
+    assert result["curve"]["grad_bias"]["mean"] == [None] * 4 + [math.log10(0.25)]
+    assert "link_why" not in result["curve"]
+
+
+@pytest.mark.parametrize("weight", ["normal:std=10", "zero", "constant:5"])
+def test_json_is_the_summary_in_full_precision(weight, folder, backend):
+    arguments = ("--depth", "300", "--ensemble", "6", "--weight", weight, "--bias", "normal:std=1", "--seed", "3")
+    result = document(folder, "simulate", *arguments, "--backend", backend)["result"]
+    growth = fg.simulate(300, 6, weight, "normal:std=1", seed=3, backend=backend)
+    assert result == growth.summary()
+    assert result["curve"]["link"] == growth.link.tolist()
+    if weight != "zero":
+        assert result["lyapunov"] == {"mean": growth.lyapunov.mean, "stderr": growth.lyapunov.stderr}
+        assert result["curve"]["adjoint"]["mean"] == growth.adjoint.log10().mean(axis=1).tolist()
+
+
+# CSV
+
+
+@pytest.mark.parametrize("arguments", [COMMANDS["simulate"], COMMANDS["one chain"], EXTREMES[0]], ids=" ".join)
+def test_csv_of_simulate_equals_the_json(arguments, folder):
+    curve = document(folder, *arguments)["result"]["curve"]
+    rows = table(folder, *arguments)
+    assert [int(row["link"]) for row in rows] == curve.pop("link")
+    expected = {
+        f"log10_{name}_{key}": [-math.inf if value is None else value for value in values]
+        for name, of in curve.items()
+        for key, values in of.items()
+        if not key.endswith("_why")
+    }
+    assert set(rows[0]) == {"link", *expected}
+    assert len(expected) == 4 * 6
+    for name, values in expected.items():
+        assert [float(row[name]) for row in rows] == values, name
+
+
+def test_csv_of_example_equals_the_json(folder):
+    result = document(folder, "example")["result"]
+    found = {row["quantity"]: row["value"] for row in table(folder, "example")}
+    for name, factor in result["factors"].items():
+        assert float(found[name]) == factor
+    assert float(found["dloss/dw11"]) == result["gradient"]
+    assert float(found["w11 before"]) == result["weight_before"]
+    assert float(found["w11 after"]) == result["weight_after"]
+    assert float(found["loss before"]) == result["loss_before"]
+    assert float(found["loss after"]) == result["after_step"]["loss"]
+    mantissa, exponent = found["dloss/dw11 after"].split("e")
+    assert float(exponent) + math.log10(float(mantissa)) == pytest.approx(
+        result["after_step"]["gradient"]["log10"], rel=1e-15
+    )
+
+
+def test_csv_of_compare_equals_the_json(folder, monkeypatch):
+    from fastgrad import compare
+
+    clock = iter(np.arange(10_000) ** 1.5)  # the same times twice
+    monkeypatch.setattr(compare.time, "perf_counter", lambda: float(next(clock)))
+    backends = document(folder, *COMMANDS["compare"])["result"]["backends"]
+    clock = iter(np.arange(10_000) ** 1.5)
+    rows = table(folder, *COMMANDS["compare"])
+    assert [row["backend"] for row in rows] == [row["backend"] for row in backends]
+    for name in (
+        "distance",
+        "warm_up_s",
+        "median_s",
+        "min_s",
+        "max_s",
+        "ns_per_link",
+        "speedup",
+        "speedup_low",
+        "speedup_high",
+    ):
+        assert [float(row[name]) for row in rows] == [row[name] for row in backends], name
+
+
+def test_csv_of_info_equals_the_json(folder):
+    result = document(folder, "info")["result"]
+    found = {row["what"]: row["value"] for row in table(folder, "info")}
+    assert found["fastgrad"] == result["fastgrad"]
+    assert found["packages.numpy"] == result["packages"]["numpy"]
+    assert found["threads"] == str(result["threads"])
+    assert len(found) == sum(len(value) if isinstance(value, dict) else 1 for value in result.values())
+
+
+# Tables
+
+
+def cells(text):
+    """Rows of the first table below its rule, as lists of cells."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if set(line.strip()) == {"─"}:
+            break
+    rows = []
+    for line in lines:
+        if not line.strip():
+            break
+        rows.append(re.split(r" {2,}", line.strip()))
+    return rows
+
+
+@pytest.mark.parametrize("depth", [40, 1000, 10**6])
+def test_table_of_one_chain(depth, folder):
+    arguments = ("simulate", "--depth", depth, "--ensemble", "1")
+    rows = cells(run(folder, *arguments))
+    result = document(folder, *arguments)["result"]
+    curve = result["curve"]
+    links = [int(row[0]) for row in rows]
+    assert (len(links), links[0], links[-1]) == (10, 1, depth)
+    assert max(np.diff(links)) - min(np.diff(links)) <= max(2, depth / 50)
+    for link, (_, gradient, bound) in zip(links, rows, strict=True):
+        at = curve["link"].index(link)
+        assert gradient == f"10^{curve['adjoint']['q50'][at]:.1f}"
+        assert bound == f"10^{curve['bound']['q50'][at]:.1f}"
+
+
+def test_table_of_an_ensemble(folder):
+    text = run(folder, *COMMANDS["simulate"])
+    curve = document(folder, *COMMANDS["simulate"])["result"]["curve"]
+    for link, gradient, band, bound in cells(text):
+        at = curve["link"].index(int(link))
+        adjoint = curve["adjoint"]
+        assert gradient == f"10^{adjoint['q50'][at]:.1f}"
+        assert band == f"10^{adjoint['q05'][at]:.1f} … 10^{adjoint['q95'][at]:.1f}"
+        assert bound == f"10^{curve['bound']['q50'][at]:.1f}"
+
+
+def test_table_of_zeros(folder):
+    rows = cells(run(folder, "simulate", "--weight", "zero", "--depth", "5", "--ensemble", "3"))
+    assert rows == [[str(link), "0", "0 … 0", "0"] for link in range(1, 6)]
+
+
+def test_table_of_backprop(folder):
+    text = run(folder, *COMMANDS["backprop"])
+    with np.load(folder / "chain.npz") as file:
+        gradients = fg.backprop(file["weight"], file["bias"], 0.5)
+    for link, grad_weight, grad_bias, _ in cells(text):
+        at = int(link) - 1
+        assert grad_weight == f"10^{gradients.grad_weight[at].log10():.1f}"
+        assert grad_bias == f"10^{gradients.grad_bias[at].log10():.1f}"
+    assert f"output {gradients.output:.6g}" in text
+    assert "bound" in text
+    assert f"backend {gradients.backend}" in text
+
+
+def test_exponent_and_formats_are_those_of_the_json(folder):
+    arguments = ("simulate", "--depth", "500", "--ensemble", "7")
+    text, result = run(folder, *arguments), document(folder, *arguments)["result"]
+    mean, stderr = re.search(r"Lyapunov exponent (\S+) ± (\S+) nats per link", text).groups()
+    assert float(mean) == pytest.approx(result["lyapunov"]["mean"], rel=1e-5)
+    assert float(stderr) == pytest.approx(result["lyapunov"]["stderr"], rel=0.06)
+    assert f"a factor {math.exp(result['lyapunov']['mean']):.3g} a link" in text
+    assert f"{result['bound_rate']:.6g} nats per link" in text
+    shown = dict(re.findall(r"(b?float\d\d) (\d+)", text))
+    expected = {name: links["underflow"] for name, links in result["first_depth"].items()}
+    assert {name: int(links) for name, links in shown.items()} == expected
+    assert set(expected) == {"float16", "bfloat16", "float32", "float64"}
+
+
+def test_formats_that_overflow(folder):
+    text = run(folder, "simulate", "--weight", "constant:8", "--bias", "centered", "--depth", "2000", "--ensemble", "3")
+    assert "reads inf" in text
+    assert "float16 16, bfloat16 128, float32 128, float64 1024" in text  # a factor 2 a link
+    assert "reads 0" not in text
+
+
+def test_formats_that_hold(folder):
+    text = run(folder, "simulate", "--weight", "constant:4", "--bias", "centered", "--depth", "50", "--ensemble", "3")
+    assert "Every float format holds" in text
+    assert "reads" not in text
+
+
+def test_exact_zeros_are_told(folder):
+    text = run(folder, "simulate", "--weight", "constant:1e300", "--depth", "5", "--ensemble", "2")
+    assert "minus infinity" in text
+    assert "100 %" in text
+    assert "±" not in text
+
+
+def test_one_short_chain_has_no_error(folder):
+    text = run(folder, "simulate", "--depth", "3", "--ensemble", "1")
+    assert "Lyapunov exponent" in text
+    assert "±" not in text
+    assert "nan" not in text
+
+
+WIDE = [
+    *COMMANDS.values(),
+    *EXTREMES,
+    ("simulate", "--depth", "1e6", "--ensemble", "1"),
+    ("simulate", "--depth", "1e5", "--ensemble", "2", "--weight", "normal:std=300"),
+]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("arguments", WIDE, ids=" ".join)
+def test_tables_fit_the_terminal(arguments, columns, folder):
+    text = run(folder, *arguments, COLUMNS=str(columns))
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= columns
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("arguments", [each for each in WIDE if each[0] != "info"], ids=" ".join)
+def test_nothing_is_cut_off_at_80_columns(arguments, folder):
+    narrow, wide = (run(folder, *arguments, COLUMNS=columns) for columns in ("80", "300"))
+    assert not re.search(r"\S…|…\S", narrow)  # where rich cuts a cell, the ellipsis touches what is left
+    if arguments[0] == "simulate":
+        assert cells(narrow) == cells(wide)
+
+
+@pytest.mark.parametrize(
+    ("log10", "expected"),
+    [(-243.7412, "10^-243.7"), (0.25, "10^0.2"), (-1227791.84, "10^-1227791.8"), (-np.inf, "0"), (np.nan, "undefined")],
+)
+def test_decades(log10, expected):
+    assert decades(log10) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (93_750_000.0, "93 750 000"),
+        (-937_000.0, "-937 000"),
+        (0.0, "0"),
+        (-0.0, "0"),
+        (500, "500"),
+        (11175.125, "11 175.125"),
+        (0.25, "0.25"),
+        (0.1, "0.1"),
+        (999_999_999_999_999.0, "999 999 999 999 999"),
+        (1e300, "1e+300"),
+        (1.5e-7, "1.5e-07"),
+        (np.inf, "beyond float64"),
+        (-np.inf, "beyond float64"),
+    ],
+)
+def test_grouped(value, expected):
+    assert grouped(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(61.25, "61.2 s"), (1.0, "1 s"), (0.0125, "12.5 ms"), (0.001, "1 ms"), (2.5e-6, "2.5 µs"), (1e-9, "0.001 µs")],
+)
+def test_seconds(seconds, expected):
+    assert seconds_text(seconds) == expected
+
+
+# Writing
+
+
+def report(rows, **more):
+    return Report("simulate", {}, {"value": 1.5}, rows, ["a line"], **more)
+
+
+def test_file_is_written_whole_or_not_at_all(tmp_path):
+    def broken():
+        yield {"link": 1}
+        raise OSError("no more")
+
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OSError, match="no more"):
+        write(report(broken()), "csv", str(path), None)
+    assert path.read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_npz_on_stdout_is_refused():
+    with pytest.raises(ValueError, match=r"npz is written to a file only"):
+        write(report([]), "npz", None, None)
+
+
+def test_npz_holds_the_arrays(tmp_path):
+    write(report([], arrays={"output": np.arange(3.0)}), "npz", str(tmp_path / "a.npz"), None)
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["output"].tolist() == [0, 1, 2]
+
+
+def test_rows_with_different_keys(tmp_path):
+    write(report([{"a": 1}, {"b": 2, "a": 3}]), "csv", str(tmp_path / "a.csv"), None)
+    assert (tmp_path / "a.csv").read_bytes() == b"a,b\n1,\n3,2\n"
+
+
+def test_text_file_has_no_color_unless_asked(folder):
+    for color, colored in (("auto", False), ("never", False), ("always", True)):
+        run(folder, *COMMANDS["simulate"], "-o", folder / "a.txt", "--color", color, FORCE_COLOR="1")
+        text = (folder / "a.txt").read_text(encoding="utf-8")
+        assert ("\x1b[" in text) is colored
+        assert "±" in text
