@@ -35,6 +35,12 @@ def backend(request):
     return require(request.param)
 
 
+@pytest.fixture(params=("cpp", "numba"), scope="module")
+def compiled_backend(request):
+    """Each compiled backend in turn."""
+    return require(request.param)
+
+
 @pytest.fixture(scope="session")
 def compiled():
     """The two backends that promise equal bits."""

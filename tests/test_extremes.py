@@ -1,0 +1,204 @@
+"""What the package is for: depths, magnitudes and preactivations that no float survives."""
+
+import math
+
+import mpmath as mp
+import numpy as np
+import pytest
+
+import fastgrad as fg
+
+SMALLEST, LARGEST = 5e-324, 1.7976931348623157e308
+COARSE, DEAD = 2.0**50, 2.0**60  # where the mantissa of exp(-|z|) becomes noise, and beyond which the derivative is 0
+EXPONENT_MIN = -(2**62)  # a product whose exponent falls below is 0
+REDUCED = 2.0**21 * math.log(2)  # up to here the range reduction of exp is exact
+
+# name: weight, bias, x, cotangent
+CHAINS = {
+    "one link": ([3.0], [-1.0], 0.25, 1.0),
+    "exploding": ([500.0] * 400, [-250.0] * 400, 0.5, 1.0),
+    "vanishing": ([1.0] * 2000, [0.0] * 2000, 0.5, 1.0),
+    "saturated": ([900.0, -900.0] * 30, [100.0] * 60, 0.5, -1.0),
+    "largest weights": ([LARGEST] * 50, [-LARGEST / 2] * 50, 0.5, 1.0),
+    "largest weights, dead": ([LARGEST, -LARGEST, LARGEST], [0.0] * 3, 0.5, 1.0),
+    "subnormal weights": ([SMALLEST] * 20, [0.0] * 20, 0.5, 1.0),
+    "subnormal beside large": ([1e-310, 1e5, 1e-320, -30.0], [0.0] * 4, 0.75, 1.0),
+    "subnormal activations": ([-1.0, 1e300, 3.0], [-735.0, 0.0, 1.0], 1.0, 1.0),
+    "vanished activations": ([-1.0, 1e300, 3.0], [-2000.0, 0.0, 1.0], 1.0, 1.0),
+    "infinite preactivation": ([LARGEST, 2.0], [LARGEST, 0.5], 10.0, 1.0),
+    "minus infinite preactivation": ([-LARGEST, 2.0], [LARGEST, 0.5], 10.0, 1.0),
+    "huge input": ([1e-308, 2.0], [0.5, -1.0], 1e308, 1.0),
+    "huge negative input": ([1e-300, 2.0], [0.5, -1.0], -1e300, 1.0),
+    "subnormal input": ([1e300, 2.0], [0.0, -1.0], SMALLEST, 1.0),
+    "subnormal cotangent": ([4.0] * 300, [-2.0] * 300, 0.3, SMALLEST),
+    "largest cotangent": ([40.0] * 300, [-20.0] * 300, 0.5, LARGEST),
+    "around 2^50": ([1.0] * 4, [COARSE, -COARSE, COARSE - 0.25, -COARSE - 0.25], 0.5, 1.0),
+    "around 2^60": ([0.0, 1.0], [DEAD, 1.0 - DEAD], 0.5, 1.0),
+    "beyond 2^63": ([1.0, 2.0, 1.0], [1.0, 8 * DEAD, 1.0], 0.5, 1.0),
+    "many near 2^59": ([1.0, -1.0] * 20, [DEAD / 2, -DEAD / 2] * 20, 0.5, 1.0),
+}
+
+
+@pytest.fixture(params=CHAINS)
+def chain(request):
+    return CHAINS[request.param]
+
+
+def gradients(result):
+    return [result.grad_weight, result.grad_bias, result.grad_x]
+
+
+def test_results_are_normalized_and_finite(chain, backend):
+    g = fg.backprop(*chain, backend=backend)  # a warning would be an error
+    assert 0 <= g.output <= 1
+    for scaled in gradients(g):
+        size = np.abs(scaled.mantissa)
+        zero = size == 0
+        assert np.all(zero | ((size >= 0.5) & (size < 1)))
+        assert not np.any(scaled.exponent[zero])
+        assert not np.any(np.signbit(scaled.mantissa[zero]))
+
+
+def test_compiled_backends_return_equal_bits(chain, compiled, same_bits):
+    ours, theirs = (fg.backprop(*chain, backend=name) for name in compiled)
+    same_bits(ours, theirs)
+
+
+def test_nothing_depends_on_how_numpy_treats_errors(chain, backend, same_bits):
+    usual = fg.backprop(*chain, backend=backend)
+    with np.errstate(all="raise"):
+        strict = fg.backprop(*chain, backend=backend)
+    same_bits(usual, strict)
+
+
+def test_gradients_are_the_oracles(chain, backend, golden, agree):
+    g = fg.backprop(*chain, backend=backend)
+    truth = golden.oracle(*chain)
+    # agreement_rtol, with the inputs o_{l-1} = grad_weight / grad_bias that it takes to be at most 1
+    terms = [(w * p / q, b) for w, b, p, q in zip(*chain[:2], truth.grad_weight, truth.grad_bias, strict=True)]
+    rounded = sum(abs(wo) + abs(b) for wo, b in terms if wo + b)
+    rtol = float(mp.ldexp(16 * len(terms) + 4 * rounded, -52))
+    for name in ("grad_weight", "grad_bias"):
+        expected = getattr(truth, name)
+        held = [mp.frexp(value)[1] >= EXPONENT_MIN for value in expected]
+        got = getattr(g, name)
+        assert not got.mantissa[np.logical_not(held)].any()
+        values = fg.Scaled(*golden.mantissa_exponent([v for v, hold in zip(expected, held, strict=True) if hold]))
+        if any(held):
+            agree(got[np.array(held)], values, rtol)
+
+
+def test_what_no_exponent_can_hold_becomes_zero(backend):
+    depth, z = 40, DEAD / 2
+    g = fg.backprop(np.ones(depth), np.full(depth, z), 0.5, backend=backend)
+    links = round(2**62 / (z / math.log(2)) - 0.5)  # whole links before the exponent falls below -2^62
+    assert links == 5
+    assert np.all(g.grad_bias.mantissa[-links:])
+    assert not g.grad_bias.mantissa[:-links].any()
+    assert g.grad_x.mantissa == 0
+
+
+@pytest.mark.xfail(reason="the suffix products of simulate wrap around int64", strict=True)
+def test_simulate_makes_zero_of_what_no_exponent_can_hold(backend):
+    with np.errstate(over="ignore"):
+        growth = fg.simulate(40, 2, weight="constant:1", bias=f"constant:{DEAD / 2!r}", backend=backend)
+    assert np.all(growth.adjoint.exponent <= 0)
+    assert not growth.adjoint[0].mantissa.any()
+    assert growth.lyapunov.mean == -math.inf
+
+
+def test_derivative_is_zero_beyond_2_to_60_only(backend):
+    def derivative(z):
+        return fg.backprop([0.0], [z], 0.5, backend=backend).grad_bias[0]
+
+    for sign in (1, -1):
+        at_the_edge = derivative(sign * DEAD)
+        assert at_the_edge.mantissa > 0
+        assert round(float(at_the_edge.exponent) / 2**60 * math.log(2), 12) == -1
+        assert derivative(sign * np.nextafter(DEAD, math.inf)).mantissa == 0
+        assert derivative(sign * LARGEST).mantissa == 0
+
+
+def test_derivative_falls_without_a_step_up(backend):
+    powers = np.linspace(-3, 60, 5000)
+    z = 2.0**powers
+    z = np.sort(np.concatenate([z, np.nextafter(z, 0), COARSE + 0.25 * np.arange(-8, 8), DEAD - 256.0 * np.arange(8)]))
+    g = fg.backprop(np.zeros((1, z.size)), [z], 0.5, backend=backend)
+    log2 = g.grad_bias[0].log2()
+    # A neighbor may round up: by no more than the 4 ulp of each, and half an ulp of z.
+    assert np.all(np.diff(log2) <= (8 * 2.0**-52 + 4 * 2.0**-52 * z[1:]) / math.log(2))
+    assert np.all(g.grad_bias.mantissa)
+
+
+@pytest.fixture(scope="module")
+def sigmoids(golden):
+    """Preactivations, and the sigmoid and its derivative there at 60 digits."""
+    rng = np.random.default_rng(0)
+    sizes = [
+        rng.uniform(0, 50, 1500),
+        10.0 ** rng.uniform(-320, math.log10(REDUCED), 1500),
+        [0.0, SMALLEST, 2.0**-1022, 2.0**-53, 36.74, 708.4, 709.8, 744.4, 745.2, 1e6],
+        math.log(2) * (0.5 + np.arange(40)),  # where the range reduction changes its integer
+    ]
+    t = np.concatenate(sizes)
+    z = np.concatenate([t, -t])
+    with mp.workdps(golden.DIGITS):
+        values = [golden.sigmoid(mp.mpf(value)) for value in z]
+    return z, *(fg.Scaled(*golden.mantissa_exponent(column)) for column in zip(*values, strict=True))
+
+
+def ulps(got, expected):
+    """Distance in units in the last place of the mantissa."""
+    shift = (got.exponent - expected.exponent).astype(np.float64)
+    return np.abs(got.mantissa * 2.0**shift - expected.mantissa) * 2.0**53
+
+
+def test_derivative_is_good_to_4_ulp(sigmoids, backend):
+    z, _, derivative = sigmoids
+    g = fg.backprop(z[None], 0, 1.0, backend=backend)
+    assert ulps(g.grad_bias[0], derivative).max() <= 4
+
+
+def test_activation_is_good_to_4_ulp_where_no_float_holds_it(sigmoids, backend):
+    z, activation, _ = sigmoids
+    # The next link has weight 0: its grad_weight is o / 4.
+    g = fg.backprop(np.stack([z, np.zeros_like(z)]), 0, 1.0, backend=backend)
+    assert ulps(g.grad_weight[1] * fg.Scaled(4.0), activation).max() <= 4
+
+
+def test_output_is_good_to_4_ulp_and_rounded_to_a_subnormal(sigmoids, backend):
+    z, activation, _ = sigmoids
+    output = fg.backprop(z[None], 0, 1.0, backend=backend).output
+    expected = activation.to_float()
+    assert np.all(np.abs(output - expected) <= np.maximum(4 * 2.0**-52 * expected, SMALLEST))
+    assert np.any((output > 0) & (output < 2.0**-1022))
+
+
+def test_a_million_links(compiled_backend, agree):
+    depth = 10**6
+    w = 2.0 ** np.random.default_rng(1).integers(-4, 9, depth)
+    g = fg.backprop(w, -w / 2, 0.5, backend=compiled_backend)
+    log2 = np.cumsum(np.log2(w[::-1]) - 2)[::-1].astype(np.int64)
+    assert np.all(g.grad_bias[:-1] == fg.Scaled(0.25, log2[1:]))
+    assert g.grad_x == fg.Scaled(1.0, log2[0])
+
+    constant = fg.backprop(np.full(depth, 500.0), np.full(depth, -250.0), 0.5, backend=compiled_backend)
+    with mp.workdps(40):
+        mantissa, exponent = mp.frexp(mp.mpf(125) ** depth)
+    rounding_alone = fg.agreement_rtol(np.zeros(depth), 0)  # every preactivation is 0
+    agree(constant.grad_x, fg.Scaled(float(mantissa), int(exponent)), rounding_alone)
+
+
+def test_subnormal_numbers_are_not_flushed(backend, python):
+    fg.simulate(100, 100, backend=backend, threads=2)
+    fg.backprop([1.0], 0, 0.5, backend=backend)
+    assert 1e-308 * 1e-2 == 1e-310
+    assert np.array([1e-308]) * np.array([1e-2]) == 1e-310
+    printed = python(
+        "import fastgrad as fg\n"
+        "before = 1e-308 * float('1e-2')\n"
+        f"fg.simulate(100, 100, backend={backend!r}, threads=2)\n"
+        f"fg.backprop([1.0], 0, 0.5, backend={backend!r})\n"
+        "print(before, 1e-308 * float('1e-2'))"
+    )
+    assert printed.split() == ["1e-310", "1e-310"]
