@@ -1,0 +1,274 @@
+"""Figures: the same curves in the terminal and in files."""
+
+import math
+import re
+import sys
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import fastgrad as fg
+from fastgrad.backprop import log10_bound
+from fastgrad.cli import main
+from fastgrad.plot import Curve, Figure, check_path, save, terminal
+from fastgrad.report import gradients_report, growth_report
+
+# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
+PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
+PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
+SMALL = ("simulate", "--depth", "20", "--ensemble", "9", "--backend", "numpy")
+MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml", "pdf": b"%PDF-"}
+
+
+def run(*arguments):
+    """Run a command in this process; anything but an exit is a failure."""
+    result = CliRunner(env=PLAIN).invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+def figure(gradient, bound=None, x=None):
+    """A figure of one or two curves."""
+    x = np.arange(1.0, len(gradient) + 1) if x is None else np.asarray(x, dtype=float)
+    curves = [Curve("gradient", "gradient", np.asarray(gradient, dtype=float))]
+    if bound is not None:
+        curves.insert(0, Curve("bound", "bound", np.asarray(bound, dtype=float)))
+    return Figure("a title", "link", "log10", x, curves)
+
+
+def dots(text):
+    """The Braille dots of a terminal plot: (column, row), rows counted from the bottom, four in a character."""
+    rows = [line.partition("| ")[2] for line in text.splitlines() if re.match(r"^ *-?[\d.]+ \| ", line)]
+    places = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)]  # of Unicode's bits, from the lowest
+    found = set()
+    for i, row in enumerate(rows):
+        for j, character in enumerate(row):
+            code = ord(character) - 0x2800
+            if 0 <= code < 256:
+                shown = [place for bit, place in enumerate(places) if code >> bit & 1]
+                found |= {(2 * j + dx, 4 * (len(rows) - i) - dy - 1) for dx, dy in shown}
+    return found
+
+
+# The terminal
+
+
+@pytest.mark.parametrize("width", [60, 78, 120])
+def test_terminal_figure_has_the_asked_size(width):
+    lines = terminal(figure(-np.arange(50.0), np.arange(50.0)), width, 16, color=False).splitlines()
+    assert lines[0] == "a title"
+    assert max(map(len, lines)) <= width
+    assert sum("| " in line and not line.startswith("-") for line in lines) >= 16
+    assert "(link)" in lines[-2]
+    assert lines[1].startswith(" (log10)")
+
+
+def test_terminal_figure_names_its_curves():
+    text = terminal(figure(-np.arange(50.0), np.arange(50.0)), 78, 16, color=False)
+    assert text.count("gradient") == 1
+    assert text.count("bound") == 1
+    assert any("⠁" <= character <= "⣿" for character in text)
+
+
+@pytest.mark.parametrize("slope", [-3.0, 2.0])
+def test_terminal_figure_has_a_line_where_it_belongs(slope):
+    found = dots(terminal(figure(slope * np.arange(100.0)), 78, 16, color=False))
+    columns = {x for x, _ in found}
+    assert columns.issuperset(range(20)) or columns.issuperset(range(80, 100))  # the name covers some of the rest
+    x, y = np.array(sorted(found)).T
+    fit = np.polyfit(x, y, 1)
+    # From 0 to 99 |slope| over the width of 54 characters, in 64 dots that have 8 % of room at each end.
+    expected = math.copysign(64 / 1.16 / (2 * 54), slope)
+    assert fit[0] == pytest.approx(expected, rel=0.05)
+    assert np.abs(np.polyval(fit, x) - y).max() < 2
+
+
+def test_terminal_figure_reaches_both_ends():
+    x, _ = np.array(sorted(dots(terminal(figure(np.zeros(30)), 78, 16, color=False)))).T
+    assert (x.min(), x.max()) == (0, 107)
+
+
+def test_terminal_figure_leaves_out_what_is_not_finite():
+    whole = np.concatenate([np.full(50, -np.inf), -np.arange(50.0)])
+    x, _ = np.array(sorted(dots(terminal(figure(whole), 78, 16, color=False)))).T
+    assert x.min() > 50
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        np.zeros(1),
+        np.full(1, -3.0),
+        np.full(5, -np.inf),
+        np.zeros(64),
+        -1e6 * np.arange(64.0),
+        1e15 * np.arange(64.0),
+        np.array([-0.5, -1.5]),
+    ],
+    ids=["0", "one link", "exact zeros", "constant", "deep", "deepest", "two links"],
+)
+@pytest.mark.parametrize("width", [60, 78])
+def test_terminal_figure_of_extremes(gradient, width):
+    lines = terminal(figure(gradient), width, 16, color=False).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "nan" not in "".join(lines)
+    assert "inf" not in "".join(lines)
+
+
+@pytest.mark.parametrize("height", [1e6, 1000.0, 60.0, 5.0, 0.5, 0.05])
+def test_ticks_differ_and_fall(height):
+    text = terminal(figure(np.linspace(0, -height, 40)), 78, 16, color=False)
+    ticks = [float(tick) for tick in re.findall(r"^ *(-?[\d.]+) \|", text, flags=re.MULTILINE)]
+    assert len(ticks) == 17
+    assert np.all(np.diff(ticks) < 0)
+    assert ticks[-1] < -height < 0 < ticks[0]
+
+
+def test_colors_tell_the_curves_apart(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    drawn = figure(-np.arange(50.0), np.arange(50.0))
+    plain, colored = (terminal(drawn, 78, 16, color) for color in (False, True))
+    assert "\x1b" not in plain
+    assert re.sub(r"\x1b\[[\d;]*m", "", colored) == plain
+    assert len(set(re.findall(r"\x1b\[([\d;]+)m", colored)) - {"0"}) == 2
+
+
+# Into files
+
+
+@pytest.mark.parametrize("kind", MAGIC)
+@pytest.mark.parametrize("ending", [str.lower, str.upper], ids=["lower", "upper"])
+def test_save(kind, ending, tmp_path):
+    path = tmp_path / f"figure.{ending(kind)}"
+    save(figure(-np.arange(50.0), np.arange(50.0)), path)
+    content = path.read_bytes()
+    assert content.startswith(MAGIC[kind])
+    assert len(content) > 2000
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_svg_shows_the_curves(tmp_path):
+    drawn = figure(-np.arange(50.0), np.arange(50.0))
+    band = Curve("gradient", "gradient", drawn.curves[1].y, (drawn.curves[1].y - 1, drawn.curves[1].y + 1))
+    save(Figure(drawn.title, "link", "log10", drawn.x, [drawn.curves[0], band]), tmp_path / "figure.svg")
+    text = (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    ET.fromstring(text)
+    for label in ("a title", "link", "log10", "gradient", "bound", "5 % to 95 % of chains"):
+        assert f"<!-- {label} -->" in text  # matplotlib writes letters as curves, with the text in a comment
+    for color in ("#0072b2", "#d55e00"):
+        assert f"stroke: {color}" in text
+
+
+@pytest.mark.parametrize(
+    "gradient", [np.zeros(1), np.full(5, -np.inf), np.zeros(5)], ids=["one link", "zeros", "constant"]
+)
+def test_save_extremes(gradient, tmp_path):
+    save(figure(gradient), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(MAGIC["png"])
+
+
+def test_saving_needs_no_display_and_no_pyplot(python, tmp_path):
+    code = f"""
+import sys
+import numpy as np
+from fastgrad.plot import Curve, Figure, save
+x = np.arange(3.0)
+save(Figure("", "link", "log10", x, [Curve("bound", "bound", x)]), {str(tmp_path / "a.png")!r})
+print("matplotlib.pyplot" in sys.modules)
+"""
+    assert python(code, DISPLAY=None, MPLBACKEND=None) == "False\n"
+
+
+@pytest.mark.parametrize("name", ["figure.gif", "figure", "figure.png.txt", ""])
+def test_unknown_ending(name):
+    with pytest.raises(ValueError, match=r"^plot: expected a file ending in \.png, \.svg, \.pdf, got "):
+        check_path(name)
+
+
+def test_without_matplotlib(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"^plot: needs matplotlib: pip install 'fastgrad\[plot\]'$"):
+        check_path(tmp_path / "figure.png")
+
+    def too_late(*_, **__):
+        raise AssertionError("the job ran before the figure was checked")
+
+    monkeypatch.setattr(fg, "simulate", too_late)
+    result = run(*SMALL, "--plot", tmp_path / "figure.png")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "fastgrad: plot: needs matplotlib: pip install 'fastgrad[plot]'\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_terminal_needs_no_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = run(*SMALL)
+    assert result.exit_code == 0
+    assert "⠒" in result.stdout
+
+
+# The commands
+
+
+@pytest.mark.parametrize("kind", MAGIC)
+def test_plot_option_of_simulate(kind, tmp_path):
+    plain, drawn = run(*SMALL), run(*SMALL, "--plot", tmp_path / f"figure.{kind}")
+    assert (drawn.exit_code, drawn.stderr) == (0, "")
+    assert drawn.stdout == plain.stdout  # data as ever
+    assert (tmp_path / f"figure.{kind}").read_bytes().startswith(MAGIC[kind])
+
+
+def test_plot_option_with_an_output_file(tmp_path):
+    result = run(*SMALL, "--plot", tmp_path / "figure.png", "-o", tmp_path / "growth.json")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "growth.json"]
+
+
+def test_plot_option_of_backprop(tmp_path):
+    np.save(tmp_path / "weight.npy", np.full((30, 2), 5.0))
+    result = run("backprop", tmp_path / "weight.npy", "--plot", tmp_path / "figure.svg", "--format", "csv")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "<!-- grad_bias -->" in (tmp_path / "figure.svg").read_text(encoding="utf-8")
+
+
+def test_default_output_has_the_plot():
+    lines = run(*SMALL).stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("log10 |gradient| against the link"))
+    shown = "\n".join(lines[start:])
+    assert len(dots(shown)) > 50
+    assert "bound" in shown
+    assert "gradient (median)" in shown
+
+
+def test_figure_shows_the_numbers_of_the_result():
+    growth = fg.simulate(200, 20, weight="normal:std=5", bias="normal:std=1", record=16, backend="numpy")
+    drawn = growth_report(growth, {}).figure
+    assert drawn.x.tolist() == growth.link.tolist()
+    for curve, scaled in zip(drawn.curves, (growth.bound, growth.adjoint), strict=True):
+        quantiles = np.quantile(scaled.log10(), (0.05, 0.5, 0.95), axis=1, method="inverted_cdf")
+        assert curve.y.tolist() == quantiles[1].tolist()
+        assert [edge.tolist() for edge in curve.band] == [quantiles[0].tolist(), quantiles[2].tolist()]
+    assert [curve.kind for curve in drawn.curves] == ["bound", "gradient"]
+
+
+def test_figure_of_one_chain_has_no_band():
+    assert [curve.band for curve in growth_report(fg.simulate(50, 1, backend="numpy"), {}).figure.curves] == [
+        None,
+        None,
+    ]
+
+
+def test_figure_of_given_chains_shows_their_numbers(rng):
+    chain = fg.Chain.of(rng.normal(0, 5, 30), rng.normal(size=30))
+    gradients = fg.backprop(chain.weight[:, 0], chain.bias[:, 0], 0.5, backend="numpy")
+    drawn = gradients_report(chain, gradients, log10_bound(chain), {"file": "chain.npz"}).figure
+    curves = {curve.label: curve.y for curve in drawn.curves}
+    assert drawn.x.tolist() == list(range(1, 31))
+    assert curves["grad_bias"].tolist() == gradients.grad_bias.log10().tolist()
+    weight = np.abs(chain.weight[:, 0])
+    bound = [math.log10(0.25) + np.log10(weight[link:] / 4).sum() for link in range(1, 31)]
+    np.testing.assert_allclose(curves["bound"], bound, rtol=0, atol=1e-12)
+    assert np.all(curves["bound"] >= curves["grad_bias"])
