@@ -1,0 +1,361 @@
+"""Comparison of the backends: agreement is checked before anything is timed, and a wrong backend is caught."""
+
+import csv
+import io
+import itertools
+import json
+import re
+import statistics
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import fastgrad as fg
+from fastgrad import compare as comparing
+from fastgrad.cli import main
+from fastgrad.compare import BackendTimes, Comparison, compare
+from fastgrad.kernels import BACKENDS, load
+
+# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
+PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
+PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
+SIZE = ("--depth", "12", "--ensemble", "70", "--repeats", "3")
+JOBS = ("backprop", "simulate")
+
+
+def run(*arguments):
+    """Run ``fastgrad compare``; anything but an exit is a failure."""
+    result = CliRunner(env=PLAIN).invoke(main, ["compare", *SIZE, *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+def parsed(text):
+    """Parse JSON, refusing NaN and Infinity."""
+
+    def refuse(token):
+        raise AssertionError(f"{token} in JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def all_backends(compiled):
+    """The names of all backends, which can all run."""
+    return [*compiled, "numpy"]
+
+
+@pytest.fixture
+def only_numpy(monkeypatch):
+    """No backend but the reference."""
+    for name in ("cpp", "numba"):
+        monkeypatch.setitem(BACKENDS, name, ("fastgrad.kernels.absent", "install it"))
+
+
+# The numbers of `backprop` and `grow`: where a wrong kernel can put a wrong number.
+GRADIENTS = {
+    "backprop": {"grad_weight": 5, "grad_bias": 7, "grad_x": 9},
+    "simulate": {"weight": 9, "input": 10, "derivative": 12, "gap": 14, "bound": 16},
+}
+KERNELS = {"backprop": "backprop", "simulate": "grow"}
+
+
+def slightly(array):
+    array.flat[-1] *= 1 + 1e-6
+
+
+def by_one_bit(array):
+    array.flat[-1] = np.nextafter(array.flat[-1], 2.0)
+
+
+def in_sign(array):
+    array.flat[-1] *= -1
+
+
+def zero(array):
+    array.flat[-1] = 0.0
+
+
+def not_a_number(array):
+    array.flat[-1] = np.nan
+
+
+def make_wrong(monkeypatch, backend, job, place, how):
+    """Make one number of a kernel's results wrong; returns the list of the calls."""
+    kernels = load(backend)[1]
+    right = getattr(kernels, KERNELS[job])
+    calls = []
+
+    def wrong(*arguments):
+        calls.append(arguments)
+        right(*arguments)
+        if arguments[-1] == 70:  # the slice with the last member
+            how(arguments[GRADIENTS[job][place]])
+
+    monkeypatch.setattr(kernels, KERNELS[job], wrong)
+    return calls
+
+
+# The function
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_backends_agree(job, all_backends):
+    comparison = compare(job, 50, 70, repeats=3)
+    assert comparison.agree
+    assert (comparison.job, comparison.links) == (job, 50 * 70)
+    assert [row.backend for row in comparison.backends] == all_backends == fg.available_backends()
+    cpp, numba, numpy = comparison.backends
+    assert "numba" in cpp.same_bits_as
+    assert "cpp" in numba.same_bits_as
+    assert numpy.distance == 0.0
+    assert 0 < cpp.distance == numba.distance < 1  # NumPy rounds exp differently somewhere
+    for row in comparison.backends:
+        assert row.warm_up > 0
+        assert len(row.seconds) == 3
+        assert min(row.seconds) > 0
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_backends_take_turns(job, all_backends, monkeypatch):
+    real, order = getattr(comparing, job), []
+
+    def watch(*arguments, backend, **keywords):
+        order.append(backend)
+        return real(*arguments, backend=backend, **keywords)
+
+    monkeypatch.setattr(comparing, job, watch)
+    compare(job, 5, 3, repeats=4)
+    assert order == all_backends * 5  # one round to compare results, four to time
+
+
+def test_progress(only_numpy):
+    seen = []
+    compare("backprop", 5, 3, repeats=4, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_times_are_those_of_the_clock(only_numpy, monkeypatch):
+    clock = iter([0.0, 8.0, 10.0, 11.0, 20.0, 22.0, 30.0, 33.0])
+    monkeypatch.setattr(comparing.time, "perf_counter", lambda: next(clock))
+    (row,) = compare("backprop", 5, 3, repeats=3).backends
+    assert (row.warm_up, row.seconds) == (8.0, [1.0, 2.0, 3.0])
+
+
+def test_speedup_is_of_each_round():
+    reference = BackendTimes("numpy", 0.0, [], 1.0, [8.0, 6.0])
+    fast = BackendTimes("cpp", 0.0, [], 1.0, [2.0, 3.0])
+    comparison = Comparison("backprop", 10, [fast, reference])
+    assert comparison.speedup(fast) == [4.0, 2.0]
+    assert comparison.speedup(reference) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("cpp", "numba", "agree"),
+    [
+        ((1.0, ["numba"]), (1.0, ["cpp"]), True),
+        ((1.5, ["numba"]), (1.5, ["cpp"]), False),
+        ((0.5, []), (0.4, []), False),  # within the bound, but not the same bits
+        ((np.inf, ["numba"]), (0.0, ["cpp"]), False),
+        ((0.5, []), None, True),
+    ],
+)
+def test_what_agreement_means(cpp, numba, agree):
+    rows = [BackendTimes("cpp", *cpp, 1.0, [])]
+    rows += [BackendTimes("numba", *numba, 1.0, [])] if numba else []
+    assert Comparison("backprop", 1, [*rows, BackendTimes("numpy", 0.0, [], 1.0, [])]).agree is agree
+
+
+WRONG = [
+    (job, place, how)
+    for job in JOBS
+    for place in GRADIENTS[job]
+    for how in (slightly, in_sign, zero, not_a_number)
+    # Bounds are magnitudes, and a drawn weight that is not a number stops simulate itself.
+    if (how, place) not in {(in_sign, "bound"), (not_a_number, "weight")}
+]
+
+
+@pytest.mark.parametrize(("job", "place", "how"), WRONG)
+def test_wrong_kernel_is_caught(job, place, how, compiled, monkeypatch):
+    calls = make_wrong(monkeypatch, "cpp", job, place, how)
+    with np.errstate(all="ignore"):
+        comparison = compare(job, 12, 70, threads=1)
+    assert not comparison.agree
+    found = {row.backend: row for row in comparison.backends}
+    assert found["cpp"].distance > 1
+    assert found["cpp"].same_bits_as == []
+    assert found["numba"].distance < 1
+    assert [row.seconds for row in comparison.backends] == [[], [], []]
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("backend", ["cpp", "numba"])
+def test_one_wrong_bit_is_caught(job, backend, compiled, monkeypatch):
+    make_wrong(monkeypatch, backend, job, {"backprop": "grad_weight", "simulate": "derivative"}[job], by_one_bit)
+    comparison = compare(job, 12, 70, threads=1)
+    assert not comparison.agree
+    assert max(row.distance for row in comparison.backends) < 1
+    assert [row.seconds for row in comparison.backends] == [[], [], []]
+
+
+def test_wrong_reference_is_caught(compiled, monkeypatch):
+    make_wrong(monkeypatch, "numpy", "backprop", "grad_x", slightly)
+    comparison = compare("backprop", 12, 70, threads=1)
+    assert not comparison.agree
+    assert [row.distance > 1 for row in comparison.backends] == [True, True, False]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_only_numpy(job, only_numpy):
+    comparison = compare(job, 12, 3, repeats=2)
+    assert comparison.agree
+    assert [(row.backend, row.same_bits_as, row.distance) for row in comparison.backends] == [("numpy", [], 0.0)]
+
+
+def test_zeros_agree(all_backends):
+    assert compare("backprop", 12, 3, weight="zero", repeats=2).agree
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"job": "train"}, r"^job: expected backprop or simulate, got 'train'$"),
+        ({"repeats": 1}, r"^repeats: expected 2 to "),
+        ({"depth": 0}, r"^depth: "),
+        ({"weight": "normall"}, r"^weight: unknown law 'normall'"),
+    ],
+)
+def test_bad_arguments(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        compare(**wrong)
+
+
+# The command
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_json(job, all_backends):
+    result = run("--job", job, "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    document = parsed(result.stdout)
+    assert document["parameters"]["job"] == document["result"]["job"] == job
+    assert document["result"]["agree"] is True
+    assert document["result"]["links"] == 12 * 70
+    rows = document["result"]["backends"]
+    assert [row["backend"] for row in rows] == all_backends
+    reference = rows[-1]["seconds"]
+    for row in rows:
+        seconds = row["seconds"]
+        assert len(seconds) == 3
+        assert row["median_s"] == statistics.median(seconds)
+        assert (row["min_s"], row["max_s"]) == (min(seconds), max(seconds))
+        assert row["ns_per_link"] == pytest.approx(1e9 * statistics.median(seconds) / (12 * 70), rel=1e-15)
+        ratios = [r / s for r, s in zip(reference, seconds, strict=True)]
+        assert row["speedup"] == statistics.median(ratios)
+        assert (row["speedup_low"], row["speedup_high"]) == (min(ratios), max(ratios))
+        assert row["warm_up_s"] > 0
+        assert row["distance"] <= 1
+
+
+def test_table(all_backends):
+    result = run()
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "backprop: 12 links x 70 chains"
+    agreement = next(i for i, line in enumerate(lines) if line.startswith("Agreement with the reference"))
+    times = next(i for i, line in enumerate(lines) if line.startswith("Time, 3 interleaved rounds"))
+    assert agreement < times  # check, then time
+    for start, stop in ((agreement, times), (times, len(lines))):
+        names = [line.split()[0] for line in lines[start + 4 : stop] if re.match(r" \w", line)]
+        assert names[:3] == all_backends
+    assert "speedup: t_numpy / t_backend" in result.stdout
+    assert "first call" in result.stdout
+
+
+def test_csv(all_backends):
+    rows = list(csv.DictReader(io.StringIO(run("--format", "csv").stdout)))
+    assert [row["backend"] for row in rows] == all_backends
+    assert float(rows[-1]["speedup"]) == 1.0
+    assert all(float(row["min_s"]) <= float(row["median_s"]) <= float(row["max_s"]) for row in rows)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_disagreement_exits_3_and_times_nothing(job, compiled, monkeypatch):
+    place = next(iter(GRADIENTS[job]))
+    calls = make_wrong(monkeypatch, "numba", job, place, slightly)
+    result = run("--job", job, "--threads", "1")
+    assert result.exit_code == 3
+    assert result.stderr == "fastgrad: the backends disagree\n"
+    assert "The backends disagree" in result.stdout
+    assert "nothing was timed" in result.stdout
+    assert "interleaved" not in result.stdout
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("how", [in_sign, not_a_number, zero])
+def test_disagreement_in_json(how, compiled, monkeypatch, tmp_path):
+    make_wrong(monkeypatch, "cpp", "backprop", "grad_bias", how)
+    with np.errstate(all="ignore"):
+        result = run("-o", tmp_path / "comparison.json")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == "fastgrad: the backends disagree\n"
+    found = parsed((tmp_path / "comparison.json").read_text())["result"]
+    assert found["agree"] is False
+    cpp, numba, numpy = found["backends"]
+    assert (cpp["distance"], cpp["distance_why"]) == (None, "infinity")
+    assert (numba["distance"] < 1, numpy["distance"]) == (True, 0.0)
+    for row in found["backends"]:
+        assert row["seconds"] == []
+        assert "median_s" not in row
+        assert "speedup" not in row
+
+
+def test_disagreement_in_csv(compiled, monkeypatch):
+    make_wrong(monkeypatch, "cpp", "backprop", "grad_bias", in_sign)
+    result = run("--format", "csv")
+    assert result.exit_code == 3
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [row["distance"] for row in rows[::2]] == ["inf", "0.0"]
+    assert "median_s" not in rows[0]
+
+
+def test_command_with_only_numpy(only_numpy):
+    result = run("--format", "json")
+    assert result.exit_code == 0
+    (row,) = parsed(result.stdout)["result"]["backends"]
+    assert (row["backend"], row["speedup"]) == ("numpy", 1.0)
+    assert "numpy" in run().stdout
+
+
+def test_command_passes_its_options_on(only_numpy, monkeypatch):
+    real, seen = compare, {}
+
+    def watch(**given):
+        seen.update(given)
+        return real(**given)
+
+    monkeypatch.setattr(comparing, "compare", watch)
+    options = {
+        "job": "simulate",
+        "depth": 6,
+        "ensemble": 4,
+        "weight": "normal:std=2",
+        "bias": "centered",
+        "seed": 9,
+        "repeats": 2,
+        "threads": 2,
+    }
+    result = run(*itertools.chain(*((f"--{name}", value) for name, value in options.items())))
+    assert result.exit_code == 0
+    assert seen == options | {"progress": None}
+
+
+def test_warning_is_one_line(only_numpy):
+    result = run("--weight", "normal", "--bias", "uniform:low=0,high=1")
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("fastgrad: warning: weight=normal:std=1 and bias=uniform:low=0,high=1 ")
