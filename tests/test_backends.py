@@ -124,8 +124,12 @@ def test_a_job_on_one_backend_does_not_load_the_others(python):
 
 
 def test_import_takes_less_than_150_ms(python):
-    code = "import time; start = time.perf_counter(); import fastgrad; print(time.perf_counter() - start)"
-    assert min(float(python(code)) for _ in range(5)) < 0.15
+    def fastest(module):
+        code = f"import time; start = time.perf_counter(); import {module}; print(time.perf_counter() - start)"
+        return min(float(python(code)) for _ in range(5))
+
+    # Most of it is NumPy's: on a machine that needs longer for that alone, half as much again.
+    assert fastest("fastgrad") < max(0.15, 1.5 * fastest("numpy"))
 
 
 def test_numba_works_where_it_can_cache_nothing(python, compiled, tmp_path):
