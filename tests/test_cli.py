@@ -134,12 +134,19 @@ def test_module_runs_and_is_called_fastgrad(tmp_path):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["simulate", "--help"]], ids=" ".join)
 def test_help_is_quick(arguments, tmp_path):
-    durations = []
-    while len(durations) < 20 and min(durations, default=1.0) >= 0.2:  # the machine may be busy
+    def duration(*command):
         start = time.perf_counter()
-        process(*arguments, cwd=tmp_path)
-        durations.append(time.perf_counter() - start)
-    assert min(durations) < 0.2
+        subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment_of(), capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    # Most of it is Python's and NumPy's: on a machine that needs longer for these alone, three quarters as much again.
+    help_, base = [], []
+    for _ in range(10):
+        help_.append(duration("-m", "fastgrad", *arguments))
+        base.append(duration("-c", "import numpy"))
+        if min(help_) < 0.2:
+            break
+    assert min(help_) < max(0.2, 1.75 * min(base))
 
 
 def test_help_loads_nothing_heavy(python):

@@ -383,6 +383,7 @@ def test_tables_fit_the_terminal(arguments, columns, folder):
     text = run(folder, *arguments, COLUMNS=str(columns))
     assert max(len(line.rstrip()) for line in text.splitlines()) <= columns
     assert "\x1b" not in text
+    assert ("(link)" in text) is (arguments[0] in ("simulate", "backprop"))  # the end of the plot's axis
 
 
 @pytest.mark.parametrize("arguments", [each for each in WIDE if each[0] != "info"], ids=" ".join)
@@ -450,6 +451,16 @@ def test_file_is_written_whole_or_not_at_all(tmp_path):
         write(report(broken()), "csv", str(path), None)
     assert path.read_text() == "old"
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_text_file_is_written_whole_or_not_at_all(tmp_path):
+    class Broken:
+        def __rich__(self):
+            raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        write(Report("simulate", {}, {}, [], ["a line", Broken()]), "table", str(tmp_path / "a.txt"), None)
+    assert list(tmp_path.glob("a*")) == []
 
 
 def test_npz_on_stdout_is_refused():
