@@ -451,7 +451,7 @@ def test_stdout_that_is_full(form, tmp_path):
             timeout=60,
         )
     assert done.returncode == 1
-    assert one_line(done.stderr) == "No space left on device"
+    assert one_line(done.stderr).endswith("No space left on device")
 
 
 def test_warnings_go_to_stderr_in_one_line():
@@ -883,16 +883,11 @@ def test_csv_without_bias(tmp_path):
 def test_options_replace_what_the_file_has(chain, tmp_path):
     np.savez(tmp_path / "chain.npz", **chain)
     options = ("--bias", "-1.5", "--x", "0.75", "--cotangent", "-3")
-    document = strict_json(
-        run("backprop", tmp_path / "chain.npz", *options, "--backend", "numpy", "--format", "json").stdout
-    )
+    shown = run("backprop", tmp_path / "chain.npz", *options, "--backend", "numpy", "--format", "json").stdout
+    document = strict_json(shown)
     expected = fg.backprop(chain["weight"], -1.5, 0.75, -3.0, backend="numpy")
     assert document["result"]["grad_weight"]["mantissa"] == expected.grad_weight.mantissa.tolist()
-    assert {name: document["parameters"][name] for name in ("bias", "x", "cotangent")} == {
-        "bias": -1.5,
-        "x": 0.75,
-        "cotangent": -3,
-    }
+    assert [document["parameters"][name] for name in ("bias", "x", "cotangent")] == [-1.5, 0.75, -3]
 
 
 def npz(**arrays):
