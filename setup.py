@@ -13,12 +13,15 @@ STRICT = (
     else ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 )
 
+SOURCES = ["bindings.cpp", "isa_baseline.cpp", "isa_avx2.cpp", "isa_avx512.cpp"]
+HEADERS = ["coefficients.h", "jobs.h", "simd.h", "scaled.h", "draws.h", "backprop.h", "grow.h"]
+
 setup(
     ext_modules=[
         Pybind11Extension(
             "fastgrad._cpp",
-            ["csrc/bindings.cpp"],
-            depends=["csrc/coefficients.h", "csrc/scaled.h", "csrc/draws.h", "csrc/backprop.h", "csrc/grow.h"],
+            [f"csrc/{name}" for name in SOURCES],
+            depends=[f"csrc/{name}" for name in HEADERS],
             cxx_std=17,
             extra_compile_args=STRICT,
             # Recorded for fastgrad.build_info().

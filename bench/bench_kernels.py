@@ -2,9 +2,10 @@
 
 import math
 
-import fastgrad as fg
 import numpy as np
 import pytest
+
+import fastgrad as fg
 
 SHAPES = {
     "one chain of 10^6 links": (1_000_000, 1),

@@ -1,7 +1,8 @@
 import os
 
-import fastgrad as fg
 import pytest
+
+import fastgrad as fg
 
 BACKENDS = ("numpy", "numba", "cpp")  # the reference first: its result is what the others are checked against
 

@@ -2,11 +2,13 @@
 // no shapes: fastgrad/kernels/native.py is its one caller, and hands over what chain.py and simulate.py have checked.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <string>
 #include <tuple>
+#include <vector>
 
-#include "backprop.h"
-#include "grow.h"
+#include "jobs.h"
 
 namespace py = pybind11;
 
@@ -18,37 +20,72 @@ using Floats = Array<double>;
 using Ints = Array<int64_t>;
 using LawTuple = std::tuple<int, double, double>;
 
+// Slowest first.
+const fastgrad::InstructionSet* const instruction_sets[] = {
+    &fastgrad::baseline,
+#if defined(__x86_64__) && defined(__GNUC__)
+    &fastgrad::avx2,
+    &fastgrad::avx512,
+#endif
+};
+
+const fastgrad::InstructionSet* chosen = nullptr;
+
+std::vector<std::string> available() {
+    std::vector<std::string> names;
+    for (const auto* set : instruction_sets)
+        if (set->runs_here()) names.emplace_back(set->name);
+    return names;
+}
+
+void choose(const std::string& name) {
+    for (const auto* set : instruction_sets)
+        if (name == set->name && set->runs_here()) {
+            chosen = set;
+            return;
+        }
+    throw py::value_error("instruction set " + name + " does not run here");
+}
+
 fastgrad::Law law(const LawTuple& fields) { return {std::get<0>(fields), std::get<1>(fields), std::get<2>(fields)}; }
+
+fastgrad::ScaledPointer scaled(Floats& mantissa, Ints& exponent) {
+    return {mantissa.mutable_data(), exponent.mutable_data()};
+}
+
+template <typename Job>
+void run(bool (*kernel)(const Job&), const Job& job) {
+    bool done;
+    {
+        py::gil_scoped_release released;  // the kernel sees only raw memory that the caller's arguments keep alive
+        done = kernel(job);
+    }
+    if (!done) throw std::bad_alloc();
+}
 
 void backprop(const Floats& weight, const Floats& bias, const Floats& x, const Floats& cotangent, Floats output,
               Floats grad_weight_mantissa, Ints grad_weight_exponent, Floats grad_bias_mantissa, Ints grad_bias_exponent,
               Floats grad_x_mantissa, Ints grad_x_exponent, int64_t start, int64_t stop) {
-    const int64_t depth = weight.shape(0), ensemble = weight.shape(1);
-    const double *w = weight.data(), *b = bias.data(), *in = x.data(), *c = cotangent.data();
-    double *out = output.mutable_data(), *gw = grad_weight_mantissa.mutable_data(),
-           *gb = grad_bias_mantissa.mutable_data(), *gx = grad_x_mantissa.mutable_data();
-    int64_t *gw_exponent = grad_weight_exponent.mutable_data(), *gb_exponent = grad_bias_exponent.mutable_data(),
-            *gx_exponent = grad_x_exponent.mutable_data();
-    py::gil_scoped_release released;  // from here on only raw memory that the arguments keep alive
-    fastgrad::backprop(w, b, in, c, out, gw, gw_exponent, gb, gb_exponent, gx, gx_exponent, depth, ensemble, start, stop);
+    run(chosen->backprop,
+        fastgrad::BackpropJob{weight.data(), bias.data(), x.data(), cotangent.data(), output.mutable_data(),
+                              grad_weight_mantissa.mutable_data(), grad_weight_exponent.mutable_data(),
+                              grad_bias_mantissa.mutable_data(), grad_bias_exponent.mutable_data(),
+                              grad_x_mantissa.mutable_data(), grad_x_exponent.mutable_data(), weight.shape(0),
+                              weight.shape(1), start, stop});
 }
 
 void grow(const LawTuple& weight_law, const LawTuple& bias_law, uint64_t seed, int64_t first, int64_t last,
-          const Ints& marks, Floats activation, Floats scaled_mantissa, Ints scaled_exponent, Floats weight,
+          const Ints& marks, int64_t row, Floats activation, Floats scaled_mantissa, Ints scaled_exponent, Floats weight,
           Floats input_mantissa, Ints input_exponent, Floats derivative_mantissa, Ints derivative_exponent,
-          Floats gap_mantissa, Ints gap_exponent, Floats bound_mantissa, Ints bound_exponent, int64_t start,
-          int64_t stop) {
-    const int64_t record = marks.shape(0), ensemble = activation.shape(0);
-    const int64_t* mark = marks.data();
-    double *o = activation.mutable_data(), *scaled = scaled_mantissa.mutable_data(), *w = weight.mutable_data(),
-           *input = input_mantissa.mutable_data(), *derivative = derivative_mantissa.mutable_data(),
-           *gap = gap_mantissa.mutable_data(), *bound = bound_mantissa.mutable_data();
-    int64_t *scaled_e = scaled_exponent.mutable_data(), *input_e = input_exponent.mutable_data(),
-            *derivative_e = derivative_exponent.mutable_data(), *gap_e = gap_exponent.mutable_data(),
-            *bound_e = bound_exponent.mutable_data();
-    py::gil_scoped_release released;  // from here on only raw memory that the arguments keep alive
-    fastgrad::grow(law(weight_law), law(bias_law), seed, first, last, mark, record, o, scaled, scaled_e, w, input, input_e,
-                   derivative, derivative_e, gap, gap_e, bound, bound_e, ensemble, start, stop);
+          Floats gap_mantissa, Ints gap_exponent, Floats bound_mantissa, Ints bound_exponent, Floats carry_gap_mantissa,
+          Ints carry_gap_exponent, Floats carry_bound_mantissa, Ints carry_bound_exponent, int64_t start, int64_t stop) {
+    run(chosen->grow,
+        fastgrad::GrowJob{law(weight_law), law(bias_law), seed, first, last, marks.data(), marks.shape(0), row,
+                          activation.mutable_data(), scaled(scaled_mantissa, scaled_exponent), weight.mutable_data(),
+                          scaled(input_mantissa, input_exponent), scaled(derivative_mantissa, derivative_exponent),
+                          scaled(gap_mantissa, gap_exponent), scaled(bound_mantissa, bound_exponent),
+                          scaled(carry_gap_mantissa, carry_gap_exponent),
+                          scaled(carry_bound_mantissa, carry_bound_exponent), activation.shape(0), start, stop});
 }
 
 }  // namespace
@@ -60,20 +97,23 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     module.attr("compiler") = "Clang " __clang_version__;
 #elif defined(__GNUC__)
     module.attr("compiler") = "GCC " __VERSION__;
-#elif defined(_MSC_VER)
-    module.attr("compiler") = "MSVC " + std::to_string(_MSC_FULL_VER);
 #else
     module.attr("compiler") = "unknown";
 #endif
     module.attr("compile_flags") = FASTGRAD_COMPILE_FLAGS;
+    choose(available().back());
+    module.def("instruction_sets", &available, "Names of the instruction sets that run here, slowest first.");
+    module.def("choose", &choose, py::arg("instruction_set"), "Choose the instruction set; before any kernel runs.");
+    module.def("chosen", [] { return chosen->name; });
     module.def("backprop", &backprop, exactly("weight"), exactly("bias"), exactly("x"), exactly("cotangent"),
                exactly("output"), exactly("grad_weight_mantissa"), exactly("grad_weight_exponent"),
                exactly("grad_bias_mantissa"), exactly("grad_bias_exponent"), exactly("grad_x_mantissa"),
                exactly("grad_x_exponent"), py::arg("start"), py::arg("stop"));
     module.def("grow", &grow, py::arg("weight_law"), py::arg("bias_law"), py::arg("seed"), py::arg("first"),
-               py::arg("last"), exactly("marks"), exactly("activation"), exactly("scaled_mantissa"),
+               py::arg("last"), exactly("marks"), py::arg("row"), exactly("activation"), exactly("scaled_mantissa"),
                exactly("scaled_exponent"), exactly("weight"), exactly("input_mantissa"), exactly("input_exponent"),
                exactly("derivative_mantissa"), exactly("derivative_exponent"), exactly("gap_mantissa"),
-               exactly("gap_exponent"), exactly("bound_mantissa"), exactly("bound_exponent"), py::arg("start"),
-               py::arg("stop"));
+               exactly("gap_exponent"), exactly("bound_mantissa"), exactly("bound_exponent"),
+               exactly("carry_gap_mantissa"), exactly("carry_gap_exponent"), exactly("carry_bound_mantissa"),
+               exactly("carry_bound_exponent"), py::arg("start"), py::arg("stop"));
 }

@@ -7,17 +7,16 @@ constexpr double LOG2_E = 0x1.71547652b82fep+0;
 constexpr double LN2_HIGH = 0x1.62e42fee00000p-1;
 constexpr double LN2_LOW = 0x1.a39ef35793c76p-33;
 
-constexpr double EXP[] = {
-    0x1.0000000000001p-1,
-    0x1.5555555555556p-3,
-    0x1.5555555553b6cp-5,
-    0x1.1111111110918p-7,
-    0x1.6c16c1794e1dcp-10,
-    0x1.a01a01a83ba17p-13,
-    0x1.a019b621f9d08p-16,
-    0x1.71de0be2b5e96p-19,
-    0x1.2894f52583578p-22,
-    0x1.af3ce42b12b24p-26,
+constexpr double EXP_EVEN[] = {
+    0x1.0000000000000p+0,
+    0x1.c7193983d42b5p-4,
+    0x1.03fba668ceb04p-10,
+};
+
+constexpr double EXP_ODD[] = {
+    0x1.0000000000000p-1,
+    0x1.c70f90b9fb7f6p-7,
+    0x1.152fc31a00ea3p-15,
 };
 
 constexpr double LOG[] = {

@@ -1,119 +1,147 @@
-// Numbers as mantissa * 2^exponent, and the sigmoid in that form (design: 1/2 <= |mantissa| < 1, or 0 * 2^0).
-// Every function here has a twin of the same name in fastgrad/kernels/jit.py that does the same IEEE
+// Numbers as mantissa * 2^exponent, and the sigmoid in that form (design: 1/2 <= |mantissa| < 1, or 0 * 2^0), on vectors
+// of chains. Every function here has a twin of the same name in fastgrad/kernels/jit.py that does the same IEEE
 // operations in the same order: the two return the same bits.
 #pragma once
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-
 #include "coefficients.h"
+#include "simd.h"
 
 namespace fastgrad {
+namespace FASTGRAD_ISA {
 
-inline int64_t bits_of(double value) {
-    int64_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
+constexpr int64_t SIGN_AND_FRACTION = (int64_t)0x800FFFFFFFFFFFFFull;
+constexpr int64_t EXPONENT_OF_HALF = (int64_t)1022 << 52;
 
-inline double float_of(int64_t bits) {
-    double value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-constexpr int64_t SIGN_AND_FRACTION = static_cast<int64_t>(0x800FFFFFFFFFFFFFull);
-constexpr int64_t EXPONENT_OF_HALF = int64_t{1022} << 52;
-
-// Adding this leaves the nearest integer of |v| < 2^51 in the low bits, and taking it off again leaves that
-// integer as a double.
+// Adding this leaves the nearest integer of |v| < 2^51 in the low bits, and taking it off again leaves that integer as
+// a double.
 constexpr double ROUNDER = 0x1.8p52;
+constexpr int64_t ROUNDER_BITS = 0x4338000000000000;
 
 // From here on half an ulp of z is a factor exp(1/16): the mantissa of exp(-|z|) is noise and only its exponent counts.
 constexpr double COARSE = 0x1p50;
 // From here on the exponent of exp(-|z|) can't be held: the derivative is 0.
 constexpr double DEAD = 0x1p60;
 // A product whose exponent falls below this becomes 0, so that exponents can't overflow.
-constexpr int64_t EXPONENT_MIN = -(int64_t{1} << 62);
+constexpr int64_t EXPONENT_MIN = -((int64_t)1 << 62);
+
+// Within these bounds a link is narrow: activation, derivative, weight and the products of any two of them are normal
+// doubles, so that no exponent need be kept apart. The bits are the same: powers of two scale exactly.
+constexpr double NARROW_Z = 340.0;
+constexpr double NARROW_LOW = 0x1p-400, NARROW_HIGH = 0x1p400;
+
+// Links after which a contracting chain has forgotten its start, bit for bit: 37 / |lambda| as a rule.
+constexpr int64_t WARM_UP = 128;
 
 struct Scaled {
-    double mantissa;
-    int64_t exponent;
+    Floats mantissa;
+    Ints exponent;
 };
 
-constexpr Scaled ONE{0.5, 1};
+FASTGRAD_INLINE Scaled one() { return {all_of(0.5), all_of((int64_t)1)}; }
 
 // 2^k for -1022 <= k <= 1023.
-inline double power_of_two(int64_t k) { return float_of((k + 1023) << 52); }
+FASTGRAD_INLINE Floats power_of_two(Ints k) { return float_of((k + 1023) << 52); }
+
+// mantissa * 2^exponent, renormalized; the mantissa is a normal number and the exponent far from its limits.
+FASTGRAD_INLINE Scaled normalize_narrow(Floats mantissa, Ints exponent) {
+    const Ints bits = bits_of(mantissa);
+    const Ints field = (Ints)((Words)(bits << 1) >> 53);
+    return {float_of((bits & SIGN_AND_FRACTION) | EXPONENT_OF_HALF), exponent + (field - 1022)};
+}
 
 // mantissa * 2^exponent, renormalized; the mantissa is 0 or a normal number.
-inline Scaled normalize(double mantissa, int64_t exponent) {
-    const int64_t bits = bits_of(mantissa);
-    const int64_t field = (bits >> 52) & 0x7FF;
-    const int64_t sum = exponent + field - 1022;
-    const bool zero = field == 0 || sum < EXPONENT_MIN;
-    const double fraction = float_of((bits & SIGN_AND_FRACTION) | EXPONENT_OF_HALF);
-    return {zero ? 0.0 : fraction, zero ? 0 : sum};
+FASTGRAD_INLINE Scaled normalize(Floats mantissa, Ints exponent) {
+    const Scaled scaled = normalize_narrow(mantissa, exponent);
+    const Ints zero = (mantissa == 0.0) | (scaled.exponent < EXPONENT_MIN);
+    return {select(zero, Floats{}, scaled.mantissa), select(zero, Ints{}, scaled.exponent)};
 }
 
 // The scaled form of any finite double, subnormals included.
-inline Scaled split(double value) {
-    const bool subnormal = std::fabs(value) < 0x1p-1022;
-    return normalize(subnormal ? value * 0x1p64 : value, subnormal ? -64 : 0);
+FASTGRAD_INLINE Scaled split(Floats value) {
+    const Ints subnormal = absolute(value) < 0x1p-1022;
+    return normalize(select(subnormal, value * 0x1p64, value), select(subnormal, all_of((int64_t)-64), Ints{}));
 }
 
-inline Scaled times(Scaled a, double mantissa, int64_t exponent) {
+FASTGRAD_INLINE Scaled times(Scaled a, Floats mantissa, Ints exponent) {
     return normalize(a.mantissa * mantissa, a.exponent + exponent);
 }
 
-// One link: sigmoid(z) as a double and as mantissa * 2^exponent, and sigmoid'(z) = derivative * 2^derivative_exponent.
-// The mantissas lie in (1/8, 3/2) here; `normalize` follows where they are multiplied.
-struct Link {
-    double activation;
-    double mantissa;
-    int64_t exponent;
-    double derivative;
-    int64_t derivative_exponent;
+// exp(r) = numerator / denominator for |r| <= ln2 / 2, and a little beyond.
+struct Quotient {
+    Floats numerator, denominator;
 };
 
-inline Link sigmoid(double z) {
-    const double t = std::fabs(z);
-    const bool dead = t > DEAD;
-    const bool coarse = t > COARSE;
+FASTGRAD_INLINE Quotient exp_reduced(Floats r) {
+    const Floats t = r * r;
+    const Floats even = EXP_EVEN[0] + t * (EXP_EVEN[1] + t * EXP_EVEN[2]);
+    const Floats odd = r * (EXP_ODD[0] + t * (EXP_ODD[1] + t * EXP_ODD[2]));
+    return {even + odd, even - odd};
+}
 
-    // exp(-t) = p * 2^-k with |r| <= ln2 / 2
-    const double near = coarse ? COARSE : t;
-    const double shifted = near * LOG2_E + ROUNDER;
-    const double whole = shifted - ROUNDER;
-    const double r = (whole * LN2_HIGH - near) + whole * LN2_LOW;
-    const double r2 = r * r;
-    const double r4 = r2 * r2;
-    const double low = (EXP[0] + EXP[1] * r) + (EXP[2] + EXP[3] * r) * r2;
-    const double high = (EXP[4] + EXP[5] * r) + (EXP[6] + EXP[7] * r) * r2;
-    const double top = (EXP[8] + EXP[9] * r) * (r4 * r4);
-    const double q = (low + high * r4) + top;
-    const double p = coarse ? 1.0 : 1.0 + (r + r2 * q);
-    const int64_t k = coarse ? (dead ? 0 : static_cast<int64_t>((dead ? 0.0 : t) * LOG2_E))
-                             : bits_of(shifted) - bits_of(ROUNDER);
+// sigmoid(z) and sigmoid'(z) for |z| <= NARROW_Z.
+struct NarrowLink {
+    Floats activation, derivative;
+};
 
-    // e = p * 2^-k; where the power is clipped, 1 + e is 1 all the same
-    const int64_t near_k = k < 1000 ? k : 1000;
-    const int64_t far_k = k - near_k < 1000 ? k - near_k : 1000;
-    const double scale = power_of_two(-near_k);
-    const double inverse = 1.0 / (1.0 + p * scale);
-    const double h = p * inverse;  // e / (1 + e) = h * 2^-k
+FASTGRAD_INLINE NarrowLink sigmoid_narrow(Floats z) {
+    const Floats t = absolute(z);
+    const Floats shifted = t * LOG2_E + ROUNDER;
+    const Floats whole = shifted - ROUNDER;
+    const Quotient p = exp_reduced((whole * LN2_HIGH - t) + whole * LN2_LOW);
+    const Floats scaled = p.numerator * float_of((ROUNDER_BITS + 1023 - bits_of(shifted)) << 52);  // times 2^-k
+    const Floats inverse = 1.0 / (p.denominator + scaled);
+    const Floats positive = p.denominator * inverse;  // 1 / (1 + e)
+    const Floats negative = scaled * inverse;         // e / (1 + e)
+    return {select(z < 0.0, negative, positive), negative * positive};
+}
+
+// sigmoid(z) for every z as a double and as mantissa * 2^exponent, and sigmoid'(z) = derivative * 2^derivative_exponent.
+// The mantissas lie in (1/8, 3/2) or are 0; `normalize` follows where they are multiplied.
+struct Link {
+    Floats activation, mantissa;
+    Ints exponent;
+    Floats derivative;
+    Ints derivative_exponent;
+};
+
+FASTGRAD_INLINE Link sigmoid(Floats z) {
+    const Floats t = absolute(z);
+    const Ints dead = t > DEAD;
+    const Ints coarse = t > COARSE;
+
+    // exp(-t) = p 2^-k with |r| <= ln2 / 2
+    const Floats near = select(coarse, all_of(COARSE), t);
+    const Floats shifted = near * LOG2_E + ROUNDER;
+    const Floats whole = shifted - ROUNDER;
+    Quotient p = exp_reduced((whole * LN2_HIGH - near) + whole * LN2_LOW);
+    p = {select(coarse, all_of(1.0), p.numerator), select(coarse, all_of(1.0), p.denominator)};
+    Ints k = bits_of(shifted) - ROUNDER_BITS;
+    if (any(coarse)) {
+        const Floats far = select(dead, Floats{}, t) * LOG2_E;
+        for (int i = 0; i < LANES; ++i)
+            if (coarse[i]) k[i] = (int64_t)far[i];
+    }
+
+    // e = p 2^-k; where the power is clipped, 1 + e is 1 all the same
+    const Ints near_k = select(k < 1000, k, all_of((int64_t)1000));
+    const Ints rest = k - near_k;
+    const Ints far_k = select(rest < 1000, rest, all_of((int64_t)1000));
+    const Floats scale = power_of_two(-near_k);
+    const Floats inverse = 1.0 / (p.denominator + p.numerator * scale);
+    const Floats positive = p.denominator * inverse;  // 1 / (1 + e)
+    const Floats negative = p.numerator * inverse;    // e / (1 + e) = negative * 2^-k
 
     // two factors, so that a subnormal activation is rounded once
-    const double small = (h * scale) * power_of_two(-far_k);
-    const bool negative = z < 0.0;
+    const Floats small = (negative * scale) * power_of_two(-far_k);
+    const Ints below = z < 0.0;
     return {
-        negative ? (dead ? 0.0 : small) : (dead ? 1.0 : inverse),
-        negative ? (dead ? 0.0 : h) : (dead ? 1.0 : inverse),
-        negative ? -k : 0,
-        dead ? 0.0 : h * inverse,
+        select(below, select(dead, Floats{}, small), select(dead, all_of(1.0), positive)),
+        select(below, select(dead, Floats{}, negative), select(dead, all_of(1.0), positive)),
+        select(below, -k, Ints{}),
+        select(dead, Floats{}, negative * positive),
         -k,
     };
 }
 
+}  // namespace FASTGRAD_ISA
 }  // namespace fastgrad

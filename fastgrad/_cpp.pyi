@@ -9,6 +9,9 @@ Ints: TypeAlias = NDArray[np.int64]
 compiler: str
 compile_flags: str
 
+def instruction_sets() -> list[str]: ...
+def choose(instruction_set: str) -> None: ...
+def chosen() -> str: ...
 def backprop(
     weight: Floats,
     bias: Floats,
@@ -31,6 +34,7 @@ def grow(
     first: int,
     last: int,
     marks: Ints,
+    row: int,
     activation: Floats,
     scaled_mantissa: Floats,
     scaled_exponent: Ints,
@@ -43,6 +47,10 @@ def grow(
     gap_exponent: Ints,
     bound_mantissa: Floats,
     bound_exponent: Ints,
+    carry_gap_mantissa: Floats,
+    carry_gap_exponent: Ints,
+    carry_bound_mantissa: Floats,
+    carry_bound_exponent: Ints,
     start: int,
     stop: int,
 ) -> None: ...

@@ -165,10 +165,7 @@ def _empty(chain: Chain, backend: BackendName) -> Gradients:
     links = (chain.depth,) if chain.single else chain.weight.shape
     members = () if chain.single else (chain.ensemble,)
 
-    def scaled(shape: tuple[int, ...]) -> Scaled:
-        return Scaled.of_parts(np.empty(shape), np.empty(shape, dtype=np.int64))
-
-    return Gradients(np.empty(members), scaled(links), scaled(links), scaled(members), backend)
+    return Gradients(np.empty(members), Scaled.empty(links), Scaled.empty(links), Scaled.empty(members), backend)
 
 
 def _check_out(out: object, chain: Chain) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import operator
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -140,8 +142,8 @@ def _read_npz(path: Path) -> Mapping[str, Any]:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
-        except Exception as error:  # zipfile, zlib and NumPy raise many kinds
-            raise ValueError(f"{path}: not a readable .npz file ({_one_line(error)})") from None
+        except Exception:  # zipfile, zlib and NumPy raise many kinds, with advice that does not fit
+            raise ValueError(f"{path}: not a readable .npz file of number arrays") from None
     unknown = [name for name in arrays if name not in FILE_FIELDS]
     if unknown or "weight" not in arrays:
         wrong = f"unknown array {unknown[0]!r}" if unknown else "no array 'weight'"
@@ -152,29 +154,38 @@ def _read_npz(path: Path) -> Mapping[str, Any]:
 def _read_npy(path: Path) -> Mapping[str, Any]:
     with path.open("rb") as file:
         try:
-            array = np.load(file, allow_pickle=False)
-            if not isinstance(array, np.ndarray):
-                raise ValueError("an archive")
-        except Exception as error:
-            raise ValueError(f"{path}: not a readable .npy file ({_one_line(error)})") from None
-    return {"weight": array}
+            weight = np.load(file, allow_pickle=False)
+        except Exception:
+            weight = None
+    if not isinstance(weight, np.ndarray):
+        raise ValueError(f"{path}: not a readable .npy file of numbers")
+    return {"weight": weight}
 
 
 def _read_csv(path: Path) -> Mapping[str, Any]:
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         try:
-            columns = [name.strip() for name in file.readline().split(",")]
-            if "weight" not in columns or not set(columns) <= {"weight", "bias"}:
+            reader = csv.reader(file)
+            columns = [name.strip() for name in next(reader, [])]
+            if sorted(columns) not in (["weight"], ["bias", "weight"]):
                 raise ValueError(f"expected the header weight,bias, got {','.join(columns)!r}")
-            rows = file.readlines()
-            if not rows:
+            values = array("d")
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(columns):
+                    raise ValueError(f"line {reader.line_num}: expected {len(columns)} values, got {len(row)}")
+                for cell in row:
+                    try:
+                        values.append(float(cell))
+                    except ValueError:
+                        raise ValueError(f"line {reader.line_num}: expected a number, got {cell!r}") from None
+            if not values:
                 raise ValueError("no links below the header")
-            values = np.loadtxt(rows, delimiter=",", ndmin=2)
-            if values.shape[1] != len(columns):
-                raise ValueError(f"expected {len(columns)} columns, got {values.shape[1]}")
-        except ValueError as error:
+        except (ValueError, csv.Error) as error:  # what is not UTF-8 is a ValueError too
             raise ValueError(f"{path}: {_one_line(error)}") from None
-    return {name: values[:, i] for i, name in enumerate(columns)}
+    table = np.array(values).reshape(-1, len(columns))
+    return {name: table[:, i] for i, name in enumerate(columns)}
 
 
 def _one_line(error: Exception) -> str:
@@ -198,21 +209,21 @@ def real_array(name: str, values: ArrayLike) -> Floats:
     if given.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected real numbers, got {given.dtype}")
     with np.errstate(over="ignore"):  # a long double beyond float64 becomes inf, and is refused below
-        array = given.astype(np.float64, copy=False)
-    finite = np.isfinite(array)
+        values64 = given.astype(np.float64, copy=False)
+    finite = np.isfinite(values64)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         place = f" at index [{', '.join(map(str, where))}]" if where else ""
-        raise ValueError(f"{name}: expected finite numbers, got {array[where]}{place}")
-    return array
+        raise ValueError(f"{name}: expected finite numbers, got {values64[where]}{place}")
+    return values64
 
 
 def per_member(name: str, values: ArrayLike, ensemble: int) -> Floats:
     """One value a member: a number, or an array of shape (ensemble,)."""
-    array = real_array(name, values)
-    if array.shape not in ((), (ensemble,)):
-        raise ValueError(f"{name}: expected a number or shape ({ensemble},), got {array.shape}")
-    return np.ascontiguousarray(np.broadcast_to(array, (ensemble,)))
+    given = real_array(name, values)
+    if given.shape not in ((), (ensemble,)):
+        raise ValueError(f"{name}: expected a number or shape ({ensemble},), got {given.shape}")
+    return np.ascontiguousarray(np.broadcast_to(given, (ensemble,)))
 
 
 def integer(name: str, value: Any, low: int, high: int) -> int:

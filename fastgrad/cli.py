@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
 import fastgrad
 from fastgrad.kernels import BACKENDS
@@ -26,6 +28,12 @@ ENDINGS = {".json": "json", ".csv": "csv", ".txt": "table"}
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class Interrupted(click.ClickException):
+    """Ctrl-C."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 class Main(click.Group):
     """Reports every failure as one line on stderr, with the exit code that says what kind it was."""
 
@@ -35,22 +43,25 @@ class Main(click.Group):
             return super().main(args, standalone_mode=False, **extra)
         try:
             code = super().main(args, standalone_mode=False, **extra)
-            sys.stdout.flush()
-        except click.Abort:
-            _exit("interrupted", EXIT_INTERRUPTED)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+            sys.exit(EXIT_USAGE)
         except click.ClickException as error:
             _exit(error.format_message(), error.exit_code)
         except fastgrad.BackendUnavailableError as error:
             _exit(str(error), EXIT_FAILED)
-        except BrokenPipeError:
-            # Who reads stdout has read enough (`| head`): no failure. Python must not flush into the closed pipe again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
         except (ValueError, TypeError) as error:
             _exit(str(error), EXIT_USAGE)
         except (OSError, MemoryError, ModuleNotFoundError) as error:
             _exit(_os_text(error), EXIT_FAILED)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
 
 
 def _exit(message: str, code: int) -> NoReturn:
@@ -83,6 +94,7 @@ def output_options(command: Command) -> Command:
         click.option(
             "--output",
             "-o",
+            type=click.Path(allow_dash=True),
             metavar="FILE",
             help="Write the result to FILE; its ending chooses the format. - is stdout.",
         ),
@@ -122,7 +134,9 @@ def threads_option(command: Command) -> Command:
 
 def plot_option(command: Command) -> Command:
     """A figure in a file."""
-    return click.option("--plot", metavar="FILE", help="Draw the figure into FILE too: .png, .svg or .pdf.")(command)
+    return click.option(
+        "--plot", type=click.Path(), metavar="FILE", help="Draw the figure into FILE too: .png, .svg or .pdf."
+    )(command)
 
 
 def law_options(weight: str, bias: str) -> Callable[[Command], Command]:
@@ -130,7 +144,9 @@ def law_options(weight: str, bias: str) -> Callable[[Command], Command]:
 
     def add(command: Command) -> Command:
         for option in (
-            click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws, 0 to 2^64 - 1."),
+            click.option(
+                "--seed", callback=_number, metavar="N", default="0", show_default=True, help="Seed, 0 to 2^64 - 1."
+            ),
             click.option(
                 "--bias",
                 metavar="LAW",
@@ -151,6 +167,13 @@ def law_options(weight: str, bias: str) -> Callable[[Command], Command]:
         return command
 
     return add
+
+
+def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """Numbers, but not nan and inf."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"expected a finite number, got {value}")
+    return value
 
 
 def _number(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
@@ -183,28 +206,33 @@ def size_options(depth: int, ensemble: int) -> Callable[[Command], Command]:
 
 
 @contextlib.contextmanager
-def _progress(title: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+def _progress(title: str, quiet: bool, color: str) -> Iterator[Callable[[int, int], None] | None]:
     """Show a bar on stderr, on a terminal only."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True, no_color=_color(color) is False)
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _format(form: str | None, output: str | None, *more: str) -> str:
     """Choose the format: what was asked for, or what the file's ending says."""
+    to_file = output is not None and output != "-"
+    source = click.get_current_context().get_parameter_source("form")
+    ending = Path(output or "").suffix.lower()
+    formats = {**ENDINGS, **{f".{kind}": kind for kind in more}}
+    if to_file and ending in formats and source is not ParameterSource.COMMANDLINE:
+        return formats[ending]  # the environment is the weaker wish
     if form is not None:
         return form
-    if output is None or output == "-":
+    if not to_file:
         return "table"
-    ending = Path(output).suffix.lower()
-    formats = {**ENDINGS, **{f".{kind}": kind for kind in more}}
     if ending not in formats:
         raise click.UsageError(
             f"output: can't tell the format of {output!r}; expected {', '.join(formats)}, or --format"
@@ -224,16 +252,25 @@ def _finish(report: Report, form: str, output: str | None, color: str, plot: str
 
     if plot is not None and report.figure is not None:
         drawing.save(report.figure, plot)
-    write(report, form, output, _color(color))  # type: ignore[arg-type]  # click has checked it
+    try:
+        write(report, form, output, _color(color))  # type: ignore[arg-type]  # click has checked it
+    except BrokenPipeError:
+        # Who reads stdout has read enough (`| head`): no failure. Python must not flush into the closed pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check_writable(path: str | None) -> None:
     """Find out before a long job that its result has no place to go."""
     if path is None or path == "-":
         return
-    folder = Path(path).resolve().parent
-    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise click.FileError(path, hint="no file can be written there")
+    target = Path(path).resolve()
+    folder = target.parent
+    if not folder.is_dir():
+        raise click.ClickException(f"{path}: there is no folder {folder}")
+    if target.is_dir():
+        raise click.ClickException(f"{path}: is a folder, expected a file")
+    if not os.access(target if target.exists() and not target.is_file() else folder, os.W_OK):
+        raise click.ClickException(f"{path}: no permission to write there")
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -283,7 +320,7 @@ def example(
 @main.command()
 @size_options(1000, 1000)
 @law_options("normal:std=10", "zero")
-@click.option("--x", type=float, default=0.5, show_default=True, help="The input of every chain.")
+@click.option("--x", type=float, callback=_finite, default=0.5, show_default=True, help="The input of every chain.")
 @click.option("--record", callback=_number, metavar="N", default="64", show_default=True, help="Links to record.")
 @backend_option
 @threads_option
@@ -330,16 +367,18 @@ def simulate(
         "seed": seed,
         "record": record,
     }
-    with _warnings(quiet), _progress("simulating", quiet) as progress:
+    with _warnings(quiet), _progress("simulating", quiet, color) as progress:
         growth = fastgrad.simulate(**parameters, backend=backend, threads=threads, progress=progress)  # type: ignore[arg-type]
     _finish(growth_report(growth, parameters), chosen, output, color, plot)
 
 
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--bias", type=float, help="Bias of every link.  [default: from FILE, or 0]")
-@click.option("--x", type=float, help="Input of every chain.  [default: from FILE, or 0.5]")
-@click.option("--cotangent", type=float, help="dloss/doutput of every chain.  [default: from FILE, or 1]")
+@click.option("--bias", type=float, callback=_finite, help="Bias of every link.  [default: from FILE, or 0]")
+@click.option("--x", type=float, callback=_finite, help="Input of every chain.  [default: from FILE, or 0.5]")
+@click.option(
+    "--cotangent", type=float, callback=_finite, help="dloss/doutput of every chain.  [default: from FILE, or 1]"
+)
 @backend_option
 @threads_option
 @plot_option
@@ -434,7 +473,7 @@ def compare(
         "repeats": repeats,
         "threads": threads,
     }
-    with _warnings(quiet), _progress("comparing", quiet) as progress:
+    with _warnings(quiet), _progress("comparing", quiet, color) as progress:
         comparison = run(**parameters, progress=progress)  # type: ignore[arg-type]
     _finish(comparison_report(comparison, parameters), chosen, output, color)
     if not comparison.agree:

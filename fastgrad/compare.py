@@ -17,6 +17,8 @@ from fastgrad.simulate import Growth, draw, simulate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
     from fastgrad.laws import LawLike
 
 Job = Literal["backprop", "simulate"]
@@ -34,8 +36,8 @@ class BackendTimes:
     Attributes
     ----------
     distance : float
-        Largest ``|ln |a/b||`` from the reference over all gradients, in units of `agreement_rtol`; inf where signs,
-        zeros or non-finite values differ. Agreement is at most 1.
+        Largest ``|ln |a/b||`` from the reference over all gradients and outputs, in units of `agreement_rtol`; inf
+        where signs, zeros or non-finite values differ. Agreement is at most 1.
     same_bits_as : list of str
         Other backends whose results are equal bit for bit.
     warm_up : float
@@ -130,10 +132,7 @@ def compare(
     rows = [
         BackendTimes(
             backend=name,
-            distance=max(
-                float(np.max(log2_distance(a, c) * LN_2 / rtol))
-                for a, c in zip(_gradients(job, results[name]), _gradients(job, results[REFERENCE]), strict=True)
-            ),
+            distance=_distance(job, results[name], results[REFERENCE], rtol),
             same_bits_as=[other for other in names if other != name and _same_bits(job, results[name], results[other])],
             warm_up=warm_up[name],
             seconds=[],
@@ -156,6 +155,15 @@ def compare(
 
 def _gradients(job: Job, result: Gradients | Growth) -> Iterator[Scaled]:
     return (getattr(result, field) for field in FIELDS[job])
+
+
+def _distance(job: Job, result: Gradients | Growth, reference: Gradients | Growth, rtol: NDArray[np.float64]) -> float:
+    pairs = zip(_gradients(job, result), _gradients(job, reference), strict=True)
+    gradients = max(float(np.max(log2_distance(a, b) * LN_2 / rtol)) for a, b in pairs)
+    # Outputs are doubles: what is subnormal is rounded more coarsely.
+    room = rtol * reference.output + 2.0**-1022
+    outputs = float(np.max(np.abs(result.output - reference.output) / room))
+    return max(gradients, outputs if np.isfinite(outputs) else np.inf)
 
 
 def _same_bits(job: Job, a: Gradients | Growth, b: Gradients | Growth) -> bool:

@@ -70,7 +70,10 @@ def cpu_name() -> str:
 
 
 def provenance(backend: str | None, seed: int | None) -> dict[str, Any]:
-    """Where a result comes from: versions, backend, instruction set, seed; ready for JSON."""
+    """Where a result comes from: versions, backend, instruction set, seed; ready for JSON.
+
+    `backend` is None where several ran; the instruction set is then that of the C++ one, if it is available.
+    """
     import fastgrad
 
     return {
@@ -79,7 +82,7 @@ def provenance(backend: str | None, seed: int | None) -> dict[str, Any]:
         "numpy": _version("numpy"),
         "numba": _version("numba"),
         "backend": backend,
-        "instruction_set": instruction_set(backend),
+        "instruction_set": instruction_set(backend or "cpp"),
         "seed": seed,
         "cpu": cpu_name(),
         "platform": platform.platform(),
@@ -88,4 +91,10 @@ def provenance(backend: str | None, seed: int | None) -> dict[str, Any]:
 
 def instruction_set(backend: str | None) -> str | None:
     """Instruction set that a compiled backend uses here; None for the others."""
-    return "baseline" if backend == "cpp" else None
+    if backend != "cpp":
+        return None
+    try:
+        from fastgrad.kernels import native
+    except ImportError:
+        return None
+    return native.instruction_set()

@@ -7,13 +7,14 @@ backend. A pool lives as long as one job, so that nothing is left behind for a f
 from __future__ import annotations
 
 import os
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from fastgrad.chain import integer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -54,19 +55,31 @@ class Threads:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def run(self, kernel: Callable[[int, int], None], ensemble: int) -> None:
+    def run(self, kernel: Callable[[int, int], None], ensemble: int, at_most: int | None = None) -> None:
         """Call ``kernel(start, stop)`` for slices that make up the ensemble, and wait.
 
-        Even a single slice runs on a thread of the pool: the main thread waits where Ctrl-C can wake it.
+        Parameters
+        ----------
+        at_most : int, optional
+            Members of a slice, rounded up to whole blocks; a slice is a call, and has to end before Ctrl-C is heard.
         """
-        futures = [self._pool.submit(kernel, start, stop) for start, stop in slices(ensemble, self.count)]
+        self.run_all([partial(kernel, start, stop) for start, stop in slices(ensemble, self.count, at_most)])
+
+    def run_all(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Make calls at the same time, and wait for all of them.
+
+        Even a single one runs on a thread of the pool: the main thread waits where Ctrl-C can wake it.
+        """
+        futures = [self._pool.submit(call) for call in calls]
         for future in futures:
             future.result()
 
 
-def slices(ensemble: int, count: int) -> Iterator[tuple[int, int]]:
-    """Cut 0 … ensemble into at most `count` ranges of whole blocks, as even as blocks allow."""
+def slices(ensemble: int, count: int, at_most: int | None = None) -> Iterator[tuple[int, int]]:
+    """Cut 0 … ensemble into ranges of whole blocks, as even as blocks allow: `count` of them, or more."""
     blocks = -(-ensemble // SLICE_MIN)
     count = min(count, blocks)
+    if at_most is not None:
+        count = max(count, -(-blocks // -(-at_most // SLICE_MIN)))
     edges = [min(ensemble, SLICE_MIN * (blocks * i // count)) for i in range(count + 1)]
     return pairwise(edges)

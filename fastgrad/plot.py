@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -71,12 +75,15 @@ def terminal(figure: Figure, width: int, height: int, color: bool) -> str:
     canvas.origin = False
     canvas.x_label, canvas.y_label = figure.x_label, figure.y_label
     canvas.register_label_formatter(float, _tick)
-    shown = [(curve, np.isfinite(curve.y)) for curve in figure.curves]
+    title = figure.title
+    shown = [(curve, thinned(np.flatnonzero(np.isfinite(curve.y)), 8 * width)) for curve in figure.curves]
+    if not any(len(kept) for _, kept in shown):
+        title += " (exactly zero throughout)"
     heights = np.concatenate([curve.y[kept] for curve, kept in shown] + [np.zeros(1)])
     low, high = float(heights.min()), float(heights.max())
-    room = 0.08 * (high - low) or 1.0
+    room = 0.08 * (high - low) or 1.0  # for a name, and above it
     canvas.set_x_limits(float(figure.x[0]), float(figure.x[-1]) if figure.x[-1] > figure.x[0] else figure.x[0] + 1.0)
-    canvas.set_y_limits(low - room, high + room)
+    canvas.set_y_limits(low - 1.5 * room, high + 1.5 * room)
     for curve, kept in shown:
         x, y = figure.x[kept], curve.y[kept]
         if not len(x):
@@ -87,13 +94,33 @@ def terminal(figure: Figure, width: int, height: int, color: bool) -> str:
         at = len(x) * (1 if curve.kind == "gradient" else 2) // 3  # apart, where two curves coincide
         above = y[at] > (low + high) / 2
         canvas.text([float(x[at])], [float(y[at]) + (room if above else -room)], [curve.label], lc=name_color)
-    return f"{figure.title}\n{canvas.show()}"
+    with _color_as_told(color):
+        return f"{title}\n{canvas.show()}"
+
+
+def thinned(indices: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:
+    """Evenly spaced ones of many indices, the first and the last among them."""
+    if len(indices) <= at_most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, at_most).astype(np.intp)]
+
+
+@contextlib.contextmanager
+def _color_as_told(color: bool) -> Iterator[None]:
+    """Keep plotille from looking at the terminal and at NO_COLOR by itself: the caller has done so."""
+    before = {name: os.environ.pop(name, None) for name in ("NO_COLOR", "FORCE_COLOR")}
+    os.environ["FORCE_COLOR"] = "1" if color else "0"
+    try:
+        yield
+    finally:
+        del os.environ["FORCE_COLOR"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _tick(value: float, chars: int, delta: float, left: bool = False) -> str:
     """Write a tick of an axis that is `delta` long."""
     decimals = next((n for n, length in enumerate((30, 3, 0.3)) if delta >= length), 3)
-    text = f"{value:.{decimals}f}"
+    text = f"{round(value, decimals) + 0.0:.{decimals}f}"
     return text.ljust(chars) if left else text.rjust(chars)
 
 
@@ -137,13 +164,16 @@ def save(figure: Figure, path: str | Path) -> None:
         kept = np.isfinite(curve.y)
         color = COLORS[curve.kind][0]
         style = "--" if curve.kind == "bound" else "-"
-        axes.plot(figure.x[kept], curve.y[kept], color=color, linestyle=style, label=curve.label)
+        alone = "o" if kept.sum() == 1 else None  # a line of one point can't be seen
+        axes.plot(figure.x[kept], curve.y[kept], color=color, linestyle=style, marker=alone, label=curve.label)
+        if not kept.any():
+            axes.text(0.5, 0.5, f"{curve.label}: exactly zero", transform=axes.transAxes, ha="center", color=color)
         if curve.band is not None:
             inside = np.isfinite(curve.band[0]) & np.isfinite(curve.band[1])
             low, high = (edge[inside] for edge in curve.band)
             axes.fill_between(figure.x[inside], low, high, color=color, alpha=0.2, linewidth=0, label=figure.band_label)
     axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
-    axes.set_title(figure.title, fontsize="medium", loc="left")
+    axes.set_title(figure.title, fontsize="medium", loc="left", wrap=True)
     axes.margins(x=0.01)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import statistics
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -33,6 +35,7 @@ SCHEMA = "fastgrad/1"
 TABLE_ROWS = 10
 PLOT_HEIGHT = 16
 PLOT_WIDTH = 78
+TABLE_WIDTH = 80
 
 
 @dataclass
@@ -72,40 +75,55 @@ class Report:
 def write(report: Report, form: Format | Literal["npz"], output: str | None, color: bool | None) -> None:
     """Write a report to a file, or to stdout where `output` is None or ``-``.
 
-    A file is written whole or not at all. `color`: True, False, or None to let the terminal decide.
+    A regular file is written whole or not at all. `color`: True, False, or None to let the terminal decide.
 
     Raises
     ------
+    ValueError
+        If an .npz is wanted on stdout.
     OSError
         If it can't be written.
     """
     if output is None or output == "-":
         if form == "npz":
             raise ValueError("format: npz is written to a file only, expected -o FILE.npz")
-        if form == "table":
-            _print(report, sys.stdout, color)
-        else:
-            sys.stdout.write(_text(report, form))
+        if sys.stdout is None:
+            raise OSError("stdout is closed")
+        _write_text(report, form, sys.stdout, color)
         sys.stdout.flush()
         return
-    path = Path(output)
-    part = path.with_name(path.name + ".part")
+    target = Path(output).resolve()  # a symbolic link stays one
+    if target.exists() and not target.is_file():  # a pipe or a device is written to, never replaced
+        _write_file(report, form, target, color)
+        return
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    part = Path(name)
     try:
-        if form == "npz":
-            with part.open("wb") as file:
-                np.savez(file, **report.arrays)
-        elif form == "table":
-            with part.open("w", encoding="utf-8") as text:
-                _print(report, text, color or False)
-        else:
-            part.write_text(_text(report, form), encoding="utf-8", newline="")
-        part.replace(path)
+        _write_file(report, form, part, color)
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~umask)
+        part.replace(target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, output) from None
     finally:
         part.unlink(missing_ok=True)
 
 
-def _text(report: Report, form: Literal["json", "csv"]) -> str:
-    if form == "json":
+def _write_file(report: Report, form: Format | Literal["npz"], path: Path, color: bool | None) -> None:
+    if form == "npz":
+        with path.open("wb") as file:
+            np.savez(file, **report.arrays)
+    else:
+        with path.open("w", encoding="utf-8", newline="") as text:
+            _write_text(report, form, text, color or False)
+
+
+def _write_text(report: Report, form: Format, file: IO[str], color: bool | None) -> None:
+    if form == "table":
+        _print(report, file, color)
+    elif form == "json":
         document = {
             "schema": SCHEMA,
             "command": report.command,
@@ -113,23 +131,33 @@ def _text(report: Report, form: Literal["json", "csv"]) -> str:
             "provenance": provenance(report.backend, report.seed),
             "result": report.result,
         }
-        return json.dumps(json_ready(document), allow_nan=False, indent=2) + "\n"
-    buffer = io.StringIO()
-    rows = list(report.rows)
-    writer = csv.DictWriter(buffer, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+        json.dump(json_ready(document), file, allow_nan=False, indent=2)
+        file.write("\n")
+    else:
+        rows = iter(report.rows)
+        first = next(rows)
+        writer = csv.DictWriter(file, list(first), lineterminator="\n")
+        writer.writeheader()
+        writer.writerow(first)
+        writer.writerows(rows)
 
 
 def _print(report: Report, file: IO[str], color: bool | None) -> None:
     from rich.console import Console
 
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich would exit with 1; whoever called decides
+
+    if isinstance(file, io.TextIOWrapper) and not (file.encoding or "").lower().startswith("utf"):
+        file.reconfigure(errors="replace")
     if color is None:
-        console = Console(file=file, highlight=False, soft_wrap=False)
+        console = Stdout(file=file, highlight=False)
     else:
         system: Literal["standard"] | None = "standard" if color else None
-        console = Console(file=file, highlight=False, force_terminal=color, color_system=system, no_color=not color)
+        console = Stdout(file=file, highlight=False, force_terminal=color, color_system=system, no_color=not color)
+    # Where a terminal is narrower than the tables, its own wrapping loses nothing, and rich's would.
+    console.width = max(console.width, TABLE_WIDTH)
     for part in report.human:
         console.print(part)
     if report.figure is not None:
@@ -161,7 +189,12 @@ def decades(log10: float) -> str:
     """Write a magnitude given by its decimal logarithm."""
     if np.isnan(log10):
         return "undefined"
-    return "0" if log10 == -np.inf else f"10^{log10:.1f}"
+    return "0" if log10 == -np.inf else f"10^{round(log10, 1) + 0.0:.1f}"
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number of things: 1 link, 2 links."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def grouped(value: float) -> str:
@@ -214,7 +247,15 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         else "The weight still moves.",
     ]
     if not np.isfinite(example.preactivation_after):
-        next_step = ["The weight has left float64: there is no next step."]
+        what = "The weight" if not np.isfinite(example.weight_after) else "Its preactivation z11"
+        next_step = [f"{what} has left float64: there is no next step."]
+    lesson = ["What an initialization does, over any depth:"]
+    if abs(w[0]) > 4:
+        lesson = [
+            "The bound explodes, the true gradient usually vanishes, and either ends the",
+            "training. What a better initialization does, over any depth:",
+        ]
+    lesson.append("   fastgrad simulate --weight he_normal     (or glorot_normal, normal:std=4)")
     human: list[RenderableType] = [
         "Three sigmoid units in a row, o11 -> o21 -> o31, and the loss (o31 - y)² / 2.",
         f"x = 200, y = -149.5, w = {', '.join(map(grouped, w))}, b = {', '.join(map(grouped, b))}",
@@ -233,9 +274,7 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         f"   the bound   {_scaled_text(example.zero_bias_bound)}: still {grouped(abs(w[1]) / 4)} a link",
         f"   the truth   {_scaled_text(example.zero_bias_gradient)}",
         "",
-        "The bound explodes, the true gradient usually vanishes, and either ends the",
-        "training. What a better initialization does, over any depth:",
-        "   fastgrad simulate --weight he_normal     (or glorot_normal, normal:std=4)",
+        *lesson,
         f"[dim]backend {example.backend}[/]",
     ]
     result = {
@@ -306,13 +345,13 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         band = () if single else (f"{decades(adjoint['q05'][i])} … {decades(adjoint['q95'][i])}",)
         table.add_row(str(growth.link[i]), decades(adjoint["q50"][i]), *band, decades(bound["q50"][i]))
 
-    chains = "one chain" if single else f"{growth.ensemble} chains"
+    chains = counted(growth.ensemble, "chain")
     human: list[RenderableType] = [
-        f"{chains} of {growth.depth} links, weight {growth.weight}, bias {growth.bias}, seed {growth.seed}",
+        f"{chains} of {counted(growth.depth, 'link')}, weight {growth.weight}, bias {growth.bias}, seed {growth.seed}",
         "[dim]gradient: of the chain's output by the link's input, do_L/do_(l-1)[/]",
         table,
         *_exponent_lines(growth, summary),
-        *_failure_lines(summary["first_depth"], growth.depth),
+        *_failure_lines(summary["first_depth"], growth.depth, "gradient" if single else "median gradient"),
     ]
     if summary["zero_share"]:
         human.append(f"Exactly zero: {100 * summary['zero_share']:.3g} % of the recorded gradients.")
@@ -345,7 +384,7 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any]) -> list[str]:
     if not np.isfinite(mean):
         lines.append("Lyapunov exponent: minus infinity, a gradient is exactly zero.")
     else:
-        spread = f" ± {stderr:.2g}" if np.isfinite(stderr) else ""
+        spread = f" ± {stderr:#.2g}" if np.isfinite(stderr) else ""
         lines.append(f"[bold]Lyapunov exponent {mean:.6g}{spread} nats per link[/]: a factor {_factor(mean)} a link.")
     if rate is not None:
         lines.append(f"Textbook's bound  {rate:.6g} nats per link: a factor {_factor(rate)} a link.")
@@ -356,13 +395,13 @@ def _factor(nats: float) -> str:
     return f"{np.exp(nats):.3g}" if abs(nats) < 50 else decades(nats / np.log(10))
 
 
-def _failure_lines(first_depth: dict[str, dict[str, int | None]], depth: int) -> list[str]:
+def _failure_lines(first_depth: dict[str, dict[str, int | None]], depth: int, gradient: str) -> list[str]:
     lines = []
     for event, reads in (("underflow", "0"), ("overflow", "inf")):
         failed = [f"{name} {links[event]}" for name, links in first_depth.items() if links[event] is not None]
         if failed:
-            lines += [f"Links until the median gradient reads {reads}:", f"   {', '.join(failed)}"]
-    return lines or [f"Every float format holds the median gradient over {depth} links."]
+            lines += [f"Links until the {gradient} reads {reads}:", f"   {', '.join(failed)}"]
+    return lines or [f"Every float format holds the {gradient} over {counted(depth, 'link')}."]
 
 
 def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, parameters: dict[str, Any]) -> Report:
@@ -379,8 +418,8 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
     for i in np.unique(np.linspace(0, depth - 1, TABLE_ROWS).round().astype(int)):
         cells = (f"{decades(values[i])}" for values in typical.values())
         table.add_row(str(i + 1), *cells)
-    chains = "one chain" if ensemble == 1 else f"{ensemble} chains"
-    human: list[RenderableType] = [f"{chains} of {depth} links from {parameters['file']}", table]
+    chains = counted(ensemble, "chain")
+    human: list[RenderableType] = [f"{chains} of {counted(depth, 'link')} from {parameters['file']}", table]
     if ensemble == 1:
         output, grad_x = float(chain_item(gradients.output)), gradients.grad_x[() if gradients.grad_x.ndim == 0 else 0]
         human.append(f"output {output:.6g}, gradient by the input {_scaled_text(grad_x)}")
@@ -446,7 +485,7 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
             {
                 "backend": row.backend,
                 "distance": row.distance,
-                "same_bits_as": " ".join(row.same_bits_as),
+                "same_bits_as": row.same_bits_as,
                 "warm_up_s": row.warm_up,
                 **timed,
             }
@@ -457,7 +496,7 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
     for row in comparison.backends:
         agreement.add_row(row.backend, f"{row.distance:.3g}", ", ".join(row.same_bits_as) or "-")
     human: list[RenderableType] = [
-        f"{comparison.job}: {parameters['depth']} links x {parameters['ensemble']} chains",
+        f"{comparison.job}: {counted(parameters['depth'], 'link')} x {counted(parameters['ensemble'], 'chain')}",
         agreement,
     ]
     if comparison.agree:
@@ -470,7 +509,7 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
                 times_row["backend"],
                 seconds_text(times_row["median_s"]),
                 f"{seconds_text(times_row['min_s'])} … {seconds_text(times_row['max_s'])}",
-                f"{times_row['ns_per_link']:.3g}",
+                _three_digits(times_row["ns_per_link"]),
                 f"{times_row['speedup']:.2f}",
                 f"{times_row['speedup_low']:.2f} … {times_row['speedup_high']:.2f}",
             )
@@ -485,7 +524,12 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
     result["backends"] = [
         {**row, "seconds": list(of.seconds)} for row, of in zip(rows, comparison.backends, strict=True)
     ]
-    return Report("compare", parameters, result, rows, human, seed=parameters.get("seed"))
+    flat = ({**row, "same_bits_as": " ".join(row["same_bits_as"])} for row in rows)
+    return Report("compare", parameters, result, flat, human, seed=parameters.get("seed"))
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def seconds_text(seconds: float) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 LN_2 = 0.6931471805599453
 LOG10_2 = 0.3010299956639812
 
+EXPONENT_MIN = -(2**62)  # below it a product becomes 0, so that exponents can't overflow
 _DIGITS = decimal.Context(prec=50)  # 19 for the exponent, and more than enough for the mantissa
 
 
@@ -78,6 +79,11 @@ class Scaled:
         return scaled
 
     @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> Self:
+        """Make an array to be filled; it begins where a cache line does, which lets kernels store past the cache."""
+        return cls.of_parts(_aligned(shape, np.float64), _aligned(shape, np.int64))
+
+    @classmethod
     def from_float(cls, values: ArrayLike) -> Self:
         """Convert floats exactly, subnormals included.
 
@@ -108,6 +114,10 @@ class Scaled:
 
     def __getitem__(self, index: Any) -> Self:
         return type(self).of_parts(np.asarray(self.mantissa[index]), np.asarray(self.exponent[index]))
+
+    def __setitem__(self, index: Any, values: Scaled) -> None:
+        self.mantissa[index] = values.mantissa
+        self.exponent[index] = values.exponent
 
     def sign(self) -> NDArray[np.float64]:
         """Return -1, 0 or 1 for each value."""
@@ -154,12 +164,15 @@ class Scaled:
         return float(self.to_float().reshape(())[()])
 
     def __mul__(self, other: Scaled) -> Scaled:
-        """Multiply elementwise; the product is renormalized."""
+        """Multiply elementwise; the product is renormalized, and 0 where its exponent falls below -2^62."""
         if not isinstance(other, Scaled):
             return NotImplemented
         fraction, shift = np.frexp(self.mantissa * other.mantissa)
-        exponent = self.exponent + other.exponent + shift
-        return Scaled.of_parts(np.asarray(fraction), np.asarray(np.where(fraction == 0, 0, exponent)))
+        exponent = self.exponent + other.exponent
+        zero = (fraction == 0) | (exponent < EXPONENT_MIN)
+        return Scaled.of_parts(
+            np.asarray(np.where(zero, 0.0, fraction)), np.asarray(np.where(zero, 0, exponent + shift))
+        )
 
     def __neg__(self) -> Scaled:
         return Scaled.of_parts(0.0 - self.mantissa, self.exponent.copy())
@@ -197,6 +210,14 @@ class Scaled:
             prefix="Scaled(",
         )
         return f"Scaled({text})"
+
+
+def _aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    line = 64
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(n_bytes + line, dtype=np.uint8)
+    first = -memory.ctypes.data % line
+    return memory[first : first + n_bytes].view(dtype).reshape(shape)
 
 
 def _decimal(mantissa: float, exponent: int, spec: str) -> str:
@@ -285,6 +306,6 @@ def _not_finite(value: Any) -> list[str]:
         return [why for item in value for why in _not_finite(item)]
     if isinstance(value, float) and not math.isfinite(value):
         if math.isnan(value):
-            return ["not a number: undefined for these data"]
-        return ["minus infinity: the logarithm of an exact zero" if value < 0 else "infinity"]
+            return ["undefined for these data"]
+        return ["minus infinity" if value < 0 else "infinity"]
     return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from fastgrad.chain import (
     require_memory,
     size_text,
 )
-from fastgrad.kernels import BackendName, load
+from fastgrad.kernels import Backend, BackendName, load
 from fastgrad.laws import Law, LawLike, parse
 from fastgrad.parallel import Threads
 from fastgrad.philox import MEMBERS_MAX, SEED_MAX, warn_if_dependent
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LINKS_MAX = 10**15  # depth times ensemble; at 5 ns a link that is two months
+ENSEMBLE_CUT_IN_DEPTH = 16  # an ensemble of so few chains leaves threads idle, and is cut in depth for them
+WARM_UP = 1024  # links, a whole block of them: from a guess to the bits of the true state, if the chain forgets at all
 BATCHES = 30  # for the standard error of a single chain
 RECORD_BYTES = 80  # a recorded link of a member: four Scaled, a weight, and what summing up takes
 
@@ -265,43 +268,41 @@ def simulate(
     activation = per_member("x", x, ensemble).copy()
     name, kernels = load(backend)
 
-    scaled = Scaled.from_float(activation)
     weight_at = np.empty((len(marks), ensemble))
-    input_at, derivative, gap, bound = (
-        Scaled.of_parts(np.empty(weight_at.shape), np.empty(weight_at.shape, dtype=np.int64)) for _ in range(4)
-    )
-    step = max(1, min(kernels.CALL_LINKS, kernels.CALL_ELEMENTS // ensemble))
+    input_at, derivative, gap, bound = (Scaled.empty(weight_at.shape) for _ in range(4))
+    start_state = _State(activation, Scaled.from_float(activation))
+
+    def grow(state: _State, first: int, last: int, row: int, start: int, stop: int) -> None:
+        kernels.grow(
+            weight_law.code,
+            bias_law.code,
+            seed,
+            first,
+            last,
+            marks,
+            row,
+            state.activation,
+            state.scaled.mantissa,
+            state.scaled.exponent,
+            weight_at,
+            input_at.mantissa,
+            input_at.exponent,
+            derivative.mantissa,
+            derivative.exponent,
+            gap.mantissa,
+            gap.exponent,
+            bound.mantissa,
+            bound.exponent,
+            state.carry_gap.mantissa,
+            state.carry_gap.exponent,
+            state.carry_bound.mantissa,
+            state.carry_bound.exponent,
+            start,
+            stop,
+        )
+
     with Threads(threads) as pool:
-        for first in range(1, depth + 1, step):
-            last = min(first + step, depth + 1)
-
-            def run(start: int, stop: int, first: int = first, last: int = last) -> None:
-                kernels.grow(
-                    weight_law.code,
-                    bias_law.code,
-                    seed,
-                    first,
-                    last,
-                    marks,
-                    activation,
-                    scaled.mantissa,
-                    scaled.exponent,
-                    weight_at,
-                    input_at.mantissa,
-                    input_at.exponent,
-                    derivative.mantissa,
-                    derivative.exponent,
-                    gap.mantissa,
-                    gap.exponent,
-                    bound.mantissa,
-                    bound.exponent,
-                    start,
-                    stop,
-                )
-
-            pool.run(run, ensemble)
-            if progress is not None:
-                progress(last - 1, depth)
+        activation = _run_pages(grow, start_state, marks, kernels, gap, bound, depth, pool, progress).activation
 
     adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, derivative, gap, bound)
     lyapunov = _lyapunov(marks, adjoint, depth)
@@ -321,6 +322,93 @@ def simulate(
         seed=seed,
         backend=name,
     )
+
+
+class _State:
+    """Where chains stand between two links, and the products over the links before a page's first mark."""
+
+    def __init__(self, activation: Floats, scaled: Scaled) -> None:
+        self.activation, self.scaled = activation, scaled
+        self.carry_gap, self.carry_bound = Scaled.empty(activation.shape), Scaled.empty(activation.shape)
+
+    @classmethod
+    def guess(cls, ensemble: int) -> _State:
+        """Return a state to warm up from: every activation 1/2."""
+        half = np.full(ensemble, 0.5)
+        return cls(half, Scaled.from_float(half))
+
+    def copy(self) -> _State:
+        scaled = Scaled.of_parts(self.scaled.mantissa.copy(), self.scaled.exponent.copy())
+        return _State(self.activation.copy(), scaled)
+
+    def same_bits(self, other: _State) -> bool:
+        return np.array_equal(self.activation, other.activation) and bool(np.all(self.scaled == other.scaled))
+
+
+@dataclass
+class _Page:
+    """A run of links that a kernel takes in one call: first … last - 1; `row` is the first mark not below them."""
+
+    first: int
+    last: int
+    row: int
+    state: _State
+    guess: _State | None = None  # of the state at its start, where that was not known yet
+
+
+def _run_pages(
+    grow: Callable[[_State, int, int, int, int, int], None],
+    state: _State,
+    marks: Ints,
+    kernels: Backend,
+    gap: Scaled,
+    bound: Scaled,
+    depth: int,
+    pool: Threads,
+    progress: Callable[[int, int], None] | None,
+) -> _State:
+    """Run all links, page after page; returns the state at the end.
+
+    An ensemble's slices share a page among the threads. Too few chains for that share the pages instead: of the pages
+    that run at the same time each but the first starts from a guess, the state after some links from 1/2, which is then
+    compared with the end of the page before. Trajectories forget their start within a few dozen links; a page whose
+    guess was wrong is run again.
+    """
+    ensemble = len(state.activation)
+    together = pool.count if ensemble <= ENSEMBLE_CUT_IN_DEPTH else 1
+    at_most = max(1, kernels.CALL_ELEMENTS // min(depth, kernels.PAGE_LINKS))
+
+    def run(page: _Page, start: int = 0, stop: int = ensemble) -> None:
+        grow(page.state, page.first, page.last, page.row, start, stop)
+
+    def run_from_guess(page: _Page) -> None:
+        grow(page.state, page.first - WARM_UP, page.first, len(marks), 0, ensemble)
+        page.guess = page.state.copy()
+        run(page)
+
+    firsts = range(1, depth + 1, kernels.PAGE_LINKS)
+    for at in range(0, len(firsts), together):
+        pages = [
+            _Page(first, min(first + kernels.PAGE_LINKS, depth + 1), int(np.searchsorted(marks, first)), state)
+            for first in firsts[at : at + together]
+        ]
+        for page in pages[1:]:
+            page.state = _State.guess(ensemble)
+        if together == 1:
+            pool.run(partial(run, pages[0]), ensemble, at_most)
+        else:
+            pool.run_all([partial(run, pages[0]), *(partial(run_from_guess, page) for page in pages[1:])])
+        for page in pages:
+            if page.guess is not None and not page.guess.same_bits(state):
+                page.state = state.copy()
+                pool.run_all([partial(run, page)])
+            if page.row > 0:
+                for products, carry in ((gap, page.state.carry_gap), (bound, page.state.carry_bound)):
+                    products[page.row - 1] = products[page.row - 1] * carry
+            state = page.state
+        if progress is not None:
+            progress(pages[-1].last - 1, depth)
+    return state
 
 
 def _sizes(depth: int, ensemble: int, seed: int) -> tuple[int, int, int]:
@@ -360,13 +448,10 @@ def suffix_products(
         delta = gap[row] * following * derivative[row]
         following = delta * w
         bound_following = bound[row] * bound_following * Scaled.of_parts(np.abs(w.mantissa), w.exponent - 2)
-        for array, values in (
-            (input_at, delta * input_at[row]),
-            (derivative, delta),
-            (gap, following),
-            (bound, bound_following),
-        ):
-            array.mantissa[row], array.exponent[row] = values.mantissa, values.exponent
+        input_at[row] = delta * input_at[row]
+        derivative[row] = delta
+        gap[row] = following
+        bound[row] = bound_following
     return gap, input_at, derivative
 
 

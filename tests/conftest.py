@@ -16,8 +16,13 @@ from fastgrad.kernels import BackendUnavailableError, load
 
 ROOT = Path(__file__).parent.parent
 
-# Derandomized: a run tells about the code, not about the day.
-hypothesis.settings.register_profile("fastgrad", derandomize=True, deadline=None, database=None, max_examples=100)
+# Derandomized: a run tells about the code, not about the day. A failing example is shown as it was found, at once;
+# pytest --hypothesis-profile=shrink takes minutes to make it small.
+COMMON = {"derandomize": True, "deadline": None, "database": None, "max_examples": 100}
+hypothesis.settings.register_profile("shrink", **COMMON)
+hypothesis.settings.register_profile(
+    "fastgrad", **COMMON, phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]
+)
 hypothesis.settings.load_profile("fastgrad")
 
 

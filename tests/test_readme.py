@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fastgrad as fg
 import pytest
+
+import fastgrad as fg
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")

@@ -22,23 +22,29 @@ grad_bias_exponent, grad_x_mantissa, grad_x_exponent, start, stop)`` fills the g
     backward  a_L = c,   delta_l = a_l sigmoid'(z_l),   a_{l-1} = delta_l w_l
               grad_bias_l = delta_l,   grad_weight_l = delta_l o_{l-1}
 
-``grow(weight_law, bias_law, seed, first, last, marks, activation, scaled_mantissa, scaled_exponent, weight,
+``grow(weight_law, bias_law, seed, first, last, marks, row, activation, scaled_mantissa, scaled_exponent, weight,
 input_mantissa, input_exponent, derivative_mantissa, derivative_exponent, gap_mantissa, gap_exponent, bound_mantissa,
-bound_exponent, start, stop)`` draws the links first … last - 1 (counted from 1) of each chain and runs them forward:
+bound_exponent, carry_gap_mantissa, carry_gap_exponent, carry_bound_mantissa, carry_bound_exponent, start, stop)`` draws
+the links first … last - 1 (counted from 1) of each chain and runs them forward:
 
     ======================  ==================  ==========================================================
     weight_law, bias_law    (int, float, float) `laws.Law.code`
     seed                    int                 0 to 2^64 - 1
-    marks                   (record,)           the links to record, ascending from 1
+    marks                   (record,)           the links to record, ascending
+    row                     int                 the first mark that is not below `first`
     activation              (ensemble,)         state: o_{first-1} becomes o_{last-1}
-    scaled                  (ensemble,)         state: the same as mantissa and exponent, not normalized
-    weight                  (record, ensemble)  filled: w_l at each mark l
+    scaled                  (ensemble,)         state: the same as mantissa and exponent
+    weight                  (record, ensemble)  filled: w_l at each mark l of the call
     input                   (record, ensemble)  filled: o_{l-1} at each mark
     derivative              (record, ensemble)  filled: sigmoid'(z_l) at each mark
-    gap                     (record, ensemble)  state: product of w_k sigmoid'(z_k) over the links k between a
-                                                mark and the next one
-    bound                   (record, ensemble)  state: product of |w_k| / 4 over the same links
+    gap                     (record, ensemble)  filled: product of w_k sigmoid'(z_k) over the links k between a
+                                                mark and the next one, or the end of the call
+    bound                   (record, ensemble)  filled: product of |w_k| / 4 over the same links
+    carry_gap, carry_bound  (ensemble,)         filled: the products over the links before the call's first mark
     ======================  ==================  ==========================================================
+
+The compiled backends take products over whole blocks of 1024 links first (links 1 … 1024, and so on), and then over the
+blocks: so a chain can be cut in depth, and the bits don't depend on how. A call should begin with a block.
 
 From these `simulate` makes the recorded gradients: the adjoints are suffix products. Memory does not grow with depth.
 
@@ -79,7 +85,7 @@ BACKENDS: dict[BackendName, tuple[str, str]] = {
 class Backend(Protocol):
     """What a backend module holds (see the contract above)."""
 
-    CALL_LINKS: int
+    PAGE_LINKS: int
     CALL_ELEMENTS: int
     WORK_BYTES: int
 
@@ -109,6 +115,7 @@ class Backend(Protocol):
         first: int,
         last: int,
         marks: Ints,
+        row: int,
         activation: Floats,
         scaled_mantissa: Floats,
         scaled_exponent: Ints,
@@ -121,6 +128,10 @@ class Backend(Protocol):
         gap_exponent: Ints,
         bound_mantissa: Floats,
         bound_exponent: Ints,
+        carry_gap_mantissa: Floats,
+        carry_gap_exponent: Ints,
+        carry_bound_mantissa: Floats,
+        carry_bound_exponent: Ints,
         start: int,
         stop: int,
     ) -> None:

@@ -3,17 +3,15 @@
 LOG2_E = float.fromhex("0x1.71547652b82fep+0")
 LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
 LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-EXP = (
-    float.fromhex("0x1.0000000000001p-1"),
-    float.fromhex("0x1.5555555555556p-3"),
-    float.fromhex("0x1.5555555553b6cp-5"),
-    float.fromhex("0x1.1111111110918p-7"),
-    float.fromhex("0x1.6c16c1794e1dcp-10"),
-    float.fromhex("0x1.a01a01a83ba17p-13"),
-    float.fromhex("0x1.a019b621f9d08p-16"),
-    float.fromhex("0x1.71de0be2b5e96p-19"),
-    float.fromhex("0x1.2894f52583578p-22"),
-    float.fromhex("0x1.af3ce42b12b24p-26"),
+EXP_EVEN = (
+    float.fromhex("0x1.0000000000000p+0"),
+    float.fromhex("0x1.c7193983d42b5p-4"),
+    float.fromhex("0x1.03fba668ceb04p-10"),
+)
+EXP_ODD = (
+    float.fromhex("0x1.0000000000000p-1"),
+    float.fromhex("0x1.c70f90b9fb7f6p-7"),
+    float.fromhex("0x1.152fc31a00ea3p-15"),
 )
 LOG = (
     float.fromhex("0x1.5555555555558p-1"),

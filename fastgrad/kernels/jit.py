@@ -20,12 +20,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastgrad.kernels.coefficients import COS, EXP, LN2_HIGH, LN2_LOW, LOG, LOG2_E, SIN
+from fastgrad.kernels.coefficients import COS, EXP_EVEN, EXP_ODD, LN2_HIGH, LN2_LOW, LOG, LOG2_E, SIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CALL_LINKS = 2**22
+PAGE_LINKS = 2**18
 CALL_ELEMENTS = 2**22
 WORK_BYTES = 0  # the result's own memory holds what reverse mode keeps
 
@@ -80,12 +80,19 @@ CONSTANT, NORMAL, UNIFORM, CENTERED = 0, 1, 2, 3
 LOW_32 = np.uint64(0xFFFFFFFF)
 BITS_32 = np.uint64(32)
 BITS_11 = np.uint64(11)
+ONE = np.uint64(1)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 KEY_STEP_0, KEY_STEP_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 SQRT_HALF_BITS = np.int64(0x3FE6A09E667F3BCD)
 ULP_53 = 2.0**-53
 
-BLOCK = 64  # chains side by side: their state stays in the first-level cache
+NARROW_Z = 340.0  # within these bounds a link is narrow: see csrc/scaled.h
+NARROW_LOW, NARROW_HIGH = 2.0**-400, 2.0**400
+
+LANES = 64  # chains, or segments of one chain, side by side: loops over them become vector instructions
+KEPT_MAX = 8 * 2**20  # bytes of the copies that a block of chains keeps in the cache
+LINK_BLOCK = 1024  # links whose products are taken first: see csrc/grow.h
+WARM_UP = 128  # links
 
 
 @njit
@@ -113,72 +120,107 @@ def split(value):
 
 
 @njit
+def normalize_narrow(mantissa, exponent):
+    """Renormalize mantissa * 2^exponent; the mantissa is a normal number and the exponent far from its limits."""
+    bits = bits_of(mantissa)
+    field = (bits >> 52) & 0x7FF
+    return float_of((bits & SIGN_AND_FRACTION) | EXPONENT_OF_HALF), exponent + (field - 1022)
+
+
+@njit
+def is_outside(z, w):
+    """1 where a link is not narrow, 0 where it is."""
+    size = abs(w)
+    return np.int64((abs(z) > NARROW_Z) | (size < NARROW_LOW) | (size > NARROW_HIGH))
+
+
+@njit
+def exp_reduced(r):
+    """exp(r) as numerator and denominator, for |r| <= ln2 / 2 and a little beyond."""
+    t = r * r
+    even = EXP_EVEN[0] + t * (EXP_EVEN[1] + t * EXP_EVEN[2])
+    odd = r * (EXP_ODD[0] + t * (EXP_ODD[1] + t * EXP_ODD[2]))
+    return even + odd, even - odd
+
+
+@njit
+def sigmoid_narrow(z):
+    """Activation and derivative for |z| <= NARROW_Z."""
+    t = abs(z)
+    shifted = t * LOG2_E + ROUNDER
+    whole = shifted - ROUNDER
+    numerator, denominator = exp_reduced((whole * LN2_HIGH - t) + whole * LN2_LOW)
+    scaled = numerator * float_of((ROUNDER_BITS + 1023 - bits_of(shifted)) << 52)  # times 2^-k
+    inverse = 1.0 / (denominator + scaled)
+    positive = denominator * inverse  # 1 / (1 + e)
+    negative = scaled * inverse  # e / (1 + e)
+    return negative if z < 0.0 else positive, negative * positive
+
+
+@njit
 def sigmoid(z):
     """Activation, the same as mantissa and exponent, derivative mantissa and exponent; not normalized."""
     t = abs(z)
     dead = t > DEAD
     coarse = t > COARSE
 
-    # exp(-t) = p * 2^-k with |r| <= ln2 / 2
+    # exp(-t) = p 2^-k with |r| <= ln2 / 2
     near = COARSE if coarse else t
     shifted = near * LOG2_E + ROUNDER
     whole = shifted - ROUNDER
     r = (whole * LN2_HIGH - near) + whole * LN2_LOW
-    r2 = r * r
-    r4 = r2 * r2
-    low = (EXP[0] + EXP[1] * r) + (EXP[2] + EXP[3] * r) * r2
-    high = (EXP[4] + EXP[5] * r) + (EXP[6] + EXP[7] * r) * r2
-    top = (EXP[8] + EXP[9] * r) * (r4 * r4)
-    q = (low + high * r4) + top
-    p = 1.0 if coarse else 1.0 + (r + r2 * q)
+    numerator, denominator = exp_reduced(r)
+    if coarse:
+        numerator = denominator = 1.0
     k = np.int64((0.0 if dead else t) * LOG2_E) if coarse else bits_of(shifted) - ROUNDER_BITS
 
-    # e = p * 2^-k; where the power is clipped, 1 + e is 1 all the same
+    # e = p 2^-k; where the power is clipped, 1 + e is 1 all the same
     near_k = min(k, 1000)
     far_k = min(k - near_k, 1000)
     scale = power_of_two(-near_k)
-    inverse = 1.0 / (1.0 + p * scale)
-    h = p * inverse  # e / (1 + e) = h * 2^-k
+    inverse = 1.0 / (denominator + numerator * scale)
+    positive = denominator * inverse  # 1 / (1 + e)
+    negative = numerator * inverse  # e / (1 + e) = negative * 2^-k
 
     # two factors, so that a subnormal activation is rounded once
-    small = (h * scale) * power_of_two(-far_k)
+    small = (negative * scale) * power_of_two(-far_k)
     if z < 0.0:
         activation = 0.0 if dead else small
-        mantissa = 0.0 if dead else h
+        mantissa = 0.0 if dead else negative
         exponent = -k
     else:
-        activation = 1.0 if dead else inverse
+        activation = 1.0 if dead else positive
         mantissa = activation
         exponent = 0
-    return activation, mantissa, exponent, 0.0 if dead else h * inverse, -k
+    return activation, mantissa, exponent, 0.0 if dead else negative * positive, -k
 
 
 @njit
 def uniform(high, low):
     """(i + 1/2) 2^-53 from the 53 high bits; the largest is rounded to 1, and taken back inside (0, 1)."""
-    i = np.int64(((high << BITS_32) | low) >> BITS_11)
-    return min((np.float64(i) + 0.5) * ULP_53, 1.0 - ULP_53)
+    u = (np.float64(np.int64(((high << BITS_32) | (low & LOW_32)) >> BITS_11)) + 0.5) * ULP_53
+    return u if u < 1.0 else 1.0 - ULP_53
+
+
+@njit
+def philox_round(r0, r1, r2, r3, key0, key1):
+    """One round; of each word only the low 32 bits count, and what stands above them is never read."""
+    product0 = MULTIPLIER_0 * (r0 & LOW_32)
+    product1 = MULTIPLIER_1 * (r2 & LOW_32)
+    return (product1 >> BITS_32) ^ r1 ^ key0, product1, (product0 >> BITS_32) ^ r3 ^ key1, product0
 
 
 @njit
 def uniforms(seed, link, member):
     """Two uniforms from one block of Philox4x32-10."""
-    r0 = link & LOW_32
-    r1 = link >> BITS_32
-    r2 = member
-    r3 = np.uint64(0)
+    r = (link, link >> BITS_32, member, np.uint64(0))
     key0 = seed & LOW_32
     key1 = seed >> BITS_32
     for _ in range(10):
-        product0 = MULTIPLIER_0 * r0
-        product1 = MULTIPLIER_1 * r2
-        r0 = (product1 >> BITS_32) ^ r1 ^ key0
-        r1 = product1 & LOW_32
-        r2 = (product0 >> BITS_32) ^ r3 ^ key1
-        r3 = product0 & LOW_32
+        r = philox_round(r[0], r[1] & LOW_32, r[2], r[3] & LOW_32, key0, key1)
         key0 = (key0 + KEY_STEP_0) & LOW_32
         key1 = (key1 + KEY_STEP_1) & LOW_32
-    return uniform(r0, r1), uniform(r2, r3)
+    return uniform(r[0], r[1]), uniform(r[2], r[3])
 
 
 @njit
@@ -212,40 +254,132 @@ def cos_sin_turns(v):
     swap = (quarter & 1) != 0
     cosine = s if swap else c
     sine = c if swap else s
-    return -cosine if quarter == 1 or quarter == 2 else cosine, -sine if quarter >= 2 else sine
+    return -cosine if ((quarter + 1) & 2) != 0 else cosine, -sine if (quarter & 2) != 0 else sine
 
 
 @njit
-def normals(u, v):
-    """Two standard normals by the transform of Box and Muller."""
-    radius = math.sqrt(-2.0 * log_of(u))
-    cosine, sine = cos_sin_turns(v)
-    return radius * cosine, radius * sine
-
-
-@njit
-def draw(weight_law, bias_law, seed, link, member):
-    """The weight and the bias of one link of one chain."""
+def draw(weight_law, bias_law, seed, link, member, w, b):
+    """Fill w and b with the weight and the bias of each lane's link and member."""
     weight_family, weight_location, weight_scale = weight_law
     bias_family, bias_location, bias_scale = bias_law
-    uniform_w = uniform_b = normal_w = normal_b = 0.0
-    if weight_family == NORMAL or weight_family == UNIFORM or bias_family == NORMAL or bias_family == UNIFORM:
-        uniform_w, uniform_b = uniforms(seed, link, member)
-    if weight_family == NORMAL or bias_family == NORMAL:
-        normal_w, normal_b = normals(uniform_w, uniform_b)
-    w = weight_location
-    b = bias_location
-    if weight_family == NORMAL:
-        w = weight_location + weight_scale * normal_w
-    if weight_family == UNIFORM:
-        w = weight_location + weight_scale * uniform_w
-    if bias_family == NORMAL:
-        b = bias_location + bias_scale * normal_b
-    if bias_family == UNIFORM:
-        b = bias_location + bias_scale * uniform_b
-    if bias_family == CENTERED:
-        b = -0.5 * w
-    return w, b
+    normal = weight_family == NORMAL or bias_family == NORMAL
+    lanes = len(link)
+    if normal or weight_family == UNIFORM or bias_family == UNIFORM:
+        for lane in range(lanes):
+            w[lane], b[lane] = uniforms(seed, link[lane], member[lane])
+    if normal and (weight_family == UNIFORM or bias_family == UNIFORM):
+        for lane in range(lanes):  # one of the two stays uniform
+            u, v = w[lane], b[lane]
+            radius = math.sqrt(-2.0 * log_of(u))
+            cosine, sine = cos_sin_turns(v)
+            w[lane] = radius * cosine if weight_family == NORMAL else u
+            b[lane] = radius * sine if bias_family == NORMAL else v
+    elif normal:
+        for lane in range(lanes):  # Box and Muller: two independent standard normals
+            radius = math.sqrt(-2.0 * log_of(w[lane]))
+            cosine, sine = cos_sin_turns(b[lane])
+            w[lane] = radius * cosine
+            b[lane] = radius * sine
+    if weight_family == CONSTANT:
+        w[:] = weight_location
+    else:
+        for lane in range(lanes):
+            w[lane] = weight_location + weight_scale * w[lane]
+    if bias_family == CONSTANT:
+        b[:] = bias_location
+    elif bias_family == CENTERED:
+        for lane in range(lanes):
+            b[lane] = -0.5 * w[lane]
+    else:
+        for lane in range(lanes):
+            b[lane] = bias_location + bias_scale * b[lane]
+
+
+@njit
+def forward(weight, bias, begin, lanes, activation, kept_o, kept_d, kept_k, kept_w, at, copies, wide):
+    """Forward through a block of chains, keeping o_l, sigmoid'(z_l) and w_l, and of wide links the exponent too."""
+    z = np.empty(LANES)
+    for link in range(weight.shape[0]):
+        outside = 0
+        for lane in range(lanes):
+            w = weight[link, begin + lane]
+            z[lane] = w * activation[lane] + bias[link, begin + lane]
+            outside |= is_outside(z[lane], w)
+        if copies:
+            for lane in range(lanes):
+                kept_w[link, at + lane] = weight[link, begin + lane]
+        wide[link] = outside != 0
+        if outside == 0:
+            for lane in range(lanes):
+                o, derivative = sigmoid_narrow(z[lane])
+                kept_o[link, at + lane] = o
+                kept_d[link, at + lane] = derivative
+                activation[lane] = o
+        else:
+            for lane in range(lanes):
+                activation[lane], mantissa, _, derivative, exponent = sigmoid(z[lane])
+                kept_o[link, at + lane] = mantissa
+                kept_d[link, at + lane] = derivative
+                kept_k[link, at + lane] = exponent if z[lane] < 0.0 else -exponent
+
+
+@njit
+def backward(
+    kept_o,
+    kept_d,
+    kept_k,
+    kept_w,
+    at,
+    wide,
+    begin,
+    lanes,
+    input_mantissa,
+    input_exponent,
+    mantissa,
+    exponent,
+    grad_weight_mantissa,
+    grad_weight_exponent,
+    grad_bias_mantissa,
+    grad_bias_exponent,
+):
+    """Back through a block of chains; (mantissa, exponent) is the adjoint, cotangent on entry, grad_x on return."""
+    stays_wide = True  # some adjoint is zero, or near the smallest exponent; not known yet
+    for link in range(kept_o.shape[0] - 1, -1, -1):
+        if stays_wide:
+            stays_wide = False
+            for lane in range(lanes):
+                if mantissa[lane] == 0.0 or exponent[lane] < EXPONENT_MIN // 2:
+                    stays_wide = True
+        if not (wide[link] or link == 0 or wide[link - 1] or stays_wide):
+            for lane in range(lanes):
+                delta, delta_exponent = normalize_narrow(mantissa[lane] * kept_d[link, at + lane], exponent[lane])
+                grad_weight, grad_weight_e = normalize_narrow(delta * kept_o[link - 1, at + lane], delta_exponent)
+                mantissa[lane] = delta * kept_w[link, at + lane]
+                exponent[lane] = delta_exponent
+                grad_bias_mantissa[link, begin + lane] = delta
+                grad_bias_exponent[link, begin + lane] = delta_exponent
+                grad_weight_mantissa[link, begin + lane] = grad_weight
+                grad_weight_exponent[link, begin + lane] = grad_weight_e
+        else:
+            for lane in range(lanes):
+                k = abs(kept_k[link, at + lane]) if wide[link] else 0
+                if link == 0:
+                    o, o_exponent = input_mantissa[lane], input_exponent[lane]
+                else:
+                    o = kept_o[link - 1, at + lane]
+                    o_exponent = min(kept_k[link - 1, at + lane], 0) if wide[link - 1] else 0
+                adjoint, adjoint_exponent = normalize(mantissa[lane], exponent[lane])
+                factor, factor_exponent = split(kept_w[link, at + lane])
+                delta, delta_exponent = normalize(adjoint * kept_d[link, at + lane], adjoint_exponent - k)
+                grad_weight, grad_weight_e = normalize(delta * o, delta_exponent + o_exponent)
+                mantissa[lane], exponent[lane] = normalize(delta * factor, delta_exponent + factor_exponent)
+                grad_bias_mantissa[link, begin + lane] = delta
+                grad_bias_exponent[link, begin + lane] = delta_exponent
+                grad_weight_mantissa[link, begin + lane] = grad_weight
+                grad_weight_exponent[link, begin + lane] = grad_weight_e
+            stays_wide = True
+    for lane in range(lanes):
+        mantissa[lane], exponent[lane] = normalize(mantissa[lane], exponent[lane])
 
 
 @njit
@@ -264,117 +398,476 @@ def backprop(
     start,
     stop,
 ):
-    """Gradients of given chains.
-
-    Between the two passes the gradients' memory holds what reverse mode needs: grad_weight the scaled o_{l-1},
-    grad_bias the scaled sigmoid'(z_l); nothing else grows with depth.
-    """
+    """Gradients of given chains, block by block: see csrc/backprop.h for the memory that is kept."""
     depth = weight.shape[0]
-    activation = np.empty(BLOCK)
-    mantissa = np.empty(BLOCK)  # the activation again, where a double may have underflowed; then the adjoint
-    exponent = np.empty(BLOCK, dtype=np.int64)
-    for begin in range(start, stop, BLOCK):
-        lanes = min(BLOCK, stop - begin)
-
-        # forward: z_l = w_l o_{l-1} + b_l,  o_l = sigmoid(z_l)
+    copies = depth * LANES * 32 <= KEPT_MAX
+    kept = np.empty((3, depth if copies else 0, LANES))
+    kept_exponent = np.empty((depth if copies else 0, LANES), dtype=np.int64)
+    wide = np.empty(depth, dtype=np.bool_)
+    activation = np.empty(LANES)
+    mantissa = np.empty(LANES)
+    exponent = np.empty(LANES, dtype=np.int64)
+    input_mantissa = np.empty(LANES)
+    input_exponent = np.empty(LANES, dtype=np.int64)
+    for begin in range(start, stop, LANES):
+        lanes = min(LANES, stop - begin)
         for lane in range(lanes):
             activation[lane] = x[begin + lane]
-            mantissa[lane], exponent[lane] = split(x[begin + lane])
-        for link in range(depth):
-            for lane in range(lanes):
-                member = begin + lane
-                next_link = sigmoid(weight[link, member] * activation[lane] + bias[link, member])
-                grad_weight_mantissa[link, member] = mantissa[lane]
-                grad_weight_exponent[link, member] = exponent[lane]
-                grad_bias_mantissa[link, member] = next_link[3]
-                grad_bias_exponent[link, member] = next_link[4]
-                activation[lane] = next_link[0]
-                mantissa[lane] = next_link[1]
-                exponent[lane] = next_link[2]
-
-        # backward: delta_l = a_l sigmoid'(z_l),  a_{l-1} = delta_l w_l
+            input_mantissa[lane], input_exponent[lane] = split(x[begin + lane])
+            mantissa[lane], exponent[lane] = split(cotangent[begin + lane])
+        if copies:
+            kept_o, kept_d, kept_k, kept_w, at = kept[0], kept[1], kept_exponent, kept[2], 0
+        else:
+            kept_o, kept_d, kept_k = grad_weight_mantissa, grad_bias_mantissa, grad_bias_exponent
+            kept_w, at = weight, begin
+        forward(weight, bias, begin, lanes, activation, kept_o, kept_d, kept_k, kept_w, at, copies, wide)
+        backward(
+            kept_o,
+            kept_d,
+            kept_k,
+            kept_w,
+            at,
+            wide,
+            begin,
+            lanes,
+            input_mantissa,
+            input_exponent,
+            mantissa,
+            exponent,
+            grad_weight_mantissa,
+            grad_weight_exponent,
+            grad_bias_mantissa,
+            grad_bias_exponent,
+        )
         for lane in range(lanes):
             output[begin + lane] = activation[lane]
-            mantissa[lane], exponent[lane] = split(cotangent[begin + lane])
-        for link in range(depth - 1, -1, -1):
-            for lane in range(lanes):
-                member = begin + lane
-                delta, delta_exponent = normalize(
-                    mantissa[lane] * grad_bias_mantissa[link, member], exponent[lane] + grad_bias_exponent[link, member]
-                )
-                grad_weight_mantissa[link, member], grad_weight_exponent[link, member] = normalize(
-                    delta * grad_weight_mantissa[link, member], delta_exponent + grad_weight_exponent[link, member]
-                )
-                grad_bias_mantissa[link, member] = delta
-                grad_bias_exponent[link, member] = delta_exponent
-                factor, factor_exponent = split(weight[link, member])
-                mantissa[lane], exponent[lane] = normalize(delta * factor, delta_exponent + factor_exponent)
-        for lane in range(lanes):
             grad_x_mantissa[begin + lane] = mantissa[lane]
             grad_x_exponent[begin + lane] = exponent[lane]
 
 
 @njit
-def grow_compiled(
-    weight_law,
-    bias_law,
-    seed,
-    first,
-    last,
-    marks,
-    activation,
-    scaled_mantissa,
-    scaled_exponent,
-    weight,
-    input_mantissa,
-    input_exponent,
-    derivative_mantissa,
-    derivative_exponent,
-    gap_mantissa,
-    gap_exponent,
-    bound_mantissa,
-    bound_exponent,
-    start,
-    stop,
-):
-    """Drawn chains, streamed forward; the seed is uint64."""
-    row_before = np.searchsorted(marks, first) - 1
-    for begin in range(start, stop, BLOCK):
-        end = min(begin + BLOCK, stop)
-        row = row_before
-        for link in range(first, last):
-            marked = row + 1 < len(marks) and marks[row + 1] == link
-            if marked:
-                row += 1
-            for member in range(begin, end):
-                w, b = draw(weight_law, bias_law, seed, np.uint64(link), np.uint64(member))
-                next_link = sigmoid(w * activation[member] + b)
-                if marked:
-                    weight[row, member] = w
-                    input_mantissa[row, member], input_exponent[row, member] = normalize(
-                        scaled_mantissa[member], scaled_exponent[member]
+def advance(w, b, z, activation, scaled, scaled_exponent, gap, gap_exponent, bound, bound_exponent, wide):
+    """One link of every lane; returns whether `scaled` holds the activation, and whether the products stay wide."""
+    lanes = len(w)
+    outside = np.int64(wide)
+    for lane in range(lanes):
+        z[lane] = w[lane] * activation[lane] + b[lane]
+        outside |= is_outside(z[lane], w[lane])
+    if outside == 0:
+        for lane in range(lanes):
+            activation[lane], derivative = sigmoid_narrow(z[lane])
+            gap[lane], gap_exponent[lane] = normalize_narrow((gap[lane] * derivative) * w[lane], gap_exponent[lane])
+            bound[lane], bound_exponent[lane] = normalize_narrow(bound[lane] * abs(w[lane]), bound_exponent[lane] - 2)
+        return True, False
+    wide = False
+    for lane in range(lanes):
+        activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
+        factor, factor_exponent = split(w[lane])
+        delta, delta_exponent = normalize(gap[lane] * derivative, gap_exponent[lane] + derivative_exponent)
+        gap[lane], gap_exponent[lane] = normalize(delta * factor, delta_exponent + factor_exponent)
+        bound[lane], bound_exponent[lane] = normalize(
+            bound[lane] * abs(factor), bound_exponent[lane] + (factor_exponent - 2)
+        )
+        if gap[lane] == 0.0 or gap_exponent[lane] < EXPONENT_MIN // 2 or bound[lane] == 0.0:
+            wide = True
+    return False, wide
+
+
+@njit
+def scaled_activation(lane, activation, scaled, scaled_exponent, narrow):
+    """The activation as mantissa and exponent."""
+    if narrow:
+        return split(activation[lane])
+    return normalize(scaled[lane], scaled_exponent[lane])
+
+
+@njit
+def multiply(to, to_exponent, cell, mantissa, exponent):
+    """Multiply a stored number."""
+    to[cell], to_exponent[cell] = normalize(to[cell] * mantissa, to_exponent[cell] + exponent)
+
+
+@njit
+def grow_abreast(job, begin, lanes):
+    """Chains side by side: members begin to begin + lanes - 1."""
+    (weight_law, bias_law, seed, first, last, marks, row) = job[0]
+    (state, state_mantissa, state_exponent) = job[1]
+    (weight, input_mantissa, input_exponent, derivative_mantissa, derivative_exponent) = job[2]
+    (gap, gap_exponent, bound, bound_exponent) = job[3]
+    (carry_gap, carry_gap_exponent, carry_bound, carry_bound_exponent) = job[4]
+    link_of = np.empty(lanes, dtype=np.uint64)
+    member_of = np.empty(lanes, dtype=np.uint64)
+    w, b, z = np.empty(lanes), np.empty(lanes), np.empty(lanes)
+    activation, scaled = np.empty(lanes), np.empty(lanes)
+    scaled_exponent = np.empty(lanes, dtype=np.int64)
+    product, factor = np.full(lanes, 0.5), np.full(lanes, 0.5)  # since the last mark or block: of the gap, the bound
+    product_exponent, factor_exponent = np.ones(lanes, dtype=np.int64), np.ones(lanes, dtype=np.int64)
+    for lane in range(lanes):
+        member = begin + lane
+        member_of[lane] = member
+        activation[lane] = state[member]
+        scaled[lane], scaled_exponent[lane] = state_mantissa[member], state_exponent[member]
+        carry_gap[member], carry_gap_exponent[member] = 0.5, 1
+        carry_bound[member], carry_bound_exponent[member] = 0.5, 1
+    narrow = False
+    wide = False
+    first_row = row
+    row -= 1  # of the last mark passed in this call; before the first, the carry
+    for link in range(first, last):
+        link_of[:] = np.uint64(link)
+        draw(weight_law, bias_law, seed, link_of, member_of, w, b)
+        marked = row + 1 < len(marks) and marks[row + 1] == link
+        if marked:
+            for lane in range(lanes):
+                member = begin + lane
+                if row < first_row:
+                    multiply(carry_gap, carry_gap_exponent, member, product[lane], product_exponent[lane])
+                    multiply(carry_bound, carry_bound_exponent, member, factor[lane], factor_exponent[lane])
+                else:
+                    multiply(gap, gap_exponent, (row, member), product[lane], product_exponent[lane])
+                    multiply(bound, bound_exponent, (row, member), factor[lane], factor_exponent[lane])
+            row += 1
+            for lane in range(lanes):
+                cell = row, begin + lane
+                next_link = sigmoid(w[lane] * activation[lane] + b[lane])
+                weight[cell] = w[lane]
+                input_mantissa[cell], input_exponent[cell] = scaled_activation(
+                    lane, activation, scaled, scaled_exponent, narrow
+                )
+                derivative_mantissa[cell], derivative_exponent[cell] = normalize(next_link[3], next_link[4])
+                gap[cell], gap_exponent[cell] = 0.5, 1
+                bound[cell], bound_exponent[cell] = 0.5, 1
+        narrow, wide = advance(
+            w,
+            b,
+            z,
+            activation,
+            scaled,
+            scaled_exponent,
+            product,
+            product_exponent,
+            factor,
+            factor_exponent,
+            wide,
+        )
+        if not marked and (link % LINK_BLOCK == 0 or link + 1 == last):
+            for lane in range(lanes):
+                member = begin + lane
+                if row < first_row:
+                    multiply(carry_gap, carry_gap_exponent, member, product[lane], product_exponent[lane])
+                    multiply(carry_bound, carry_bound_exponent, member, factor[lane], factor_exponent[lane])
+                else:
+                    multiply(gap, gap_exponent, (row, member), product[lane], product_exponent[lane])
+                    multiply(bound, bound_exponent, (row, member), factor[lane], factor_exponent[lane])
+        if marked or link % LINK_BLOCK == 0:
+            product[:], product_exponent[:] = 0.5, 1
+            factor[:], factor_exponent[:] = 0.5, 1
+            wide = False
+    for lane in range(lanes):
+        member = begin + lane
+        state[member] = activation[lane]
+        state_mantissa[member], state_exponent[member] = scaled_activation(
+            lane, activation, scaled, scaled_exponent, narrow
+        )
+
+
+@njit
+def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_exponents, column, pieces, mark_pieces):
+    """Run segments of one chain side by side, one in each lane; more than one only if each begins a block of links.
+
+    States are rows of activation and mantissa, and exponents beside them. Of each block of links `pieces` gets the
+    products since its last mark, and `mark_pieces` those that end before a mark.
+    """
+    (weight_law, bias_law, seed, _, _, marks, first_row) = job[0]
+    (weight, input_mantissa, input_exponent, derivative_mantissa, derivative_exponent) = job[2]
+    (piece_gap, piece_gap_exponent, piece_bound, piece_bound_exponent) = pieces
+    (mark_gap, mark_gap_exponent, mark_bound, mark_bound_exponent) = mark_pieces
+    count = len(firsts)
+    link_of = np.empty(count, dtype=np.uint64)
+    member_of = np.full(count, np.uint64(member))
+    w, b, z = np.empty(count), np.empty(count), np.empty(count)
+    activation, scaled = np.empty(count), np.empty(count)
+    scaled_exponent = np.empty(count, dtype=np.int64)
+    product, factor = np.full(count, 0.5), np.full(count, 0.5)
+    product_exponent, factor_exponent = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+    next_mark = np.empty(count, dtype=np.int64)
+    length = 0
+    for lane in range(count):
+        link_of[lane] = firsts[lane]
+        activation[lane], scaled[lane] = begins[lane, 0], begins[lane, 1]
+        scaled_exponent[lane] = begin_exponents[lane]
+        next_mark[lane] = max(first_row, np.searchsorted(marks, firsts[lane]))
+        length = max(length, lasts[lane] - firsts[lane])
+    narrow = False
+    wide = False
+    next_event = 0  # the next step at which a lane stands before a marked link, or has come to its end
+    block = 0
+    for step in range(length + 1):
+        marked = False
+        if step == next_event:
+            next_event = length
+            for lane in range(count):
+                here = firsts[lane] + step
+                if here == lasts[lane]:
+                    ends[lane, 0] = activation[lane]
+                    ends[lane, 1], end_exponents[lane] = scaled_activation(
+                        lane, activation, scaled, scaled_exponent, narrow
                     )
-                    derivative_mantissa[row, member], derivative_exponent[row, member] = normalize(
+                elif here < lasts[lane]:
+                    at = lasts[lane]
+                    if next_mark[lane] < len(marks) and marks[next_mark[lane]] < at:
+                        at = marks[next_mark[lane]]
+                    if at == here:
+                        marked = True
+                        at += 1
+                    next_event = min(next_event, at - firsts[lane])
+        if step == length:
+            break
+        draw(weight_law, bias_law, seed, link_of, member_of, w, b)
+        if marked:
+            for lane in range(count):
+                here = firsts[lane] + step
+                mark = next_mark[lane]
+                if here < lasts[lane] and mark < len(marks) and marks[mark] == here:
+                    next_link = sigmoid(w[lane] * activation[lane] + b[lane])
+                    weight[mark, member] = w[lane]
+                    input_mantissa[mark, member], input_exponent[mark, member] = scaled_activation(
+                        lane, activation, scaled, scaled_exponent, narrow
+                    )
+                    derivative_mantissa[mark, member], derivative_exponent[mark, member] = normalize(
                         next_link[3], next_link[4]
                     )
-                    gap_mantissa[row, member], gap_exponent[row, member] = 0.5, 1
-                    bound_mantissa[row, member], bound_exponent[row, member] = 0.5, 1
-                else:
-                    factor, factor_exponent = split(w)
-                    delta, delta_exponent = normalize(
-                        gap_mantissa[row, member] * next_link[3], gap_exponent[row, member] + next_link[4]
+                    mark_gap[mark - first_row], mark_gap_exponent[mark - first_row] = (
+                        product[lane],
+                        product_exponent[lane],
                     )
-                    gap_mantissa[row, member], gap_exponent[row, member] = normalize(
-                        delta * factor, delta_exponent + factor_exponent
+                    mark_bound[mark - first_row], mark_bound_exponent[mark - first_row] = (
+                        factor[lane],
+                        factor_exponent[lane],
                     )
-                    bound_mantissa[row, member], bound_exponent[row, member] = normalize(
-                        bound_mantissa[row, member] * abs(factor), bound_exponent[row, member] + (factor_exponent - 2)
-                    )
-                activation[member] = next_link[0]
-                scaled_mantissa[member] = next_link[1]
-                scaled_exponent[member] = next_link[2]
+        narrow, wide = advance(
+            w,
+            b,
+            z,
+            activation,
+            scaled,
+            scaled_exponent,
+            product,
+            product_exponent,
+            factor,
+            factor_exponent,
+            wide,
+        )
+        if marked:
+            for lane in range(count):
+                here = firsts[lane] + step
+                mark = next_mark[lane]
+                if here < lasts[lane] and mark < len(marks) and marks[mark] == here:
+                    product[lane], product_exponent[lane] = 0.5, 1
+                    factor[lane], factor_exponent[lane] = 0.5, 1
+                    next_mark[lane] += 1
+        for lane in range(count):
+            link_of[lane] += ONE
+        if (firsts[0] + step) % LINK_BLOCK == 0 or (count == 1 and step + 1 == length):
+            for lane in range(count):
+                piece_gap[block, column + lane], piece_gap_exponent[block, column + lane] = (
+                    product[lane],
+                    product_exponent[lane],
+                )
+                piece_bound[block, column + lane], piece_bound_exponent[block, column + lane] = (
+                    factor[lane],
+                    factor_exponent[lane],
+                )
+            product[:], product_exponent[:] = 0.5, 1
+            factor[:], factor_exponent[:] = 0.5, 1
+            wide = False
+            block += 1
 
 
-def grow(weight_law: Any, bias_law: Any, seed: int, *rest: Any) -> None:
+@njit
+def combine(job, member, first, last, column, pieces, mark_pieces, row):
+    """Multiply a segment's pieces onto the gaps, in the order of the links; returns the last mark passed."""
+    marks, first_row = job[0][5], job[0][6]
+    (gap, gap_exponent, bound, bound_exponent) = job[3]
+    (carry_gap, carry_gap_exponent, carry_bound, carry_bound_exponent) = job[4]
+    (piece_gap, piece_gap_exponent, piece_bound, piece_bound_exponent) = pieces
+    (mark_gap, mark_gap_exponent, mark_bound, mark_bound_exponent) = mark_pieces
+    link = first
+    block = 0
+    while link < last:
+        end = min(((link - 1) // LINK_BLOCK + 1) * LINK_BLOCK + 1, last)
+        block_left = True
+        while block_left:
+            marked = row + 1 < len(marks) and marks[row + 1] < end
+            if marked:
+                at = row + 1 - first_row
+                g, g_exponent = mark_gap[at], mark_gap_exponent[at]
+                f, f_exponent = mark_bound[at], mark_bound_exponent[at]
+            else:
+                g, g_exponent = piece_gap[block, column], piece_gap_exponent[block, column]
+                f, f_exponent = piece_bound[block, column], piece_bound_exponent[block, column]
+            if row < first_row:
+                multiply(carry_gap, carry_gap_exponent, member, g, g_exponent)
+                multiply(carry_bound, carry_bound_exponent, member, f, f_exponent)
+            else:
+                multiply(gap, gap_exponent, (row, member), g, g_exponent)
+                multiply(bound, bound_exponent, (row, member), f, f_exponent)
+            if marked:
+                row += 1
+                gap[row, member], gap_exponent[row, member] = 0.5, 1
+                bound[row, member], bound_exponent[row, member] = 0.5, 1
+            block_left = marked
+        link = end
+        block += 1
+    return row
+
+
+@njit
+def warm_up(job, member, firsts, begins, begin_exponents):
+    """Guess the states before links `firsts` by running the links that lead to them, from 1/2."""
+    (weight_law, bias_law, seed, _, _, _, _) = job[0]
+    count = len(firsts)
+    link_of = np.empty(count, dtype=np.uint64)
+    member_of = np.full(count, np.uint64(member))
+    w, b, z = np.empty(count), np.empty(count), np.empty(count)
+    activation, scaled = np.full(count, 0.5), np.full(count, 0.5)
+    scaled_exponent = np.ones(count, dtype=np.int64)
+    product, factor = np.full(count, 0.5), np.full(count, 0.5)
+    product_exponent, factor_exponent = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+    for lane in range(count):
+        link_of[lane] = firsts[lane] - WARM_UP
+    narrow = False
+    wide = False
+    for _ in range(WARM_UP):
+        draw(weight_law, bias_law, seed, link_of, member_of, w, b)
+        narrow, wide = advance(
+            w,
+            b,
+            z,
+            activation,
+            scaled,
+            scaled_exponent,
+            product,
+            product_exponent,
+            factor,
+            factor_exponent,
+            wide,
+        )
+        for lane in range(count):
+            link_of[lane] += ONE
+    for lane in range(count):
+        begins[lane, 0] = activation[lane]
+        begins[lane, 1], begin_exponents[lane] = scaled_activation(lane, activation, scaled, scaled_exponent, narrow)
+
+
+@njit
+def grow_deep(job, member):
+    """One chain, cut in depth: see csrc/grow.h."""
+    (_, _, _, first, last, marks, row) = job[0]
+    (state, state_mantissa, state_exponent) = job[1]
+    (carry_gap, carry_gap_exponent, carry_bound, carry_bound_exponent) = job[4]
+    blocks = (last - 1) // LINK_BLOCK - (first - 1) // LINK_BLOCK + 1
+    n_marks = np.searchsorted(marks, last) - row
+    pieces = (
+        np.empty((blocks, LANES)),
+        np.empty((blocks, LANES), dtype=np.int64),
+        np.empty((blocks, LANES)),
+        np.empty((blocks, LANES), dtype=np.int64),
+    )
+    mark_pieces = (
+        np.empty(n_marks),
+        np.empty(n_marks, dtype=np.int64),
+        np.empty(n_marks),
+        np.empty(n_marks, dtype=np.int64),
+    )
+    carry_gap[member], carry_gap_exponent[member] = 0.5, 1
+    carry_bound[member], carry_bound_exponent[member] = 0.5, 1
+
+    # The links before the first whole block and after the last run by themselves, the blocks between in segments.
+    begin = min((first - 1 + LINK_BLOCK - 1) // LINK_BLOCK * LINK_BLOCK + 1, last)
+    whole = (last - begin) // LINK_BLOCK
+    each = (whole + LANES - 1) // LANES
+    if whole < 4 or n_marks * 8 >= last - first:  # nothing to gain
+        begin, whole, each = last, 0, 0
+    count = -(-whole // each) if whole else 0
+    firsts, lasts = np.empty(count + 2, dtype=np.int64), np.empty(count + 2, dtype=np.int64)
+    begins, ends = np.empty((count + 2, 2)), np.empty((count + 2, 2))
+    begin_exponents, end_exponents = np.empty(count + 2, dtype=np.int64), np.empty(count + 2, dtype=np.int64)
+    for i in range(count):
+        firsts[i + 1] = begin + i * each * LINK_BLOCK
+        lasts[i + 1] = begin + min((i + 1) * each, whole) * LINK_BLOCK
+    firsts[0], lasts[0] = first, begin
+    firsts[count + 1], lasts[count + 1] = begin + whole * LINK_BLOCK, last
+
+    passed = row - 1
+    activation, mantissa, exponent = state[member], state_mantissa[member], state_exponent[member]
+    for i in range(count + 2):
+        if i == 1 and count:
+            begins[1, 0], begins[1, 1], begin_exponents[1] = activation, mantissa, exponent
+            guessed = slice(2, count + 1)
+            warm_up(job, member, firsts[guessed], begins[guessed], begin_exponents[guessed])
+            cut = slice(1, count + 1)
+            run_segments(
+                job,
+                member,
+                firsts[cut],
+                lasts[cut],
+                begins[cut],
+                begin_exponents[cut],
+                ends[cut],
+                end_exponents[cut],
+                0,
+                pieces,
+                mark_pieces,
+            )
+        same = (
+            1 <= i <= count
+            and bits_of(begins[i, 0]) == bits_of(activation)
+            and begins[i, 1] == mantissa
+            and begin_exponents[i] == exponent
+        )
+        column = i - 1 if 1 <= i <= count else 0
+        if not same:
+            begins[i, 0], begins[i, 1], begin_exponents[i] = activation, mantissa, exponent
+            alone = slice(i, i + 1)
+            run_segments(
+                job,
+                member,
+                firsts[alone],
+                lasts[alone],
+                begins[alone],
+                begin_exponents[alone],
+                ends[alone],
+                end_exponents[alone],
+                column,
+                pieces,
+                mark_pieces,
+            )
+        activation, mantissa, exponent = ends[i, 0], ends[i, 1], end_exponents[i]
+        passed = combine(job, member, firsts[i], lasts[i], column, pieces, mark_pieces, passed)
+    state[member], state_mantissa[member], state_exponent[member] = activation, mantissa, exponent
+
+
+@njit
+def grow_compiled(job, start, stop):
+    """Drawn chains, streamed forward: an ensemble abreast, a few deep chains cut in depth."""
+    first, last = job[0][3], job[0][4]
+    if stop - start <= LANES // 4 and last - first >= 8 * LINK_BLOCK:
+        for member in range(start, stop):
+            grow_deep(job, member)
+    else:
+        for begin in range(start, stop, LANES):
+            grow_abreast(job, begin, min(LANES, stop - begin))
+
+
+def grow(weight_law: Any, bias_law: Any, seed: int, first: int, last: int, marks: Any, row: int, *arrays: Any) -> None:
     """Drawn chains, streamed forward."""
-    grow_compiled(weight_law, bias_law, np.uint64(seed), *rest)
+    *arrays_only, start, stop = arrays
+    job = (
+        (weight_law, bias_law, np.uint64(seed), first, last, marks, row),
+        tuple(arrays_only[0:3]),
+        tuple(arrays_only[3:8]),
+        tuple(arrays_only[8:12]),
+        tuple(arrays_only[12:16]),
+    )
+    grow_compiled(job, start, stop)

@@ -1,7 +1,10 @@
 """The C++ backend: a thin adapter over the compiled module ``fastgrad._cpp`` (sources in ``csrc/``).
 
-The contract is the docstring of `fastgrad.kernels`.
+The contract is the docstring of `fastgrad.kernels`. The kernels are compiled once per instruction set; the newest that
+the processor has is chosen, or the one that the environment variable ``FASTGRAD_ISA`` names. All return the same bits.
 """
+
+import os
 
 try:
     from fastgrad import _cpp
@@ -9,9 +12,24 @@ except ImportError as error:
     error.add_note("The extension fastgrad._cpp is missing or broken: was the package compiled? pip install .")
     raise
 
-CALL_LINKS = 2**22
+INSTRUCTION_SET_VARIABLE = "FASTGRAD_ISA"
+
+PAGE_LINKS = 2**18
 CALL_ELEMENTS = 2**22
-WORK_BYTES = 0  # the result's own memory holds what reverse mode keeps
+WORK_BYTES = 0  # the result's own memory holds what reverse mode keeps, or a few MiB per thread
 
 backprop = _cpp.backprop
 grow = _cpp.grow
+
+_wanted = os.environ.get(INSTRUCTION_SET_VARIABLE)
+if _wanted and _wanted not in _cpp.instruction_sets():
+    raise ImportError(
+        f"{INSTRUCTION_SET_VARIABLE}={_wanted}: expected one of {', '.join(_cpp.instruction_sets())}, which run here"
+    )
+if _wanted:
+    _cpp.choose(_wanted)
+
+
+def instruction_set() -> str:
+    """Name of the instruction set that runs."""
+    return _cpp.chosen()

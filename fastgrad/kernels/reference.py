@@ -5,6 +5,7 @@ The contract is the docstring of `fastgrad.kernels`. Section numbers are those o
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-CALL_LINKS = 2**13
-CALL_ELEMENTS = 2**19
+PAGE_LINKS = 2**13
+CALL_ELEMENTS = 2**22
+WORK_ELEMENTS = 2**18  # links times members that `grow` makes arrays of at a time
 WORK_BYTES = 160  # about twenty whole arrays are alive at once
 
 LN2_HIGH = float.fromhex("0x1.62e42feep-1")  # 32 bits: k * LN2_HIGH is exact for |k| < 2^21
@@ -138,6 +140,7 @@ def grow(
     first: int,
     last: int,
     marks: Ints,
+    row: int,
     activation: Floats,
     scaled_mantissa: Floats,
     scaled_exponent: Ints,
@@ -150,47 +153,63 @@ def grow(
     gap_exponent: Ints,
     bound_mantissa: Floats,
     bound_exponent: Ints,
+    carry_gap_mantissa: Floats,
+    carry_gap_exponent: Ints,
+    carry_bound_mantissa: Floats,
+    carry_bound_exponent: Ints,
     start: int,
     stop: int,
 ) -> None:
     """Drawn chains, streamed forward."""
     members = slice(start, stop)
-    links = np.arange(first, last)
     laws = [Law(FAMILIES[code], location, scale, "") for code, location, scale in (weight_law, bias_law)]
-    w, b = philox.draw(laws[0], laws[1], seed, links, np.arange(start, stop))
+    for mantissa, exponent in (
+        (carry_gap_mantissa, carry_gap_exponent),
+        (carry_bound_mantissa, carry_bound_exponent),
+    ):
+        mantissa[members], exponent[members] = 0.5, 1  # the number 1
+    end = int(np.searchsorted(marks, last))
+    current = row - 1  # the last mark passed; before the first, the carry
+    step = max(1, WORK_ELEMENTS // (stop - start))
+    for begin in range(first, last, step):
+        links = np.arange(begin, min(begin + step, last))
+        w, b = philox.draw(laws[0], laws[1], seed, links, np.arange(start, stop))
 
-    # forward: z_l = w_l o_{l-1} + b_l,  o_l = sigmoid(z_l)
-    z, activation[members] = forward(w, b, activation[members])
-    link = sigmoid(z)
-    before_mantissa = np.concatenate([scaled_mantissa[None, members], link.mantissa[:-1]])
-    before_exponent = np.concatenate([scaled_exponent[None, members], link.exponent[:-1]])
-    scaled_mantissa[members], scaled_exponent[members] = link.mantissa[-1], link.exponent[-1]
+        # forward: z_l = w_l o_{l-1} + b_l,  o_l = sigmoid(z_l)
+        z, activation[members] = forward(w, b, activation[members])
+        link = sigmoid(z)
+        before_mantissa = np.concatenate([scaled_mantissa[None, members], link.mantissa[:-1]])
+        before_exponent = np.concatenate([scaled_exponent[None, members], link.exponent[:-1]])
+        scaled_mantissa[members], scaled_exponent[members] = normalize(link.mantissa[-1], link.exponent[-1])
 
-    # marks: what the recorded gradients are made of
-    at = np.searchsorted(marks, [first, last])
-    rows = slice(int(at[0]), int(at[1]))
-    marked = marks[rows] - first
-    weight[rows, members] = w[marked]
-    input_mantissa[rows, members], input_exponent[rows, members] = normalize(
-        before_mantissa[marked], before_exponent[marked]
-    )
-    derivative_mantissa[rows, members], derivative_exponent[rows, members] = normalize(
-        link.derivative[marked], link.derivative_exponent[marked]
-    )
-    for mantissa, exponent in ((gap_mantissa, gap_exponent), (bound_mantissa, bound_exponent)):
-        mantissa[rows, members], exponent[rows, members] = 0.5, 1  # the number 1
+        # marks: what the recorded gradients are made of
+        rows = slice(current + 1, int(np.searchsorted(marks[:end], links[-1], side="right")))
+        marked = marks[rows] - begin
+        weight[rows, members] = w[marked]
+        input_mantissa[rows, members], input_exponent[rows, members] = normalize(
+            before_mantissa[marked], before_exponent[marked]
+        )
+        derivative_mantissa[rows, members], derivative_exponent[rows, members] = normalize(
+            link.derivative[marked], link.derivative_exponent[marked]
+        )
+        for mantissa, exponent in ((gap_mantissa, gap_exponent), (bound_mantissa, bound_exponent)):
+            mantissa[rows, members], exponent[rows, members] = 0.5, 1
 
-    # gaps: the products over the links between two marks
-    w_mantissa, w_exponent = normalize(w, np.zeros((), dtype=np.int64))
-    factor_mantissa, factor_exponent = link.derivative * w_mantissa, link.derivative_exponent + w_exponent
-    begins = np.concatenate([[0], marked + 1])
-    ends = np.concatenate([marked, [len(links)]])
-    for row, (begin, end) in enumerate(zip(begins, ends, strict=True), start=rows.start - 1):
-        if begin < end:
-            gap = product(factor_mantissa[begin:end], factor_exponent[begin:end])
-            bound = product(np.abs(w_mantissa[begin:end]), w_exponent[begin:end] - 2)
-            cell = row, members
-            gap_mantissa[cell], gap_exponent[cell] = normalize(gap_mantissa[cell] * gap[0], gap_exponent[cell] + gap[1])
-            bound_mantissa[cell], bound_exponent[cell] = normalize(
-                bound_mantissa[cell] * bound[0], bound_exponent[cell] + bound[1]
-            )
+        # gaps: the products over the links between two marks
+        w_mantissa, w_exponent = normalize(w, np.zeros((), dtype=np.int64))
+        gap_factor = link.derivative * w_mantissa, link.derivative_exponent + w_exponent
+        bound_factor = np.abs(w_mantissa), w_exponent - 2
+        edges = np.concatenate([[-1], marked, [len(links)]])
+        for before, after in pairwise(edges):
+            between = slice(before + 1, after)
+            if before >= 0:
+                current += 1
+            if before + 1 < after:
+                at = (current, members) if current >= row else members
+                gap = (gap_mantissa, gap_exponent) if current >= row else (carry_gap_mantissa, carry_gap_exponent)
+                bound = (
+                    (bound_mantissa, bound_exponent) if current >= row else (carry_bound_mantissa, carry_bound_exponent)
+                )
+                for (mantissa, exponent), factor in ((gap, gap_factor), (bound, bound_factor)):
+                    fraction, shift = product(factor[0][between], factor[1][between])
+                    mantissa[at], exponent[at] = normalize(mantissa[at] * fraction, exponent[at] + shift)

@@ -1,0 +1,29 @@
+// The same kernels for AVX2. The headers of the standard library come before the target: what they inline stays neutral.
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "jobs.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC target("avx2")
+#endif
+
+#define FASTGRAD_ISA isa_avx2
+#define FASTGRAD_LANES 4
+#include "backprop.h"
+#include "grow.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC reset_options
+#endif
+
+namespace fastgrad {
+const InstructionSet avx2{"avx2", [] { return __builtin_cpu_supports("avx2") != 0; }, isa_avx2::backprop, isa_avx2::grow};
+}
+#endif

@@ -1,0 +1,31 @@
+// The same kernels for AVX-512 (F and DQ). The headers of the standard library come before the target: what they inline stays neutral.
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "jobs.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512dq")
+#endif
+
+#define FASTGRAD_ISA isa_avx512
+#define FASTGRAD_LANES 8
+#include "backprop.h"
+#include "grow.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC reset_options
+#endif
+
+namespace fastgrad {
+static bool runs_here() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
+
+const InstructionSet avx512{"avx512", runs_here, isa_avx512::backprop, isa_avx512::grow};
+}  // namespace fastgrad
+#endif

@@ -1,0 +1,15 @@
+// What every processor of the architecture runs: SSE2 on x86-64, NEON on arm64.
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define FASTGRAD_ISA isa_baseline
+#define FASTGRAD_LANES 2
+#include "backprop.h"
+#include "grow.h"
+
+namespace fastgrad {
+const InstructionSet baseline{"baseline", [] { return true; }, isa_baseline::backprop, isa_baseline::grow};
+}

@@ -1,0 +1,136 @@
+// Vectors of FASTGRAD_LANES doubles, and the few operations on them that the kernels need. Included, like everything
+// below it, once per instruction set into a namespace of its own (FASTGRAD_ISA): no function here may be shared, or
+// the linker could hand code for a newer processor to an older one. Hence no templates of the standard library either.
+#pragma once
+
+#if !defined(FASTGRAD_ISA) || !defined(FASTGRAD_LANES)
+#error "include this from one of the isa_*.cpp files"
+#endif
+
+#include <cstdint>
+
+#define FASTGRAD_INLINE static inline __attribute__((always_inline))
+
+namespace fastgrad {
+namespace FASTGRAD_ISA {
+
+constexpr int LANES = FASTGRAD_LANES;
+constexpr int VECTORS = 32 / LANES;          // in flight together: they hide the latency of exp and division
+constexpr int SEGMENTS = VECTORS * LANES;    // chains of a block, or segments of one chain, side by side: 32
+
+// Vector extensions of GCC and Clang: operators work lane by lane, a comparison gives -1 or 0 in each.
+typedef double Floats __attribute__((vector_size(8 * FASTGRAD_LANES)));
+typedef int64_t Ints __attribute__((vector_size(8 * FASTGRAD_LANES)));
+typedef uint64_t Words __attribute__((vector_size(8 * FASTGRAD_LANES)));
+
+FASTGRAD_INLINE Ints bits_of(Floats v) { return (Ints)v; }
+FASTGRAD_INLINE Floats float_of(Ints v) { return (Floats)v; }
+FASTGRAD_INLINE Floats all_of(double value) { return value - Floats{}; }  // not Floats{} + value: that loses -0.0
+FASTGRAD_INLINE Ints all_of(int64_t value) { return value - Ints{}; }
+FASTGRAD_INLINE Floats select(Ints mask, Floats a, Floats b) { return mask ? a : b; }
+FASTGRAD_INLINE Ints select(Ints mask, Ints a, Ints b) { return mask ? a : b; }
+FASTGRAD_INLINE Floats absolute(Floats v) { return float_of(bits_of(v) & INT64_MAX); }
+
+FASTGRAD_INLINE Floats load(const double* from) {
+    Floats v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+}
+
+FASTGRAD_INLINE Ints load(const int64_t* from) {
+    Ints v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+}
+
+// The first n lanes; the others become `rest`.
+FASTGRAD_INLINE Floats load(const double* from, int n, double rest) {
+    if (n == LANES) return load(from);
+    Floats v = all_of(rest);
+    for (int i = 0; i < n; ++i) v[i] = from[i];
+    return v;
+}
+
+FASTGRAD_INLINE Ints load(const int64_t* from, int n) {
+    if (n == LANES) return load(from);
+    Ints v{};
+    for (int i = 0; i < n; ++i) v[i] = from[i];
+    return v;
+}
+
+template <typename T, typename V>
+FASTGRAD_INLINE void store(T* to, V v, int n = LANES) {
+    if (n == LANES) {
+        __builtin_memcpy(to, &v, sizeof v);
+    } else {
+        for (int i = 0; i < n; ++i) to[i] = v[i];
+    }
+}
+
+// Integers below 2^53, exactly. Without an instruction for it: the low 32 bits and the high 21 as doubles of their own.
+FASTGRAD_INLINE Floats to_floats(Words i) {
+#if FASTGRAD_LANES == 8
+    return __builtin_convertvector((Ints)i, Floats);
+#else
+    const Floats low = float_of((Ints)((i & 0xFFFFFFFFu) | 0x4330000000000000u));
+    const Floats high = float_of((Ints)((i >> 32) | 0x4530000000000000u));
+    return (high - (0x1p84 + 0x1p52)) + low;
+#endif
+}
+
+// What no operator expresses: is any lane set; square root; 32 x 32 -> 64 bit product of the low halves; a store that
+// bypasses the cache (the address must be a multiple of the vector's size).
+#if defined(__x86_64__) && FASTGRAD_LANES == 8
+FASTGRAD_INLINE bool any(Ints mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
+FASTGRAD_INLINE bool any_outside(Floats a, double high_a, Floats b, double low, double high) {
+    // Masks stay masks: GCC would make vectors of them, and masks again.
+    return (_mm512_cmp_pd_mask((__m512d)a, (__m512d)all_of(high_a), _CMP_GT_OQ) |
+            _mm512_cmp_pd_mask((__m512d)b, (__m512d)all_of(low), _CMP_LT_OQ) |
+            _mm512_cmp_pd_mask((__m512d)b, (__m512d)all_of(high), _CMP_GT_OQ)) != 0;
+}
+FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm512_sqrt_pd((__m512d)v); }
+FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (Words)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+FASTGRAD_INLINE void stream(double* to, Floats v) { _mm512_stream_pd(to, (__m512d)v); }
+FASTGRAD_INLINE void stream(int64_t* to, Ints v) { _mm512_stream_si512((__m512i*)to, (__m512i)v); }
+FASTGRAD_INLINE void stream_end() { _mm_sfence(); }
+#elif defined(__x86_64__) && FASTGRAD_LANES == 4
+FASTGRAD_INLINE bool any(Ints mask) { return _mm256_movemask_pd((__m256d)mask) != 0; }
+FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm256_sqrt_pd((__m256d)v); }
+FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (Words)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+FASTGRAD_INLINE void stream(double* to, Floats v) { _mm256_stream_pd(to, (__m256d)v); }
+FASTGRAD_INLINE void stream(int64_t* to, Ints v) { _mm256_stream_si256((__m256i*)to, (__m256i)v); }
+FASTGRAD_INLINE void stream_end() { _mm_sfence(); }
+#elif defined(__x86_64__) && FASTGRAD_LANES == 2
+FASTGRAD_INLINE bool any(Ints mask) { return _mm_movemask_pd((__m128d)mask) != 0; }
+FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm_sqrt_pd((__m128d)v); }
+FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (Words)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+FASTGRAD_INLINE void stream(double* to, Floats v) { _mm_stream_pd(to, (__m128d)v); }
+FASTGRAD_INLINE void stream(int64_t* to, Ints v) { _mm_stream_si128((__m128i*)to, (__m128i)v); }
+FASTGRAD_INLINE void stream_end() { _mm_sfence(); }
+#else
+FASTGRAD_INLINE bool any(Ints mask) {
+    int64_t set = 0;
+    for (int i = 0; i < LANES; ++i) set |= mask[i];
+    return set != 0;
+}
+FASTGRAD_INLINE Floats square_root(Floats v) {
+    for (int i = 0; i < LANES; ++i) v[i] = __builtin_sqrt(v[i]);
+    return v;
+}
+FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
+template <typename T, typename V>
+FASTGRAD_INLINE void stream(T* to, V v) {
+    store(to, v);
+}
+FASTGRAD_INLINE void stream_end() {}
+#endif
+
+#if FASTGRAD_LANES != 8
+// Is any lane of a above high_a, or any lane of b outside low … high?
+FASTGRAD_INLINE bool any_outside(Floats a, double high_a, Floats b, double low, double high) {
+    return any((a > high_a) | (b < low) | (b > high));
+}
+#endif
+
+}  // namespace FASTGRAD_ISA
+}  // namespace fastgrad
