@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+from hypothesis import Phase
 
 import fastgrad as fg
 from fastgrad.kernels import BackendUnavailableError, load
@@ -20,9 +21,7 @@ ROOT = Path(__file__).parent.parent
 # pytest --hypothesis-profile=shrink takes minutes to make it small.
 COMMON = {"derandomize": True, "deadline": None, "database": None, "max_examples": 100}
 hypothesis.settings.register_profile("shrink", **COMMON)
-hypothesis.settings.register_profile(
-    "fastgrad", **COMMON, phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]
-)
+hypothesis.settings.register_profile("fastgrad", **COMMON, phases=[Phase.explicit, Phase.generate])
 hypothesis.settings.load_profile("fastgrad")
 
 

@@ -24,6 +24,7 @@ CHAINS = {
     "subnormal weights": ([SMALLEST] * 20, [0.0] * 20, 0.5, 1.0),
     "subnormal beside large": ([1e-310, 1e5, 1e-320, -30.0], [0.0] * 4, 0.75, 1.0),
     "subnormal activations": ([-1.0, 1e300, 3.0], [-735.0, 0.0, 1.0], 1.0, 1.0),
+    "smallest activations": ([2.0, 1e308, 2.0, 1e308], [-745.9, 0.0, -746.0, -744.9], 0.5, 1.0),
     "vanished activations": ([-1.0, 1e300, 3.0], [-2000.0, 0.0, 1.0], 1.0, 1.0),
     "infinite preactivation": ([LARGEST, 2.0], [LARGEST, 0.5], 10.0, 1.0),
     "minus infinite preactivation": ([-LARGEST, 2.0], [LARGEST, 0.5], 10.0, 1.0),

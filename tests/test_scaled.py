@@ -129,6 +129,14 @@ def test_ties_go_to_even(dtype):
     assert units == [0, 2, 2, 4]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_nothing_is_rounded_twice(dtype):
+    bits = FORMATS[dtype][0]
+    for above in (2.0**-52, 2.0**-30, -(2.0**-51)):  # beside a tie, by less than other formats in between would keep
+        value = 1 + 2.0 ** -(bits + 1) + above
+        assert fg.Scaled(value).to_float(dtype) == (1 if above < 0 else 1 + 2.0**-bits)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
 @pytest.mark.parametrize("power", [20_000, 10**9, HUGE])
 def test_beyond_a_float_is_infinity_or_zero(dtype, power):

@@ -244,6 +244,13 @@ def test_batch_means_tell_the_spread_over_seeds():
     assert abs(np.sqrt((errors**2).mean()) / means.std(ddof=1) - 1) < spread
 
 
+def test_batch_means_are_those_of_thirty_batches():
+    growth = fg.simulate(30_001, 1, "normal:std=4", record=31)
+    rates = -np.diff(growth.adjoint.ln()[:, 0]) / 1000
+    # The last batch has one link more.
+    assert growth.lyapunov.stderr == pytest.approx(rates.std(ddof=1) / math.sqrt(30), rel=2 / 1000)
+
+
 def test_too_few_links_have_no_standard_error():
     assert math.isnan(fg.simulate(3, 1).lyapunov.stderr)
     assert math.isfinite(fg.simulate(4, 1).lyapunov.stderr)
