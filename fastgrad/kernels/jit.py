@@ -80,7 +80,7 @@ CONSTANT, NORMAL, UNIFORM, CENTERED = 0, 1, 2, 3
 LOW_32 = np.uint64(0xFFFFFFFF)
 BITS_32 = np.uint64(32)
 BITS_11 = np.uint64(11)
-ONE = np.uint64(1)
+ZERO, ONE = np.uint64(0), np.uint64(1)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 KEY_STEP_0, KEY_STEP_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 SQRT_HALF_BITS = np.int64(0x3FE6A09E667F3BCD)
@@ -211,16 +211,35 @@ def philox_round(r0, r1, r2, r3, key0, key1):
 
 
 @njit
-def uniforms(seed, link, member):
-    """Two uniforms from one block of Philox4x32-10."""
-    r = (link, link >> BITS_32, member, np.uint64(0))
-    key0 = seed & LOW_32
-    key1 = seed >> BITS_32
-    for _ in range(10):
-        r = philox_round(r[0], r[1] & LOW_32, r[2], r[3] & LOW_32, key0, key1)
-        key0 = (key0 + KEY_STEP_0) & LOW_32
-        key1 = (key1 + KEY_STEP_1) & LOW_32
-    return uniform(r[0], r[1]), uniform(r[2], r[3])
+def uniforms(seed, link, member, first, second):
+    """Fill two uniforms for each lane, from one block of Philox4x32-10.
+
+    The rounds are written out inside the loop over the lanes: as a function of its own, or as a loop, they would be
+    optimized before the loop over the lanes is seen, into instructions that have no vector form.
+    """
+    for lane in range(len(link)):
+        k0, k1 = seed & LOW_32, seed >> BITS_32
+        r0, r1, r2, r3 = link[lane], link[lane] >> BITS_32, member[lane], ZERO
+        r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
+        k0, k1 = k0 + KEY_STEP_0, k1 + KEY_STEP_1
+        r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
+        k0, k1 = k0 + KEY_STEP_0, k1 + KEY_STEP_1
+        r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
+        k0, k1 = k0 + KEY_STEP_0, k1 + KEY_STEP_1
+        r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
+        k0, k1 = k0 + KEY_STEP_0, k1 + KEY_STEP_1
+        r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
+        k0, k1 = k0 + KEY_STEP_0, k1 + KEY_STEP_1
+        r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
+        k0, k1 = k0 + KEY_STEP_0, k1 + KEY_STEP_1
+        r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
+        k0, k1 = k0 + KEY_STEP_0, k1 + KEY_STEP_1
+        r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
+        k0, k1 = k0 + KEY_STEP_0, k1 + KEY_STEP_1
+        r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
+        k0, k1 = k0 + KEY_STEP_0, k1 + KEY_STEP_1
+        r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
+        first[lane], second[lane] = uniform(r0, r1), uniform(r2, r3)
 
 
 @njit
@@ -265,8 +284,7 @@ def draw(weight_law, bias_law, seed, link, member, w, b):
     normal = weight_family == NORMAL or bias_family == NORMAL
     lanes = len(link)
     if normal or weight_family == UNIFORM or bias_family == UNIFORM:
-        for lane in range(lanes):
-            w[lane], b[lane] = uniforms(seed, link[lane], member[lane])
+        uniforms(seed, link, member, w, b)
     if normal and (weight_family == UNIFORM or bias_family == UNIFORM):
         for lane in range(lanes):  # one of the two stays uniform
             u, v = w[lane], b[lane]
@@ -296,87 +314,79 @@ def draw(weight_law, bias_law, seed, link, member, w, b):
 
 
 @njit
-def forward(weight, bias, begin, lanes, activation, kept_o, kept_d, kept_k, kept_w, at, copies, wide):
-    """Forward through a block of chains, keeping o_l, sigmoid'(z_l) and w_l, and of wide links the exponent too."""
-    z = np.empty(LANES)
+def forward(weight, bias, begin, lanes, activation, kept, weight_copy, at, wide):
+    """Forward through a block of chains, keeping o_l, sigmoid'(z_l) and w_l, and of wide links the exponent too.
+
+    Rows are taken as slices: an index that may be negative, for all Numba knows, keeps loops scalar.
+    """
+    end = begin + lanes
+    z = np.empty(lanes)
     for link in range(weight.shape[0]):
+        w, b = weight[link, begin:end], bias[link, begin:end]
+        o, derivative = kept[0][link, at : at + lanes], kept[1][link, at : at + lanes]
         outside = 0
         for lane in range(lanes):
-            w = weight[link, begin + lane]
-            z[lane] = w * activation[lane] + bias[link, begin + lane]
-            outside |= is_outside(z[lane], w)
-        if copies:
-            for lane in range(lanes):
-                kept_w[link, at + lane] = weight[link, begin + lane]
+            z[lane] = w[lane] * activation[lane] + b[lane]
+            outside |= is_outside(z[lane], w[lane])
+            o[lane], derivative[lane] = sigmoid_narrow(z[lane])  # as if all were narrow
         wide[link] = outside != 0
         if outside == 0:
             for lane in range(lanes):
-                o, derivative = sigmoid_narrow(z[lane])
-                kept_o[link, at + lane] = o
-                kept_d[link, at + lane] = derivative
-                activation[lane] = o
+                activation[lane] = o[lane]
         else:
+            exponent = kept[2][link, at : at + lanes]
             for lane in range(lanes):
-                activation[lane], mantissa, _, derivative, exponent = sigmoid(z[lane])
-                kept_o[link, at + lane] = mantissa
-                kept_d[link, at + lane] = derivative
-                kept_k[link, at + lane] = exponent if z[lane] < 0.0 else -exponent
+                activation[lane], o[lane], _, derivative[lane], k = sigmoid(z[lane])
+                exponent[lane] = k if z[lane] < 0.0 else -k
+        if len(weight_copy) > 0:
+            copy = weight_copy[link]
+            for lane in range(lanes):
+                copy[lane] = w[lane]
 
 
 @njit
-def backward(
-    kept_o,
-    kept_d,
-    kept_k,
-    kept_w,
-    at,
-    wide,
-    begin,
-    lanes,
-    input_mantissa,
-    input_exponent,
-    mantissa,
-    exponent,
-    grad_weight_mantissa,
-    grad_weight_exponent,
-    grad_bias_mantissa,
-    grad_bias_exponent,
-):
+def backward(kept, kept_w, at, wide, block, out):
     """Back through a block of chains; (mantissa, exponent) is the adjoint, cotangent on entry, grad_x on return."""
+    begin, lanes, input_mantissa, input_exponent, mantissa, exponent = block
+    end = begin + lanes
     stays_wide = True  # some adjoint is zero, or near the smallest exponent; not known yet
-    for link in range(kept_o.shape[0] - 1, -1, -1):
+    for link in range(len(wide) - 1, -1, -1):
         if stays_wide:
             stays_wide = False
             for lane in range(lanes):
                 if mantissa[lane] == 0.0 or exponent[lane] < EXPONENT_MIN // 2:
                     stays_wide = True
+        derivative, w = kept[1][link, at : at + lanes], kept_w[link, at : at + lanes]
+        grad_weight, grad_weight_exponent = out[0][link, begin:end], out[1][link, begin:end]
+        grad_bias, grad_bias_exponent = out[2][link, begin:end], out[3][link, begin:end]
         if not (wide[link] or link == 0 or wide[link - 1] or stays_wide):
+            o = kept[0][link - 1, at : at + lanes]
             for lane in range(lanes):
-                delta, delta_exponent = normalize_narrow(mantissa[lane] * kept_d[link, at + lane], exponent[lane])
-                grad_weight, grad_weight_e = normalize_narrow(delta * kept_o[link - 1, at + lane], delta_exponent)
-                mantissa[lane] = delta * kept_w[link, at + lane]
+                delta, delta_exponent = normalize_narrow(mantissa[lane] * derivative[lane], exponent[lane])
+                grad, grad_exponent = normalize_narrow(delta * o[lane], delta_exponent)
+                mantissa[lane] = delta * w[lane]
                 exponent[lane] = delta_exponent
-                grad_bias_mantissa[link, begin + lane] = delta
-                grad_bias_exponent[link, begin + lane] = delta_exponent
-                grad_weight_mantissa[link, begin + lane] = grad_weight
-                grad_weight_exponent[link, begin + lane] = grad_weight_e
+                grad_bias[lane] = delta
+                grad_bias_exponent[lane] = delta_exponent
+                grad_weight[lane] = grad
+                grad_weight_exponent[lane] = grad_exponent
         else:
             for lane in range(lanes):
-                k = abs(kept_k[link, at + lane]) if wide[link] else 0
+                k = abs(kept[2][link, at + lane]) if wide[link] else 0
                 if link == 0:
-                    o, o_exponent = input_mantissa[lane], input_exponent[lane]
+                    o_mantissa, o_exponent = input_mantissa[lane], input_exponent[lane]
                 else:
-                    o = kept_o[link - 1, at + lane]
-                    o_exponent = min(kept_k[link - 1, at + lane], 0) if wide[link - 1] else 0
+                    o_mantissa = kept[0][link - 1, at + lane]
+                    o_exponent = min(kept[2][link - 1, at + lane], 0) if wide[link - 1] else 0
                 adjoint, adjoint_exponent = normalize(mantissa[lane], exponent[lane])
-                factor, factor_exponent = split(kept_w[link, at + lane])
-                delta, delta_exponent = normalize(adjoint * kept_d[link, at + lane], adjoint_exponent - k)
-                grad_weight, grad_weight_e = normalize(delta * o, delta_exponent + o_exponent)
+                factor, factor_exponent = split(w[lane])
+                delta, delta_exponent = normalize(adjoint * derivative[lane], adjoint_exponent - k)
+                grad, grad_exponent = normalize(delta * o_mantissa, delta_exponent + o_exponent)
                 mantissa[lane], exponent[lane] = normalize(delta * factor, delta_exponent + factor_exponent)
-                grad_bias_mantissa[link, begin + lane] = delta
-                grad_bias_exponent[link, begin + lane] = delta_exponent
-                grad_weight_mantissa[link, begin + lane] = grad_weight
-                grad_weight_exponent[link, begin + lane] = grad_weight_e
+                grad_bias[lane] = delta
+                grad_bias_exponent[lane] = delta_exponent
+                grad_weight[lane] = grad
+                grad_weight_exponent[lane] = grad_exponent
             stays_wide = True
     for lane in range(lanes):
         mantissa[lane], exponent[lane] = normalize(mantissa[lane], exponent[lane])
@@ -415,30 +425,16 @@ def backprop(
             activation[lane] = x[begin + lane]
             input_mantissa[lane], input_exponent[lane] = split(x[begin + lane])
             mantissa[lane], exponent[lane] = split(cotangent[begin + lane])
+        block = begin, lanes, input_mantissa, input_exponent, mantissa, exponent
+        out = grad_weight_mantissa, grad_weight_exponent, grad_bias_mantissa, grad_bias_exponent
         if copies:
-            kept_o, kept_d, kept_k, kept_w, at = kept[0], kept[1], kept_exponent, kept[2], 0
+            in_cache = kept[0], kept[1], kept_exponent
+            forward(weight, bias, begin, lanes, activation, in_cache, kept[2], 0, wide)
+            backward(in_cache, kept[2], 0, wide, block, out)
         else:
-            kept_o, kept_d, kept_k = grad_weight_mantissa, grad_bias_mantissa, grad_bias_exponent
-            kept_w, at = weight, begin
-        forward(weight, bias, begin, lanes, activation, kept_o, kept_d, kept_k, kept_w, at, copies, wide)
-        backward(
-            kept_o,
-            kept_d,
-            kept_k,
-            kept_w,
-            at,
-            wide,
-            begin,
-            lanes,
-            input_mantissa,
-            input_exponent,
-            mantissa,
-            exponent,
-            grad_weight_mantissa,
-            grad_weight_exponent,
-            grad_bias_mantissa,
-            grad_bias_exponent,
-        )
+            in_place = grad_weight_mantissa, grad_bias_mantissa, grad_bias_exponent
+            forward(weight, bias, begin, lanes, activation, in_place, kept[2], begin, wide)
+            backward(in_place, weight, begin, wide, block, out)
         for lane in range(lanes):
             output[begin + lane] = activation[lane]
             grad_x_mantissa[begin + lane] = mantissa[lane]
