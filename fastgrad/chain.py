@@ -210,7 +210,9 @@ def real_array(name: str, values: ArrayLike) -> Floats:
         raise TypeError(f"{name}: expected real numbers, got {given.dtype}")
     with np.errstate(over="ignore"):  # a long double beyond float64 becomes inf, and is refused below
         values64 = given.astype(np.float64, copy=False)
-    finite = np.isfinite(values64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = values64.sum()  # one quick pass: whatever is not finite shows in the sum, and an overflow is looked into
+    finite = np.isfinite(values64) if not np.isfinite(total) else np.True_
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         place = f" at index [{', '.join(map(str, where))}]" if where else ""

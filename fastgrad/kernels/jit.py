@@ -18,6 +18,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastgrad.kernels.coefficients import COS, EXP_EVEN, EXP_ODD, LN2_HIGH, LN2_LOW, LOG, LOG2_E, SIN
@@ -66,6 +67,30 @@ def float_of(typing_context, bits):
     return types.float64(types.int64), generate
 
 
+def _prefetch(write):
+    """Build a function that asks for the cache line of array[row, column] before it is needed."""
+
+    @intrinsic
+    def prefetch(typing_context, array, row, column):
+        def generate(context, builder, signature, arguments):
+            view = context.make_array(signature.args[0])(context, builder, arguments[0])
+            pointer = cgutils.get_item_pointer(context, builder, signature.args[0], view, list(arguments[1:]))
+            byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
+            )
+            near, data = number(3), number(1)
+            builder.call(function, [builder.bitcast(pointer, byte), number(write), near, data])
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, types.intp), generate
+
+    return prefetch
+
+
+prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)
+
+
 SIGN_AND_FRACTION = np.int64(-0x7FF0000000000001)
 EXPONENT_OF_HALF = np.int64(1022 << 52)
 ROUNDER = 1.5 * 2.0**52  # adding it leaves the nearest integer of |v| < 2^51 in the low bits
@@ -93,6 +118,8 @@ LANES = 64  # chains, or segments of one chain, side by side: loops over them be
 KEPT_MAX = 8 * 2**20  # bytes of the copies that a block of chains keeps in the cache
 LINK_BLOCK = 1024  # links whose products are taken first: see csrc/grow.h
 WARM_UP = 128  # links
+PREFETCH = 4  # links
+LINE = 8  # doubles of a cache line
 
 
 @njit
@@ -322,6 +349,11 @@ def forward(weight, bias, begin, lanes, activation, kept, weight_copy, at, wide)
     end = begin + lanes
     z = np.empty(lanes)
     for link in range(weight.shape[0]):
+        # Rows of a block lie pages apart, where no prefetcher of the processor looks.
+        ahead = min(link + PREFETCH, weight.shape[0] - 1)
+        for column in range(begin, end, LINE):
+            prefetch_to_read(weight, ahead, column)
+            prefetch_to_read(bias, ahead, column)
         w, b = weight[link, begin:end], bias[link, begin:end]
         o, derivative = kept[0][link, at : at + lanes], kept[1][link, at : at + lanes]
         outside = 0
@@ -356,6 +388,12 @@ def backward(kept, kept_w, at, wide, block, out):
             for lane in range(lanes):
                 if mantissa[lane] == 0.0 or exponent[lane] < EXPONENT_MIN // 2:
                     stays_wide = True
+        ahead = max(link - PREFETCH, 0)
+        for column in range(begin, end, LINE):
+            prefetch_to_write(out[0], ahead, column)
+            prefetch_to_write(out[1], ahead, column)
+            prefetch_to_write(out[2], ahead, column)
+            prefetch_to_write(out[3], ahead, column)
         derivative, w = kept[1][link, at : at + lanes], kept_w[link, at : at + lanes]
         grad_weight, grad_weight_exponent = out[0][link, begin:end], out[1][link, begin:end]
         grad_bias, grad_bias_exponent = out[2][link, begin:end], out[3][link, begin:end]
