@@ -11,6 +11,7 @@ from fastgrad.backprop import log10_bound
 from fastgrad.chain import Chain
 
 SHAPES = [(1,), (2,), (1000,), (1, 1), (7, 1), (5, 2), (5, 3), (40, 63), (40, 64), (40, 65), (33, 130), (3, 1000)]
+DEEP_SHAPES = [(100_000,), (20_000, 3), (9000, 17), (9000, 70)]
 FIELDS = ("grad_weight", "grad_bias", "grad_x")
 
 
@@ -227,6 +228,30 @@ def test_compiled_backends_return_equal_bits(compiled, rng, shape, std, bias_std
     arguments = chains(rng, shape, std, bias_std)
     ours, theirs = (fg.backprop(*arguments, backend=name) for name in compiled)
     same_bits(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", DEEP_SHAPES, ids=str)
+@pytest.mark.parametrize(("std", "centered"), [(4.0, False), (4.0, True), (12.0, True), (900.0, False)])
+def test_compiled_backends_return_equal_bits_for_deep_chains(compiled, rng, shape, std, centered, same_bits):
+    w, b, _, cotangent = chains(rng, shape, std)
+    x = np.linspace(0.2, 0.45, shape[1])[()] if len(shape) > 1 else 0.3
+    ours, theirs = (fg.backprop(w, -w / 2 if centered else b, x, cotangent, backend=name) for name in compiled)
+    same_bits(ours, theirs)
+
+
+def test_chains_beside_each_other_may_be_tame_wild_or_dead(compiled_backend, rng, agree):
+    # Where every link fits plain floats, kernels may take a shorter way: here some do not, in any mixture.
+    shape = 60, 200
+    w, b, x, cotangent = chains(rng, shape)
+    wild = rng.uniform(size=shape) < np.linspace(0, 0.5, shape[1]) ** 3
+    weights = rng.choice([0.0, 1e-310, 2.0**-401, 2.0**-399, 500.0, -3.0], size=shape, p=[0.1] + [0.18] * 5)
+    w = np.where(wild, weights, w)
+    b = np.where(wild, rng.choice([339.5, 340.5, 700.0, 750.0, 5e3], size=shape) * rng.choice([-1, 1], size=shape), b)
+    cotangent[::17] = 0.0
+    ours, reference = (fg.backprop(w, b, x, cotangent, backend=name) for name in (compiled_backend, "numpy"))
+    assert 0.1 < (ours.grad_x.mantissa == 0).mean() < 0.9
+    for name in FIELDS:
+        agree(getattr(ours, name), getattr(reference, name), fg.agreement_rtol(w, b))
 
 
 @pytest.mark.parametrize("ensemble", [1, 65, 300])

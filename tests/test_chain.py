@@ -249,11 +249,14 @@ def truncated(write):
         ("a.csv", text("weight,offset\n1,2\n"), "expected the header weight,bias, got 'weight,offset'"),
         ("a.csv", text("bias\n1\n"), "expected the header weight,bias, got 'bias'"),
         ("a.csv", text("weight,bias\n"), "no links below the header"),
-        ("a.csv", text("weight,bias\n1\n2\n"), "expected 2 columns, got 1"),
-        ("a.csv", text("weight,bias\n1,2\n3\n"), "columns"),
-        ("a.csv", text("weight\n1,2\n"), "expected 1 columns, got 2"),
-        ("a.csv", text("weight,bias\n1,two\n"), "two"),
-        ("a.csv", text("weight,bias\n1,\n"), "could not convert"),
+        ("a.csv", text("weight,bias\n\n\n"), "no links below the header"),
+        ("a.csv", text("weight,weight\n1,2\n"), "expected the header weight,bias, got 'weight,weight'"),
+        ("a.csv", text("weight,bias,bias\n1,2,3\n"), "expected the header weight,bias, got 'weight,bias,bias'"),
+        ("a.csv", text("weight,bias\n1\n2\n"), "line 2: expected 2 values, got 1"),
+        ("a.csv", text("weight,bias\n1,2\n\n3\n"), "line 4: expected 2 values, got 1"),
+        ("a.csv", text("weight\n1,2\n"), "line 2: expected 1 values, got 2"),
+        ("a.csv", text("weight,bias\n1,two\n"), "line 2: expected a number, got 'two'"),
+        ("a.csv", text("weight,bias\n1,\n"), "line 2: expected a number, got ''"),
         ("a.csv", text("weight,bias\n1,nan\n"), r"bias: expected finite numbers, got nan at index \[0\]"),
         ("a.csv", text(b"\xff\xfe\x00weight"), "decode|header"),
         ("a.txt", text("weight\n1\n"), r"expected a file ending in .npz, .npy or .csv"),
@@ -269,23 +272,6 @@ def test_a_broken_file_is_a_value_error_that_names_it(tmp_path, name, write, mes
         Chain.load(path)
     assert str(info.value).startswith(f"{path}: ")
     assert "\n" not in str(info.value)
-
-
-@pytest.mark.parametrize("column", ["weight,weight\n1,2\n", "weight,bias,bias\n1,2,3\n"])
-@pytest.mark.xfail(reason="the last of two columns of one name is taken without a word")
-def test_a_column_given_twice_is_refused(tmp_path, column):
-    path = tmp_path / "chain.csv"
-    path.write_text(column)
-    with pytest.raises(ValueError, match="weight,bias"):
-        Chain.load(path)
-
-
-@pytest.mark.xfail(reason="NumPy's warning about an empty file comes through", raises=UserWarning)
-def test_only_blank_rows_below_a_header_are_no_links(tmp_path):
-    path = tmp_path / "chain.csv"
-    path.write_text("weight,bias\n\n\n")
-    with pytest.raises(ValueError, match=r"no links|at least one link|columns"):
-        Chain.load(path)
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.csv"])

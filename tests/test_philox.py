@@ -138,14 +138,20 @@ def kernel_draws(name, weight, bias, seed, links, members):
     w, b = laws.parse(weight, "weight"), laws.parse(bias, "bias")
     drawn = np.empty((len(links), members))
     activations = np.empty((len(links), members))
-    for row, link in enumerate(links):
-        state = np.full(members, 0.5), np.full(members, 0.5), np.zeros(members, dtype=np.int64)
-        marks = np.unique([1, link])
-        weight_at = np.empty((len(marks), members))
-        filled = [np.full(weight_at.shape, one, dtype=type(one)) for _ in range(4) for one in (0.5, 1)]
-        load(name)[1].grow(w.code, b.code, seed, link, link + 1, marks, *state, weight_at, *filled, 0, members)
-        drawn[row], activations[row] = weight_at[-1], state[0]
+    for at, link in enumerate(links):
+        start = fg.Scaled(np.full(members, 0.5))
+        state = start.to_float(), start.mantissa, start.exponent
+        filled = empty((1, members), 4)
+        carried = empty((members,), 2)
+        arrays = *state, drawn[at : at + 1], *filled, *carried
+        load(name)[1].grow(w.code, b.code, seed, link, link + 1, np.array([link]), 0, *arrays, 0, members)
+        activations[at] = state[0]
     return drawn, activations
+
+
+def empty(shape, count):
+    """Mantissas and exponents to be filled, in turn."""
+    return [np.empty(shape, dtype=kind) for _ in range(count) for kind in (np.float64, np.int64)]
 
 
 FAR = [1, 2, 2**32 - 1, 2**32, 2**32 + 1, 2**40 + 17, 2**62]

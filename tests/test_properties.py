@@ -13,7 +13,9 @@ import fastgrad as fg
 GRID = np.linspace(0, 1, 301)
 WEIGHTS = st.floats(0.01, 20) | st.floats(-20, -0.01)
 BIASES = st.floats(-20, 20)
-ANY_FLOAT = st.floats(allow_nan=False, allow_infinity=False)
+# Where kernels change their way: no mantissa, no exponent, no plain float any more.
+EDGES = [0.0, 5e-324, 1e-310, 2.0**-401, 2.0**-400, 339.9, 340.0, 340.1, 745.2, 2.0**50, 2.0**60, 2.0**400, 1e308]
+ANY_FLOAT = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(EDGES + [-edge for edge in EDGES])
 TAME_FLOAT = st.floats(-100, 100)
 FIELDS = ("grad_weight", "grad_bias", "grad_x")
 
