@@ -37,8 +37,15 @@ FASTGRAD_INLINE int lanes_of(int j, int lanes) {
     return FULL || lanes - j * LANES > LANES ? LANES : lanes - j * LANES;
 }
 
+// Is any lane of either infinite or not a number? Such values are never narrow: only the general path asks.
+FASTGRAD_INLINE bool not_finite(Floats a, Floats b) {
+    return any(~((absolute(a) <= __DBL_MAX__) & (absolute(b) <= __DBL_MAX__)));
+}
+
+// Returns whether every weight and bias was finite.
 template <bool FULL>
-static void forward(const BackpropJob& in, const Kept& kept, int64_t begin, int lanes) {
+static bool forward(const BackpropJob& in, const Kept& kept, int64_t begin, int lanes) {
+    bool finite = true;
     Floats activation[VECTORS];
     for (int j = 0; j * LANES < lanes; ++j) {
         const int n = lanes_of<FULL>(j, lanes);
@@ -54,7 +61,8 @@ static void forward(const BackpropJob& in, const Kept& kept, int64_t begin, int 
             __builtin_prefetch(in.weight + row + ahead + j * LANES);
             __builtin_prefetch(in.bias + row + ahead + j * LANES);
             const Floats w = load(in.weight + row + j * LANES, n, 1.0);
-            const Floats z = w * activation[j] + load(in.bias + row + j * LANES, n, 0.0);
+            const Floats b = load(in.bias + row + j * LANES, n, 0.0);
+            const Floats z = w * activation[j] + b;
             if (kept.weight_copy) store(kept.weight_copy + slot, w, n);
             const bool narrow = is_narrow(z, w);
             kept.wide[link * VECTORS + j] = !narrow;
@@ -64,6 +72,7 @@ static void forward(const BackpropJob& in, const Kept& kept, int64_t begin, int 
                 store(kept.derivative + slot, next.derivative, n);
                 activation[j] = next.activation;
             } else {
+                finite &= !not_finite(w, b);
                 const Link next = sigmoid(z);
                 store(kept.activation + slot, next.mantissa, n);
                 store(kept.derivative + slot, next.derivative, n);
@@ -76,6 +85,7 @@ static void forward(const BackpropJob& in, const Kept& kept, int64_t begin, int 
         const int n = lanes_of<FULL>(j, lanes);
         store(in.output + begin + j * LANES, activation[j], n);
     }
+    return finite;
 }
 
 // The adjoint of a vector of chains on its way back.
@@ -168,12 +178,14 @@ struct Line {
     int64_t stride;
 };
 
-// Runs links first[i] to first[i] + length[i] - 1 of each of `count` segments side by side, from begin[i] to end[i].
-static void forward_segments(const Line& line, const int64_t* first, const int64_t* length, int count, const double* begin,
+// Runs links first[i] to first[i] + length[i] - 1 of each of `count` segments side by side, from begin[i] to end[i];
+// returns whether every weight and bias was finite.
+static bool forward_segments(const Line& line, const int64_t* first, const int64_t* length, int count, const double* begin,
                              double* end, bool keep) {
     alignas(64) double w[TILE][SEGMENTS], b[TILE][SEGMENTS], k[TILE][SEGMENTS];
     unsigned char wide[TILE][VECTORS];
     Floats activation[VECTORS];
+    bool finite = true;
     const int vectors = (count + LANES - 1) / LANES;
     int64_t longest = 0;
     for (int i = 0; i < vectors * LANES; ++i) {
@@ -209,7 +221,8 @@ static void forward_segments(const Line& line, const int64_t* first, const int64
         for (int t = 0; t < TILE; ++t) {
             for (int j = 0; j < vectors; ++j) {
                 const Floats weight = load(&w[t][j * LANES]);
-                const Floats z = weight * activation[j] + load(&b[t][j * LANES]);
+                const Floats bias = load(&b[t][j * LANES]);
+                const Floats z = weight * activation[j] + bias;
                 const bool narrow = is_narrow(z, weight);
                 wide[t][j] = !narrow;
                 any_wide |= !narrow;
@@ -219,6 +232,7 @@ static void forward_segments(const Line& line, const int64_t* first, const int64
                     store(&b[t][j * LANES], next.derivative);
                     activation[j] = next.activation;
                 } else {
+                    finite &= !not_finite(weight, bias);
                     const Link next = sigmoid(z);
                     store(&w[t][j * LANES], next.mantissa);
                     store(&b[t][j * LANES], next.derivative);
@@ -251,9 +265,10 @@ static void forward_segments(const Line& line, const int64_t* first, const int64
             }
         }
     }
+    return finite;
 }
 
-static double forward_deep(const Line& line, int64_t depth, double x) {
+static bool forward_deep(const Line& line, int64_t depth, double x, double* output) {
     int64_t first[SEGMENTS], length[SEGMENTS], guess_first[SEGMENTS], guess_length[SEGMENTS];
     double begin[SEGMENTS], end[SEGMENTS];
     const int64_t each = ((depth + SEGMENTS - 1) / SEGMENTS + TILE - 1) / TILE * TILE;
@@ -268,13 +283,14 @@ static double forward_deep(const Line& line, int64_t depth, double x) {
     if (count > 1) forward_segments(line, guess_first + 1, guess_length + 1, count - 1, begin + 1, end + 1, false);
     begin[0] = x;
     for (int i = 1; i < count; ++i) begin[i] = end[i];
-    forward_segments(line, first, length, count, begin, end, true);
+    const bool finite = forward_segments(line, first, length, count, begin, end, true);
     for (int i = 1; i < count; ++i)
         if (__builtin_memcmp(begin + i, end + i - 1, 8) != 0) {
             begin[i] = end[i - 1];
             forward_segments(line, first + i, length + i, 1, begin + i, end + i, true);
         }
-    return end[count - 1];
+    *output = end[count - 1];
+    return finite;
 }
 
 // Doubles or integers `stride` apart into a tile and back; a chain that is alone lies in one piece.
@@ -344,7 +360,7 @@ static void backward_tile(const BackpropJob& out, const Line& line, int64_t memb
     exponent = next.exponent[0];
 }
 
-static void backprop_deep(const BackpropJob& job, int64_t member, unsigned char* wide) {
+static bool backprop_deep(const BackpropJob& job, int64_t member, unsigned char* wide) {
     const int64_t depth = job.depth, stride = job.ensemble;
     const Line line{job.weight + member,
                     job.bias + member,
@@ -353,7 +369,7 @@ static void backprop_deep(const BackpropJob& job, int64_t member, unsigned char*
                     job.grad_bias_exponent + member,
                     wide,
                     stride};
-    job.output[member] = forward_deep(line, depth, job.x[member]);
+    const bool finite = forward_deep(line, depth, job.x[member], job.output + member);
     Scaled adjoint = split(all_of(job.cotangent[member]));
     const Scaled x = split(all_of(job.x[member]));
     double a = adjoint.mantissa[0];
@@ -395,21 +411,23 @@ static void backprop_deep(const BackpropJob& job, int64_t member, unsigned char*
     }
     job.grad_x_mantissa[member] = a;
     job.grad_x_exponent[member] = exponent;
+    return finite;
 }
 
-static bool backprop(const BackpropJob& job) {
+static Outcome backprop(const BackpropJob& job) {
+    bool finite = true;
     const int64_t depth = job.depth, ensemble = job.ensemble;
     if (job.stop - job.start <= DEEP_MEMBERS && depth >= DEEP_LINKS) {
         unsigned char* const wide = (unsigned char*)__builtin_malloc((size_t)depth);
-        if (!wide) return false;
-        for (int64_t member = job.start; member < job.stop; ++member) backprop_deep(job, member, wide);
+        if (!wide) return NO_MEMORY;
+        for (int64_t member = job.start; member < job.stop; ++member) finite &= backprop_deep(job, member, wide);
         __builtin_free(wide);
-        return true;
+        return finite ? DONE : NOT_FINITE;
     }
     const bool copies = depth * BLOCK * 32 <= KEPT_MAX;
     const int64_t floats = copies ? depth * BLOCK * 4 + 8 : 0;  // 8 more, so that the rows can begin a cache line
     double* const memory = (double*)__builtin_malloc((size_t)(floats * 8 + depth * VECTORS));
-    if (!memory) return false;
+    if (!memory) return NO_MEMORY;
     double* const lines = (double*)(((uintptr_t)memory + 63) / 64 * 64);
     unsigned char* const wide = (unsigned char*)(memory + floats);
     const bool streams = copies && ensemble % LANES == 0 && is_aligned(job.grad_weight_mantissa + job.start) &&
@@ -423,16 +441,16 @@ static bool backprop(const BackpropJob& job) {
             kept = {job.grad_weight_mantissa + begin, job.grad_bias_mantissa + begin, job.grad_bias_exponent + begin,
                     job.weight + begin, ensemble, nullptr, wide};
         if (lanes % LANES != 0) {
-            forward<false>(job, kept, begin, lanes);
+            finite &= forward<false>(job, kept, begin, lanes);
             backward<false, false>(job, kept, begin, lanes);
         } else {
-            forward<true>(job, kept, begin, lanes);
+            finite &= forward<true>(job, kept, begin, lanes);
             (streams ? backward<true, true> : backward<true, false>)(job, kept, begin, lanes);
         }
     }
     if (streams) stream_end();
     __builtin_free(memory);
-    return true;
+    return finite ? DONE : NOT_FINITE;
 }
 
 }  // namespace FASTGRAD_ISA

@@ -53,20 +53,22 @@ fastgrad::ScaledPointer scaled(Floats& mantissa, Ints& exponent) {
     return {mantissa.mutable_data(), exponent.mutable_data()};
 }
 
+// Returns whether every weight and bias was finite.
 template <typename Job>
-void run(bool (*kernel)(const Job&), const Job& job) {
-    bool done;
+bool run(fastgrad::Outcome (*kernel)(const Job&), const Job& job) {
+    fastgrad::Outcome outcome;
     {
         py::gil_scoped_release released;  // the kernel sees only raw memory that the caller's arguments keep alive
-        done = kernel(job);
+        outcome = kernel(job);
     }
-    if (!done) throw std::bad_alloc();
+    if (outcome == fastgrad::NO_MEMORY) throw std::bad_alloc();
+    return outcome == fastgrad::DONE;
 }
 
-void backprop(const Floats& weight, const Floats& bias, const Floats& x, const Floats& cotangent, Floats output,
+bool backprop(const Floats& weight, const Floats& bias, const Floats& x, const Floats& cotangent, Floats output,
               Floats grad_weight_mantissa, Ints grad_weight_exponent, Floats grad_bias_mantissa, Ints grad_bias_exponent,
               Floats grad_x_mantissa, Ints grad_x_exponent, int64_t start, int64_t stop) {
-    run(chosen->backprop,
+    return run(chosen->backprop,
         fastgrad::BackpropJob{weight.data(), bias.data(), x.data(), cotangent.data(), output.mutable_data(),
                               grad_weight_mantissa.mutable_data(), grad_weight_exponent.mutable_data(),
                               grad_bias_mantissa.mutable_data(), grad_bias_exponent.mutable_data(),

@@ -317,12 +317,12 @@ static void warm_up(const GrowJob& a, int64_t member, Segment* segments, int cou
 }
 
 // One chain, cut in depth.
-static bool grow_deep(const GrowJob& a, int64_t member) {
+static Outcome grow_deep(const GrowJob& a, int64_t member) {
     const int64_t blocks = (a.last - 1) / LINK_BLOCK - (a.first - 1) / LINK_BLOCK + 1;
     const int64_t marks = first_mark(a, a.last) - a.row;
     const int64_t room = blocks * SEGMENTS + marks;
     double* const memory = (double*)__builtin_malloc((size_t)(room * 32));
-    if (!memory) return false;
+    if (!memory) return NO_MEMORY;
     int64_t* const integers = (int64_t*)memory + 2 * room;
     const Pieces pieces{memory,   memory + room,   integers, integers + room, memory + blocks * SEGMENTS,
                         memory + room + blocks * SEGMENTS, integers + blocks * SEGMENTS, integers + room + blocks * SEGMENTS};
@@ -373,19 +373,19 @@ static bool grow_deep(const GrowJob& a, int64_t member) {
     a.scaled.mantissa[member] = state.mantissa;
     a.scaled.exponent[member] = state.exponent;
     __builtin_free(memory);
-    return true;
+    return DONE;
 }
 
-static bool grow(const GrowJob& job) {
+static Outcome grow(const GrowJob& job) {
     const int64_t count = job.stop - job.start;
     if (count <= SEGMENTS / 2 && job.last - job.first >= 8 * LINK_BLOCK) {
         for (int64_t member = job.start; member < job.stop; ++member)
-            if (!grow_deep(job, member)) return false;
-        return true;
+            if (grow_deep(job, member) != DONE) return NO_MEMORY;
+        return DONE;
     }
     for (int64_t begin = job.start; begin < job.stop; begin += SEGMENTS)
         grow_abreast(job, begin, job.stop - begin < SEGMENTS ? (int)(job.stop - begin) : SEGMENTS);
-    return true;
+    return DONE;
 }
 
 }  // namespace FASTGRAD_ISA

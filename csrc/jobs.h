@@ -47,12 +47,13 @@ struct GrowJob {
     int64_t ensemble, start, stop;                      // members start to stop - 1 are run
 };
 
+enum Outcome { DONE, NOT_FINITE, NO_MEMORY };  // NOT_FINITE: some weight or bias; the results mean nothing
+
 struct InstructionSet {
     const char* name;
     bool (*runs_here)();
-    // False where there was no memory to work in.
-    bool (*backprop)(const BackpropJob&);
-    bool (*grow)(const GrowJob&);
+    Outcome (*backprop)(const BackpropJob&);
+    Outcome (*grow)(const GrowJob&);
 };
 
 extern const InstructionSet baseline;

@@ -84,9 +84,9 @@ FASTGRAD_INLINE Floats to_floats(Words i) {
 FASTGRAD_INLINE bool any(Ints mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
 FASTGRAD_INLINE bool any_outside(Floats a, double high_a, Floats b, double low, double high) {
     // Masks stay masks: GCC would make vectors of them, and masks again.
-    return (_mm512_cmp_pd_mask((__m512d)a, (__m512d)all_of(high_a), _CMP_GT_OQ) |
-            _mm512_cmp_pd_mask((__m512d)b, (__m512d)all_of(low), _CMP_LT_OQ) |
-            _mm512_cmp_pd_mask((__m512d)b, (__m512d)all_of(high), _CMP_GT_OQ)) != 0;
+    return (_mm512_cmp_pd_mask((__m512d)a, (__m512d)all_of(high_a), _CMP_NLE_UQ) |
+            _mm512_cmp_pd_mask((__m512d)b, (__m512d)all_of(low), _CMP_NGE_UQ) |
+            _mm512_cmp_pd_mask((__m512d)b, (__m512d)all_of(high), _CMP_NLE_UQ)) != 0;
 }
 FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm512_sqrt_pd((__m512d)v); }
 FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (Words)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
@@ -126,9 +126,9 @@ FASTGRAD_INLINE void stream_end() {}
 #endif
 
 #if FASTGRAD_LANES != 8
-// Is any lane of a above high_a, or any lane of b outside low … high?
+// Is any lane of a above high_a, or any lane of b outside low … high, or either not a number?
 FASTGRAD_INLINE bool any_outside(Floats a, double high_a, Floats b, double low, double high) {
-    return any((a > high_a) | (b < low) | (b > high));
+    return any(~((a <= high_a) & (b >= low) & (b <= high)));
 }
 #endif
 

@@ -26,7 +26,7 @@ def backprop(
     grad_x_exponent: Ints,
     start: int,
     stop: int,
-) -> None: ...
+) -> bool: ...
 def grow(
     weight_law: tuple[int, float, float],
     bias_law: tuple[int, float, float],

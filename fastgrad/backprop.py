@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
+class NotFiniteError(ValueError):
+    """A kernel met a weight or a bias that is not finite."""
+
+
 @dataclass
 class Gradients:
     """What `backprop` returns; for a single chain the ensemble axis is absent.
@@ -80,6 +84,7 @@ def backprop(
         By default all processors that this process may use. The result does not depend on it.
     out : Gradients, optional
         The result of an earlier call with the same shape, to be filled again: fresh memory costs more than the kernel.
+        After an error for a weight or bias that is not finite its values mean nothing.
 
     Returns
     -------
@@ -99,7 +104,13 @@ def backprop(
     Memory: 32 bytes a link and chain for the result; the compiled backends keep the activations and derivatives that
     reverse mode needs in the same place.
     """
-    return backprop_chain(Chain.of(weight, bias, x, cotangent), backend=backend, threads=threads, out=out)
+    # The kernels see every weight anyway, and tell if one is not finite: that saves a pass over the arrays.
+    chain = Chain.of(weight, bias, x, cotangent, finite=False)
+    try:
+        return backprop_chain(chain, backend=backend, threads=threads, out=out)
+    except NotFiniteError:
+        Chain.of(weight, bias)  # says which and where
+        raise
 
 
 def backprop_chain(
@@ -126,7 +137,7 @@ def backprop_chain(
     links, members = chain.weight.shape, chain.x.shape
 
     def run(start: int, stop: int) -> None:
-        kernels.backprop(
+        finite = kernels.backprop(
             chain.weight,
             chain.bias,
             chain.x,
@@ -141,6 +152,8 @@ def backprop_chain(
             start,
             stop,
         )
+        if not finite:
+            raise NotFiniteError("weight or bias: expected finite numbers")
 
     with Threads(threads) as pool:
         pool.run(run, chain.ensemble)

@@ -58,7 +58,13 @@ class Chain:
 
     @classmethod
     def of(
-        cls, weight: ArrayLike, bias: ArrayLike, x: ArrayLike = DEFAULT_X, cotangent: ArrayLike = DEFAULT_COTANGENT
+        cls,
+        weight: ArrayLike,
+        bias: ArrayLike,
+        x: ArrayLike = DEFAULT_X,
+        cotangent: ArrayLike = DEFAULT_COTANGENT,
+        *,
+        finite: bool = True,
     ) -> Self:
         """Check the arrays of a chain.
 
@@ -67,6 +73,9 @@ class Chain:
         weight : array_like of real numbers, shape (depth,) or (depth, ensemble)
         bias : array_like, the shape of `weight` or broadcastable to it
         x, cotangent : array_like, a number or shape (ensemble,)
+        finite : bool
+            Whether to look for NaN and infinity among the weights and biases, which takes a pass over them; without,
+            `require_finite` is left to the caller.
 
         Raises
         ------
@@ -75,12 +84,12 @@ class Chain:
         ValueError
             If a shape does not fit, or a value is NaN or infinite; the message says where.
         """
-        w = real_array("weight", weight)
+        w = real_array("weight", weight, finite)
         if w.ndim not in (1, 2):
             raise ValueError(f"weight: expected shape (depth,) or (depth, ensemble), got {w.shape}")
         if 0 in w.shape:
             raise ValueError(f"weight: expected at least one link and one chain, got shape {w.shape}")
-        b = real_array("bias", bias)
+        b = real_array("bias", bias, finite)
         try:
             b = np.broadcast_to(b, w.shape)
         except ValueError:
@@ -192,8 +201,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def real_array(name: str, values: ArrayLike) -> Floats:
-    """Convert to float64, refusing what is not real numbers, masked, NaN or infinite.
+def real_array(name: str, values: ArrayLike, finite: bool = True) -> Floats:
+    """Convert to float64, refusing what is not real numbers, masked, and, if `finite`, what is NaN or infinite.
 
     Raises
     ------
@@ -210,14 +219,18 @@ def real_array(name: str, values: ArrayLike) -> Floats:
         raise TypeError(f"{name}: expected real numbers, got {given.dtype}")
     with np.errstate(over="ignore"):  # a long double beyond float64 becomes inf, and is refused below
         values64 = given.astype(np.float64, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = values64.sum()  # one quick pass: whatever is not finite shows in the sum, and an overflow is looked into
-    finite = np.isfinite(values64) if not np.isfinite(total) else np.True_
-    if not finite.all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        place = f" at index [{', '.join(map(str, where))}]" if where else ""
-        raise ValueError(f"{name}: expected finite numbers, got {values64[where]}{place}")
+    if finite:
+        require_finite(name, values64)
     return values64
+
+
+def require_finite(name: str, values: Floats) -> None:
+    """Raise ValueError with the index of the first value that is NaN or infinite."""
+    found = np.isfinite(values)
+    if not found.all():
+        where = tuple(int(i) for i in np.argwhere(~found)[0])
+        place = f" at index [{', '.join(map(str, where))}]" if where else ""
+        raise ValueError(f"{name}: expected finite numbers, got {values[where]}{place}")
 
 
 def per_member(name: str, values: ArrayLike, ensemble: int) -> Floats:

@@ -81,7 +81,7 @@ class Scaled:
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> Self:
         """Make an array to be filled; it begins where a cache line does, which lets kernels store past the cache."""
-        return cls.of_parts(_aligned(shape, np.float64), _aligned(shape, np.int64))
+        return cls.of_parts(aligned_empty(shape, np.float64), aligned_empty(shape, np.int64))
 
     @classmethod
     def from_float(cls, values: ArrayLike) -> Self:
@@ -212,7 +212,8 @@ class Scaled:
         return f"Scaled({text})"
 
 
-def _aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+def aligned_empty(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """Make an array that begins where a cache line does: vectors are then loaded and stored in one piece."""
     line = 64
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(n_bytes + line, dtype=np.uint8)

@@ -21,7 +21,7 @@ from fastgrad.laws import Law, LawLike, parse
 from fastgrad.parallel import Threads
 from fastgrad.philox import MEMBERS_MAX, SEED_MAX, warn_if_dependent
 from fastgrad.philox import draw as draw_links
-from fastgrad.scaled import FLOAT_LIMITS, Scaled, json_ready
+from fastgrad.scaled import FLOAT_LIMITS, Scaled, aligned_empty, json_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,7 +185,7 @@ def draw(
     weight_law, bias_law = parse(weight, "weight"), parse(bias, "bias")
     warn_if_dependent(weight_law, bias_law)
     require_memory(f"draws of {depth} links x {ensemble} chains", 16 * depth * ensemble)
-    w, b = np.empty((depth, ensemble)), np.empty((depth, ensemble))
+    w, b = aligned_empty((depth, ensemble), np.float64), aligned_empty((depth, ensemble), np.float64)
     members = np.arange(ensemble)
     rows = max(1, 2**18 // ensemble)  # the generator's words take some 200 bytes a link: a few rows at a time
     for first in range(0, depth, rows):

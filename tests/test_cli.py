@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,7 +217,13 @@ WRONG = [
     (("simulate", "--record", "64.5"), "record"),
     (("simulate", "--x", "nan"), "'--x': expected a finite number, got nan"),
     (("simulate", "--x", "inf"), "'--x': expected a finite number, got inf"),
-    (("simulate", "--x=-inf",), "'--x': expected a finite number, got -inf"),
+    (
+        (
+            "simulate",
+            "--x=-inf",
+        ),
+        "'--x': expected a finite number, got -inf",
+    ),
     (("simulate", "--x", "one"), "--x"),
     (("simulate", "--weight", "centered"), "weight"),
     (("simulate", "--weight", "normal:4"), "weight"),
@@ -676,17 +684,20 @@ def test_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["-o", "--plot"])
-@pytest.mark.parametrize("place", ["absent", "folder", "below a file"])
+@pytest.mark.parametrize("place", ["absent", "folder", "below a file", "forbidden"])
 def test_file_that_can_not_be_written(option, place, tmp_path, monkeypatch):
     ending = ".json" if option == "-o" else ".png"
     (tmp_path / f"folder{ending}").mkdir()
     (tmp_path / "file").write_text("a file")
-    path = {
-        "absent": tmp_path / "absent" / f"a{ending}",
-        "folder": tmp_path / f"folder{ending}",
-        "below a file": tmp_path / "file" / f"a{ending}",
+    path, message = {
+        "absent": (tmp_path / "absent" / f"a{ending}", f"there is no folder {tmp_path / 'absent'}"),
+        "folder": (tmp_path / f"folder{ending}", "is a folder, expected a file"),
+        "below a file": (tmp_path / "file" / f"a{ending}", f"there is no folder {tmp_path / 'file'}"),
+        "forbidden": (tmp_path / f"a{ending}", "no permission to write there"),
     }[place]
     before = sorted(tmp_path.rglob("*"))
+    if place == "forbidden":  # as it is for who is not root
+        monkeypatch.setattr(os, "access", lambda where, mode: (Path(where), mode) != (tmp_path, os.W_OK))
 
     def too_late(*_, **__):
         raise AssertionError("the job ran before its output was checked")
@@ -694,8 +705,31 @@ def test_file_that_can_not_be_written(option, place, tmp_path, monkeypatch):
     monkeypatch.setattr(fg, "simulate", too_late)
     result = run(*SMALL, option, path)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert str(path) in one_line(result.stderr)
+    assert one_line(result.stderr) == f"{path}: {message}"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+JOBS = {
+    "simulate": "fastgrad.simulate",
+    "backprop": "backprop_chain",
+    "compare": "compare",
+    "example": "worked_example",
+    "info": "fastgrad.build_info",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_checks_its_output_before_its_job(command, tmp_path, monkeypatch):
+    def too_late(*_, **__):
+        raise AssertionError("the job ran before its output was checked")
+
+    module, _, function = JOBS[command].rpartition(".")
+    monkeypatch.setattr(sys.modules[module] if module else import_module(f"fastgrad.{command}"), function, too_late)
+    np.save(tmp_path / "chain.npy", np.ones(3))
+    path = tmp_path / "absent" / "a.json"
+    result = run(command, *([tmp_path / "chain.npy"] if command == "backprop" else []), "-o", path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert one_line(result.stderr) == f"{path}: there is no folder {path.parent}"
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
@@ -706,7 +740,7 @@ def test_read_only_folder(tmp_path):
     finally:
         tmp_path.chmod(0o700)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert str(tmp_path / "a.json") in one_line(result.stderr)
+    assert one_line(result.stderr) == f"{tmp_path / 'a.json'}: no permission to write there"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -53,11 +53,12 @@ def only_numpy(monkeypatch):
         monkeypatch.setitem(BACKENDS, name, ("fastgrad.kernels.absent", "install it"))
 
 
-# The numbers of `backprop` and `grow`: where a wrong kernel can put a wrong number.
+# The numbers of `backprop` and `grow` that a wrong kernel can spoil: the places of their arrays among the arguments.
 GRADIENTS = {
-    "backprop": {"grad_weight": 5, "grad_bias": 7, "grad_x": 9},
-    "simulate": {"weight": 9, "input": 10, "derivative": 12, "gap": 14, "bound": 16},
+    "backprop": {"output": 4, "grad_weight": 5, "grad_bias": 7, "grad_x": 9},
+    "simulate": {"activation": 7, "weight": 10, "input": 11, "derivative": 13, "gap": 15, "bound": 17},
 }
+CARRIES = {"gap": 19, "bound": 21}
 KERNELS = {"backprop": "backprop", "simulate": "grow"}
 
 
@@ -191,18 +192,40 @@ def test_wrong_kernel_is_caught(job, place, how, compiled, monkeypatch):
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("place", CARRIES)
+@pytest.mark.parametrize("how", [slightly, zero])
+def test_wrong_carry_is_caught(place, how, compiled, monkeypatch):
+    kernels = load("cpp")[1]
+    right = kernels.grow
+
+    def wrong(*arguments):
+        right(*arguments)
+        if arguments[3] > 1:  # the first page has none
+            how(arguments[CARRIES[place]])
+
+    monkeypatch.setattr(kernels, "grow", wrong)
+    monkeypatch.setattr(kernels, "PAGE_LINKS", 1024)
+    assert not compare("simulate", 1500, 3, threads=1).agree
+    monkeypatch.setattr(kernels, "grow", right)
+    assert compare("simulate", 1500, 3, threads=1, repeats=2).agree
+
+
+ONE_BIT = [("backprop", "grad_weight"), ("backprop", "output"), ("simulate", "derivative"), ("simulate", "activation")]
+
+
+@pytest.mark.parametrize(("job", "place"), ONE_BIT)
 @pytest.mark.parametrize("backend", ["cpp", "numba"])
-def test_one_wrong_bit_is_caught(job, backend, compiled, monkeypatch):
-    make_wrong(monkeypatch, backend, job, {"backprop": "grad_weight", "simulate": "derivative"}[job], by_one_bit)
+def test_one_wrong_bit_is_caught(job, place, backend, compiled, monkeypatch):
+    make_wrong(monkeypatch, backend, job, place, by_one_bit)
     comparison = compare(job, 12, 70, threads=1)
     assert not comparison.agree
     assert max(row.distance for row in comparison.backends) < 1
     assert [row.seconds for row in comparison.backends] == [[], [], []]
 
 
-def test_wrong_reference_is_caught(compiled, monkeypatch):
-    make_wrong(monkeypatch, "numpy", "backprop", "grad_x", slightly)
+@pytest.mark.parametrize("place", ["grad_x", "output"])
+def test_wrong_reference_is_caught(place, compiled, monkeypatch):
+    make_wrong(monkeypatch, "numpy", "backprop", place, slightly)
     comparison = compare("backprop", 12, 70, threads=1)
     assert not comparison.agree
     assert [row.distance > 1 for row in comparison.backends] == [True, True, False]
@@ -244,8 +267,11 @@ def test_json(job, all_backends):
     assert document["parameters"]["job"] == document["result"]["job"] == job
     assert document["result"]["agree"] is True
     assert document["result"]["links"] == 12 * 70
+    assert document["provenance"]["backend"] is None
+    assert document["provenance"]["instruction_set"] == fg._cpp.chosen()
     rows = document["result"]["backends"]
     assert [row["backend"] for row in rows] == all_backends
+    assert [row["same_bits_as"] for row in rows] == [["numba"], ["cpp"], []]
     reference = rows[-1]["seconds"]
     for row in rows:
         seconds = row["seconds"]
@@ -278,6 +304,7 @@ def test_table(all_backends):
 def test_csv(all_backends):
     rows = list(csv.DictReader(io.StringIO(run("--format", "csv").stdout)))
     assert [row["backend"] for row in rows] == all_backends
+    assert [row["same_bits_as"] for row in rows] == ["numba", "cpp", ""]
     assert float(rows[-1]["speedup"]) == 1.0
     assert all(float(row["min_s"]) <= float(row["median_s"]) <= float(row["max_s"]) for row in rows)
 
@@ -325,8 +352,9 @@ def test_disagreement_in_csv(compiled, monkeypatch):
 def test_command_with_only_numpy(only_numpy):
     result = run("--format", "json")
     assert result.exit_code == 0
-    (row,) = parsed(result.stdout)["result"]["backends"]
-    assert (row["backend"], row["speedup"]) == ("numpy", 1.0)
+    document = parsed(result.stdout)
+    (row,) = document["result"]["backends"]
+    assert (row["backend"], row["speedup"], row["same_bits_as"]) == ("numpy", 1.0, [])
     assert "numpy" in run().stdout
 
 

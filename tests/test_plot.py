@@ -1,6 +1,7 @@
 """Figures: the same curves in the terminal and in files."""
 
 import math
+import os
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 import fastgrad as fg
 from fastgrad.backprop import log10_bound
 from fastgrad.cli import main
-from fastgrad.plot import Curve, Figure, check_path, save, terminal
+from fastgrad.plot import Curve, Figure, check_path, save, terminal, thinned
 from fastgrad.report import gradients_report, growth_report
 
 # A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
@@ -76,13 +77,54 @@ def test_terminal_figure_names_its_curves():
 def test_terminal_figure_has_a_line_where_it_belongs(slope):
     found = dots(terminal(figure(slope * np.arange(100.0)), 78, 16, color=False))
     columns = {x for x, _ in found}
-    assert columns.issuperset(range(20)) or columns.issuperset(range(80, 100))  # the name covers some of the rest
+    assert columns.issuperset(range(20))
+    assert columns.issuperset(range(60, 108))  # the name, at a third of the width, may cover some of the rest
     x, y = np.array(sorted(found)).T
     fit = np.polyfit(x, y, 1)
-    # From 0 to 99 |slope| over the width of 54 characters, in 64 dots that have 8 % of room at each end.
-    expected = math.copysign(64 / 1.16 / (2 * 54), slope)
+    # From 0 to 99 |slope| over the width of 54 characters, in 64 dots that have 12 % of room at each end.
+    expected = math.copysign(64 / 1.24 / (2 * 54), slope)
     assert fit[0] == pytest.approx(expected, rel=0.05)
     assert np.abs(np.polyval(fit, x) - y).max() < 2
+
+
+def places(text, name):
+    """Where a name stands in a terminal plot: its first column and its row, rows counted from the bottom."""
+    rows = [line.partition("| ")[2] for line in text.splitlines() if re.match(r"^ *-?[\d.]+ \| ", line)]
+    return [(row.index(name), len(rows) - i - 1) for i, row in enumerate(rows) if name in row]
+
+
+@pytest.mark.parametrize("width", [60, 78, 120])
+def test_names_stand_beside_their_curves_at_two_thirds_and_one_third(width):
+    # Two lines that are level, in a figure whose limits are 12 % beyond them.
+    text = terminal(figure(np.full(91, -10.0), np.full(91, 10.0)), width, 16, color=False)
+    canvas = width - 24
+    ((bound, above),) = places(text, "bound")
+    ((gradient, below),) = places(text, "gradient")
+    assert bound == pytest.approx(canvas * 2 / 3, abs=1)
+    assert gradient == pytest.approx(canvas / 3, abs=1)
+    curves = sorted({y // 4 for _, y in dots(text)})
+    assert len(curves) == 2
+    assert below == curves[0] - 1  # each on the side away from the other
+    assert above == curves[1] + 1
+
+
+def test_names_of_curves_that_coincide_stand_apart():
+    flat = np.full(60, 3.0)
+    text = terminal(figure(flat, flat), 78, 16, color=False)
+    ((bound, _),) = places(text, "bound")
+    ((gradient, _),) = places(text, "gradient")
+    assert abs(bound - gradient) > len("gradient")
+
+
+@pytest.mark.parametrize(("low", "high"), [(-100.0, 0.0), (0.0, 1e6), (-3.0, 5.0), (-7.0, -7.0)])
+def test_limits_leave_room_for_names(low, high):
+    text = terminal(figure(np.linspace(low, high, 50)), 78, 16, color=False)
+    ticks = [float(tick) for tick in re.findall(r"^ *(-?[\d.]+) \|", text, flags=re.MULTILINE)]
+    shown = max(high, 0.0) - min(low, 0.0)  # 0 is in every figure
+    half = 0.5 if shown >= 30 else 0.05  # of the last digit
+    room = 1.5 * 0.08 * shown
+    assert ticks[0] == pytest.approx(max(high, 0.0) + room, abs=half)
+    assert ticks[-1] == pytest.approx(min(low, 0.0) - room, abs=half)
 
 
 def test_terminal_figure_reaches_both_ends():
@@ -117,6 +159,46 @@ def test_terminal_figure_of_extremes(gradient, width):
     assert "inf" not in "".join(lines)
 
 
+@pytest.mark.parametrize("curves", [(-np.inf,), (-np.inf, -np.inf), (-np.inf, 1.0), (-1.0,)])
+def test_terminal_figure_says_when_all_is_zero(curves):
+    drawn = figure(*(np.full(9, value) for value in curves))
+    title = terminal(drawn, 78, 16, color=False).splitlines()[0]
+    nothing = not np.isfinite(curves).any()
+    assert title == ("a title (exactly zero throughout)" if nothing else "a title")
+
+
+@pytest.mark.parametrize("high", [0.6, 6.0, 0.04, 60.0])
+def test_no_tick_is_a_negative_zero(high):
+    text = terminal(figure(np.linspace(high, -4.2 * high, 30)), 78, 16, color=False)
+    assert not re.search(r"-0(\.0*)?(?![\d.])", text)
+
+
+@pytest.mark.parametrize("links", [10**3, 10**6])
+@pytest.mark.parametrize("width", [60, 78])
+def test_terminal_figure_thins_its_points(links, width, monkeypatch):
+    import plotille
+
+    lengths, real = [], plotille.Figure.plot
+
+    def watch(self, x, y, **keywords):
+        lengths.append((len(x), x[0], x[-1], y[0], y[-1]))
+        real(self, x, y, **keywords)
+
+    monkeypatch.setattr(plotille.Figure, "plot", watch)
+    y = -np.arange(float(links))
+    y[:5] = -np.inf  # left out first
+    terminal(figure(y), width, 16, color=False)
+    assert lengths == [(min(links - 5, 8 * width), 6.0, links, -5.0, 1.0 - links)]
+
+
+def test_thinned_indices_are_evenly_spaced():
+    indices = np.arange(7, 1007)
+    assert thinned(indices, 1000) is indices
+    some = thinned(indices, 64)
+    assert (len(some), some[0], some[-1]) == (64, 7, 1006)
+    assert set(np.diff(some)) <= {15, 16}
+
+
 @pytest.mark.parametrize("height", [1e6, 1000.0, 60.0, 5.0, 0.5, 0.05])
 def test_ticks_differ_and_fall(height):
     text = terminal(figure(np.linspace(0, -height, 40)), 78, 16, color=False)
@@ -126,14 +208,22 @@ def test_ticks_differ_and_fall(height):
     assert ticks[-1] < -height < 0 < ticks[0]
 
 
-def test_colors_tell_the_curves_apart(monkeypatch):
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("FORCE_COLOR", "1")
+@pytest.mark.parametrize(
+    "environment", [{}, {"FORCE_COLOR": "1"}, {"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}]
+)
+def test_colors_tell_the_curves_apart(environment, monkeypatch):
+    """What the caller says counts, whatever the environment and the terminal say."""
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
     drawn = figure(-np.arange(50.0), np.arange(50.0))
     plain, colored = (terminal(drawn, 78, 16, color) for color in (False, True))
     assert "\x1b" not in plain
     assert re.sub(r"\x1b\[[\d;]*m", "", colored) == plain
     assert len(set(re.findall(r"\x1b\[([\d;]+)m", colored)) - {"0"}) == 2
+    assert dict(os.environ) == before
 
 
 # Into files

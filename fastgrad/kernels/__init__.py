@@ -18,6 +18,8 @@ grad_bias_exponent, grad_x_mantissa, grad_x_exponent, start, stop)`` fills the g
     grad_x                    (ensemble,)        filled: dloss / do_0, mantissa and exponent
     ========================  =================  ==============================================
 
+    It returns False where a weight or a bias is not finite: the results then mean nothing, and the caller says where.
+
     forward   z_l = w_l o_{l-1} + b_l,   o_l = sigmoid(z_l)
     backward  a_L = c,   delta_l = a_l sigmoid'(z_l),   a_{l-1} = delta_l w_l
               grad_bias_l = delta_l,   grad_weight_l = delta_l o_{l-1}
@@ -104,8 +106,8 @@ class Backend(Protocol):
         grad_x_exponent: Ints,
         start: int,
         stop: int,
-    ) -> None:
-        """Fill the gradients of the members from start to stop."""
+    ) -> bool:
+        """Fill the gradients of the members from start to stop; False if a weight or bias is not finite."""
 
     def grow(
         self,

@@ -99,6 +99,7 @@ COARSE = 2.0**50  # from here on the mantissa of exp(-|z|) is noise
 DEAD = 2.0**60  # from here on its exponent can't be held: the derivative is 0
 EXPONENT_MIN = np.int64(-(2**62))  # a product below this becomes 0, so that exponents can't overflow
 SMALLEST_NORMAL = 2.0**-1022
+LARGEST = float(np.finfo(np.float64).max)
 TWO_64 = 2.0**64
 
 CONSTANT, NORMAL, UNIFORM, CENTERED = 0, 1, 2, 3
@@ -158,7 +159,7 @@ def normalize_narrow(mantissa, exponent):
 def is_outside(z, w):
     """1 where a link is not narrow, 0 where it is."""
     size = abs(w)
-    return np.int64((abs(z) > NARROW_Z) | (size < NARROW_LOW) | (size > NARROW_HIGH))
+    return np.int64(not ((abs(z) <= NARROW_Z) & (size >= NARROW_LOW) & (size <= NARROW_HIGH)))  # nan is outside
 
 
 @njit
@@ -344,9 +345,11 @@ def draw(weight_law, bias_law, seed, link, member, w, b):
 def forward(weight, bias, begin, lanes, activation, kept, weight_copy, at, wide):
     """Forward through a block of chains, keeping o_l, sigmoid'(z_l) and w_l, and of wide links the exponent too.
 
+    Returns whether every weight and bias was finite: such values are never narrow, and only the general path asks.
     Rows are taken as slices: an index that may be negative, for all Numba knows, keeps loops scalar.
     """
     end = begin + lanes
+    finite = True
     z = np.empty(lanes)
     for link in range(weight.shape[0]):
         # Rows of a block lie pages apart, where no prefetcher of the processor looks.
@@ -368,12 +371,14 @@ def forward(weight, bias, begin, lanes, activation, kept, weight_copy, at, wide)
         else:
             exponent = kept[2][link, at : at + lanes]
             for lane in range(lanes):
+                finite &= abs(w[lane]) <= LARGEST and abs(b[lane]) <= LARGEST
                 activation[lane], o[lane], _, derivative[lane], k = sigmoid(z[lane])
                 exponent[lane] = k if z[lane] < 0.0 else -k
         if len(weight_copy) > 0:
             copy = weight_copy[link]
             for lane in range(lanes):
                 copy[lane] = w[lane]
+    return finite
 
 
 @njit
@@ -448,6 +453,7 @@ def backprop(
 ):
     """Gradients of given chains, block by block: see csrc/backprop.h for the memory that is kept."""
     depth = weight.shape[0]
+    finite = True
     copies = depth * LANES * 32 <= KEPT_MAX
     kept = np.empty((3, depth if copies else 0, LANES))
     kept_exponent = np.empty((depth if copies else 0, LANES), dtype=np.int64)
@@ -467,16 +473,17 @@ def backprop(
         out = grad_weight_mantissa, grad_weight_exponent, grad_bias_mantissa, grad_bias_exponent
         if copies:
             in_cache = kept[0], kept[1], kept_exponent
-            forward(weight, bias, begin, lanes, activation, in_cache, kept[2], 0, wide)
+            finite &= forward(weight, bias, begin, lanes, activation, in_cache, kept[2], 0, wide)
             backward(in_cache, kept[2], 0, wide, block, out)
         else:
             in_place = grad_weight_mantissa, grad_bias_mantissa, grad_bias_exponent
-            forward(weight, bias, begin, lanes, activation, in_place, kept[2], begin, wide)
+            finite &= forward(weight, bias, begin, lanes, activation, in_place, kept[2], begin, wide)
             backward(in_place, weight, begin, wide, block, out)
         for lane in range(lanes):
             output[begin + lane] = activation[lane]
             grad_x_mantissa[begin + lane] = mantissa[lane]
             grad_x_exponent[begin + lane] = exponent[lane]
+    return finite
 
 
 @njit

@@ -93,10 +93,12 @@ def backprop(
     grad_x_exponent: Ints,
     start: int,
     stop: int,
-) -> None:
+) -> bool:
     """Gradients of given chains."""
     members = slice(start, stop)
     w = weight[:, members]
+    if not (np.isfinite(w).all() and np.isfinite(bias[:, members]).all()):
+        return False
     no_shift = np.zeros((), dtype=np.int64)
 
     # forward: z_l = w_l o_{l-1} + b_l,  o_l = sigmoid(z_l)
@@ -121,6 +123,7 @@ def backprop(
     grad_bias_mantissa[:, members], grad_bias_exponent[:, members] = delta
     grad_weight = normalize(delta[0] * input_mantissa, delta[1] + input_exponent)
     grad_weight_mantissa[:, members], grad_weight_exponent[:, members] = grad_weight
+    return True
 
 
 def product(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
