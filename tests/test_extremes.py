@@ -102,6 +102,25 @@ def test_what_no_exponent_can_hold_becomes_zero(backend):
     assert g.grad_x.mantissa == 0
 
 
+def test_an_exponent_falls_to_its_limit_in_small_steps_too(backend):
+    # From the output back: a few links of 2^60, 2^59, … nats use up nearly all of the 2^62 bits, and then each of many
+    # plain links takes two more.
+    bits, bias = 2.0**62 - 3000, []
+    for power in range(60, 9, -1):
+        while bits > 2.0**power / math.log(2):
+            bits -= 2.0**power / math.log(2)
+            bias.append(2.0**power)
+    b = np.concatenate([np.full(3000, -0.5), bias])
+    g = fg.backprop(np.ones(len(b)), b, 0.5, backend=backend)
+    alive = g.grad_bias.mantissa != 0
+    first = int(np.argmax(alive))
+    assert 0 < first < 3000
+    assert np.all(alive[first:])
+    assert not alive[:first].any()
+    assert g.grad_bias.exponent[first] >= EXPONENT_MIN > g.grad_bias.exponent[first] - 4
+    assert g.grad_x.mantissa == 0
+
+
 def test_simulate_makes_zero_of_what_no_exponent_can_hold(backend):
     growth = fg.simulate(40, 2, weight="constant:1", bias=f"constant:{DEAD / 2!r}", backend=backend)
     assert np.all(growth.adjoint.mantissa[-5:])
