@@ -420,9 +420,10 @@ def backprop(
         chain = Chain.load(file, **{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
         raise click.ClickException(str(error)) from None
+    used = {"bias": bias, "x": chain.x, "cotangent": chain.cotangent}
     with _warnings(quiet):
         gradients = backprop_chain(chain, backend=backend, threads=threads)  # type: ignore[arg-type]
-    report = gradients_report(chain, gradients, log10_bound(chain), {"file": file, **given})
+    report = gradients_report(chain, gradients, log10_bound(chain), {"file": file, **used})
     _finish(report, chosen, output, color, plot)
 
 

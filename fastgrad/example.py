@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastgrad.backprop import backprop
 from fastgrad.scaled import Scaled
+from fastgrad.simulate import simulate
 
 if TYPE_CHECKING:
     from fastgrad.kernels import BackendName
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 X = 200.0
 LAST_WEIGHT = 400.0
 TARGET = -149.5
+LESSON_DEPTH = 200
+LESSON = (
+    ("normal:std=500", "zero"),
+    ("glorot_normal", "zero"),
+    ("he_normal", "zero"),
+    ("normal:std=3", "zero"),
+    ("constant:4", "centered"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,9 @@ class Example:
         Before and after the step.
     zero_bias_gradient, zero_bias_bound : Scaled
         Gradient and bound of the same weights with every bias 0.
+    float32_links : dict of (str, str) to int or None
+        For laws of weight and bias, the links after which the median gradient underflows in float32; None if it does
+        not within `lesson_depth` links.
     backend : str
     """
 
@@ -65,6 +77,8 @@ class Example:
     loss_after: float
     zero_bias_gradient: Scaled
     zero_bias_bound: Scaled
+    float32_links: dict[tuple[str, str], int | None]
+    lesson_depth: int
     backend: BackendName
 
 
@@ -134,8 +148,17 @@ def worked_example(
         loss_after=loss_after,
         zero_bias_gradient=zero_bias_gradient,
         zero_bias_bound=_bound(w, float(zero_bias_output - TARGET)),
+        float32_links={laws: _float32_links(*laws, backend) for laws in LESSON},
+        lesson_depth=LESSON_DEPTH,
         backend=name,
     )
+
+
+def _float32_links(weight: str, bias: str, backend: BackendName | Literal["auto"]) -> int | None:
+    """Links until the median gradient of drawn chains underflows in float32."""
+    growth = simulate(LESSON_DEPTH, 1000, weight, bias, record=LESSON_DEPTH, backend=backend)
+    links: int | None = growth.summary()["first_depth"]["float32"]["underflow"]
+    return links
 
 
 def _run(

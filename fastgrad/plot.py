@@ -52,7 +52,6 @@ class Figure:
     y_label: str
     x: Floats
     curves: list[Curve] = field(default_factory=list)
-    band_label: str = "5 % to 95 % of chains"
 
 
 def terminal(figure: Figure, width: int, height: int, color: bool) -> str:
@@ -73,7 +72,7 @@ def terminal(figure: Figure, width: int, height: int, color: bool) -> str:
     canvas.color_mode = "names"
     canvas.with_colors = color
     canvas.origin = False
-    canvas.x_label, canvas.y_label = figure.x_label, figure.y_label
+    canvas.x_label, canvas.y_label = figure.x_label, figure.y_label.split()[0]  # ten characters fit
     canvas.register_label_formatter(float, _tick)
     title = figure.title
     shown = [(curve, thinned(np.flatnonzero(np.isfinite(curve.y)), 8 * width)) for curve in figure.curves]
@@ -156,6 +155,7 @@ def save(figure: Figure, path: str | Path) -> None:
     """
     path = check_path(path)
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import MaxNLocator
 
     canvas = Canvas(figsize=(7.2, 4.5), layout="constrained")
     axes = canvas.subplots()
@@ -165,16 +165,27 @@ def save(figure: Figure, path: str | Path) -> None:
         color = COLORS[curve.kind][0]
         style = "--" if curve.kind == "bound" else "-"
         alone = "o" if kept.sum() == 1 else None  # a line of one point can't be seen
-        axes.plot(figure.x[kept], curve.y[kept], color=color, linestyle=style, marker=alone, label=curve.label)
+        # The dashed bound lies above the gradient, so that both are seen where they coincide.
+        order = 3 if curve.kind == "bound" else 2
+        axes.plot(
+            figure.x[kept],
+            curve.y[kept],
+            color=color,
+            linestyle=style,
+            marker=alone,
+            label=curve.label,
+            zorder=order,
+        )
         if not kept.any():
             axes.text(0.5, 0.5, f"{curve.label}: exactly zero", transform=axes.transAxes, ha="center", color=color)
         if curve.band is not None:
             inside = np.isfinite(curve.band[0]) & np.isfinite(curve.band[1])
             low, high = (edge[inside] for edge in curve.band)
-            axes.fill_between(figure.x[inside], low, high, color=color, alpha=0.2, linewidth=0, label=figure.band_label)
+            axes.fill_between(figure.x[inside], low, high, color=color, alpha=0.2, linewidth=0)
     axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
     axes.set_title(figure.title, fontsize="medium", loc="left", wrap=True)
     axes.margins(x=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     canvas.savefig(path, dpi=150)

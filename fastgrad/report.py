@@ -249,13 +249,9 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
     if not np.isfinite(example.preactivation_after):
         what = "The weight" if not np.isfinite(example.weight_after) else "Its preactivation z11"
         next_step = [f"{what} has left float64: there is no next step."]
-    lesson = ["What an initialization does, over any depth:"]
-    if abs(w[0]) > 4:
-        lesson = [
-            "The bound explodes, the true gradient usually vanishes, and either ends the",
-            "training. What a better initialization does, over any depth:",
-        ]
-    lesson.append("   fastgrad simulate --weight he_normal     (or glorot_normal, normal:std=4)")
+    lesson = _table(None, "weights", "biases", "links until float32 reads 0", left=(0, 1))
+    for (weight_law, bias_law), links in example.float32_links.items():
+        lesson.add_row(weight_law, bias_law, f"more than {example.lesson_depth}" if links is None else str(links))
     human: list[RenderableType] = [
         "Three sigmoid units in a row, o11 -> o21 -> o31, and the loss (o31 - y)² / 2.",
         f"x = 200, y = -149.5, w = {', '.join(map(grouped, w))}, b = {', '.join(map(grouped, b))}",
@@ -267,14 +263,17 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         f"[bold]2. One step of gradient descent[/], learning rate {example.learning_rate:g}:",
         f"   w11 = {grouped(w[0])} - {example.learning_rate:g} x {gradient_text} = [bold]{after_text}[/]",
         "",
-        "[bold]3. What the true sigmoid does next.[/]",
+        "[bold]3. What the true sigmoid does next[/] (the bias is kept).",
         *(f"   {line}" for line in next_step),
         "",
         "[bold]4. The same weights with every bias 0 instead of centered.[/]",
         f"   the bound   {_scaled_text(example.zero_bias_bound)}: still {grouped(abs(w[1]) / 4)} a link",
         f"   the truth   {_scaled_text(example.zero_bias_gradient)}",
         "",
-        *lesson,
+        "[bold]5. What an initialization does[/]: the median gradient of 1000 drawn chains.",
+        lesson,
+        "A better one delays the end; weights of 4, centered, keep the gradient at 1.",
+        "See for yourself: fastgrad simulate --weight he_normal",
         f"[dim]backend {example.backend}[/]",
     ]
     result = {
@@ -294,6 +293,10 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
             "gradient": _scaled_json(after),
             "loss": example.loss_after,
         },
+        "float32_links": [
+            {"weight": weight_law, "bias": bias_law, "links": links}
+            for (weight_law, bias_law), links in example.float32_links.items()
+        ],
         "zero_bias": {
             "bound": _scaled_json(example.zero_bias_bound),
             "gradient": _scaled_json(example.zero_bias_gradient),
@@ -348,7 +351,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
     chains = counted(growth.ensemble, "chain")
     human: list[RenderableType] = [
         f"{chains} of {counted(growth.depth, 'link')}, weight {growth.weight}, bias {growth.bias}, seed {growth.seed}",
-        "[dim]gradient: of the chain's output by the link's input, do_L/do_(l-1)[/]",
+        "[dim]gradient: of the chain's output with respect to the link's input, do_L/do_(l-1)[/]",
         table,
         *_exponent_lines(growth, summary),
         *_failure_lines(summary["first_depth"], growth.depth, "gradient" if single else "median gradient"),
@@ -360,7 +363,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
     figure = Figure(
         title=f"log10 |gradient| against the link: {growth.weight}, bias {growth.bias}, {chains}",
         x_label="link",
-        y_label="log10",
+        y_label="log10 |gradient|",
         x=growth.link.astype(float),
         curves=[
             Curve("bound", "bound", bound["q50"], None if single else (bound["q05"], bound["q95"])),
@@ -384,11 +387,20 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any]) -> list[str]:
     if not np.isfinite(mean):
         lines.append("Lyapunov exponent: minus infinity, a gradient is exactly zero.")
     else:
-        spread = f" ± {stderr:#.2g}" if np.isfinite(stderr) else ""
-        lines.append(f"[bold]Lyapunov exponent {mean:.6g}{spread} nats per link[/]: a factor {_factor(mean)} a link.")
+        lines.append(
+            f"[bold]Lyapunov exponent {_with_error(mean, stderr)} nats per link[/]: a factor {_factor(mean)} a link."
+        )
     if rate is not None:
         lines.append(f"Textbook's bound  {rate:.6g} nats per link: a factor {_factor(rate)} a link.")
     return lines
+
+
+def _with_error(mean: float, stderr: float) -> str:
+    """Write a mean with as many decimals as its standard error has in two digits."""
+    if not np.isfinite(stderr) or stderr < 1e-12 * abs(mean) or stderr == 0:
+        return f"{mean:.6g}"
+    decimals = max(0, 1 - int(np.floor(np.log10(stderr))))
+    return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
 
 
 def _factor(nats: float) -> str:
@@ -414,21 +426,24 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
     }
     typical = {name: np.quantile(v, 0.5, axis=1, method="inverted_cdf") for name, v in log10.items()}
     of_chains = "" if ensemble == 1 else ", median"
-    table = _table(None, "link", f"|grad_weight|{of_chains}", f"|grad_bias|{of_chains}", f"bound{of_chains}", left=())
+    names = ("grad_weight", "grad_bias") if ensemble == 1 else ("|grad_weight|, median", "|grad_bias|, median")
+    table = _table(None, "link", *names, f"bound{of_chains}", left=())
     for i in np.unique(np.linspace(0, depth - 1, TABLE_ROWS).round().astype(int)):
-        cells = (f"{decades(values[i])}" for values in typical.values())
+        cells = [decades(values[i]) for values in typical.values()]
+        if ensemble == 1:  # the numbers themselves, with their signs
+            cells[:2] = [format(g.flat(i), ".4e") for g in (gradients.grad_weight, gradients.grad_bias)]
         table.add_row(str(i + 1), *cells)
     chains = counted(ensemble, "chain")
     human: list[RenderableType] = [f"{chains} of {counted(depth, 'link')} from {parameters['file']}", table]
     if ensemble == 1:
         output, grad_x = float(chain_item(gradients.output)), gradients.grad_x[() if gradients.grad_x.ndim == 0 else 0]
-        human.append(f"output {output:.6g}, gradient by the input {_scaled_text(grad_x)}")
+        human.append(f"output {output:.6g}, gradient with respect to the input {_scaled_text(grad_x)}")
     human.append("[dim]bound: of |grad_bias|; -o FILE.npz, .csv or .json keeps every gradient[/]")
     human.append(f"[dim]backend {gradients.backend}[/]")
     figure = Figure(
         title=f"log10 |gradient| against the link: {chains} from {parameters['file']}",
         x_label="link",
-        y_label="log10",
+        y_label="log10 |gradient|",
         x=np.arange(1.0, depth + 1),
         curves=[
             Curve("bound", "bound", typical["bound"]),

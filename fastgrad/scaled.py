@@ -115,6 +115,17 @@ class Scaled:
     def __getitem__(self, index: Any) -> Self:
         return type(self).of_parts(np.asarray(self.mantissa[index]), np.asarray(self.exponent[index]))
 
+    def flat(self, index: int) -> Self:
+        """Return one value by its place in row-major order."""
+        return type(self).of_parts(
+            np.asarray(self.mantissa.reshape(-1)[index]), np.asarray(self.exponent.reshape(-1)[index])
+        )
+
+    def __ne__(self, other: object) -> Any:
+        """Compare elementwise and exactly, with another Scaled."""
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else ~equal
+
     def __setitem__(self, index: Any, values: Scaled) -> None:
         self.mantissa[index] = values.mantissa
         self.exponent[index] = values.exponent
