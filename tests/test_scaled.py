@@ -251,9 +251,10 @@ def test_equality_is_elementwise_and_exact():
         hash(a)
 
 
-@pytest.mark.xfail(reason="!= is Python's `not ==`, which an array has not", raises=ValueError)
 def test_inequality_is_elementwise():
     assert (fg.Scaled([1.0, 1.0]) != fg.Scaled([1.0, 2.0])).tolist() == [False, True]
+    assert (fg.Scaled([1.0, 0.0], [9, 0]) != fg.Scaled(1.0, 9)).tolist() == [False, True]
+    assert (fg.Scaled(1.0) != "1") is True
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,500 @@
+"""The engines, Numba and each instruction set of C++: equal bits on all of them, and the bits that were pinned here."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import fastgrad as fg
+from fastgrad.kernels import BackendUnavailableError, load
+
+SETS = ("baseline", "avx2", "avx512")
+ENGINES = ("numba", *(f"cpp {name}" for name in SETS))
+THREADS = (1, 2, 3)
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+
+@contextlib.contextmanager
+def instruction_set(name):
+    """The cpp backend on another instruction set, for a while."""
+    from fastgrad import _cpp
+
+    before = _cpp.chosen()
+    _cpp.choose(name)
+    try:
+        assert _cpp.chosen() == name
+        yield
+    finally:
+        _cpp.choose(before)
+
+
+def available_sets():
+    """Instruction sets of cpp that this machine has."""
+    try:
+        load("cpp")
+    except BackendUnavailableError:
+        return []
+    return fg._cpp.instruction_sets()
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, compiled):
+    """Each engine in turn; the name of its backend."""
+    backend, _, name = request.param.partition(" ")
+    if not name:
+        yield backend
+        return
+    if name not in available_sets():
+        pytest.skip(f"this processor has no {name}")
+    with instruction_set(name):
+        yield backend
+
+
+# Pinned bits
+#
+# The jobs use nothing but IEEE operations and the kernels' own functions, so that their bits are the same on every
+# machine and with every version of NumPy: given chains have uniform draws, which take no logarithm or cosine. Where a
+# formula of the kernels is changed on purpose, the tests that fail show what to pin instead.
+
+
+@cache
+def chains(shape, weight, bias="uniform:low=-2,high=2", seed=0):
+    """Drawn chains, x and cotangent; read-only."""
+    depth, ensemble = (*shape, 1)[:2]
+    w, b = fg.draw(depth, ensemble, weight, bias, seed=seed)
+    member = np.arange(ensemble)
+    x, cotangent = (member + 0.5) / ensemble, (1.0 - 2.0 * (member % 2)) / (member + 1)
+    made = [w, b, x, cotangent] if len(shape) > 1 else [w[:, 0], b[:, 0], x[0], cotangent[0]]
+    return tuple(read_only(np.asarray(array)) for array in made)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def symmetric(high):
+    return f"uniform:low=-{high},high={high}"
+
+
+def backprops(*given):
+    """Run backprop of each of these chains."""
+    return lambda **how: [fg.backprop(*arguments, **how) for arguments in given]
+
+
+def with_zeros(weight, bias, x, cotangent):
+    """Some links of some chains dead, and some cotangents 0."""
+    weight, cotangent = weight.copy(), cotangent.copy()
+    weight[::7, 1::3] = 0.0
+    weight[3::11, 2::5] = -0.0
+    cotangent[4::9] = 0.0
+    return weight, bias, x, cotangent
+
+
+def with_wide_links(weight, bias, x, cotangent):
+    """Links that fit no plain float beside links that do."""
+    weight, bias = weight.copy(), bias.copy()
+    values = [1e-310, 2.0**-401, 2.0**-400, 2.0**400, 2.0**401, 1e308, 340.0, 341.0, 1e5]
+    for i, value in enumerate(values):
+        weight[i :: len(values) * 5, i::7] = value
+        bias[i + 3 :: len(values) * 5, (i + 2) % 7 :: 7] = -value if i % 2 else value
+    return weight, bias, x, cotangent
+
+
+def simulations(*given):
+    """Simulate each of these: depth, ensemble, record, weight, bias, x."""
+
+    def run(**how):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of laws that share their uniforms
+            return [
+                fg.simulate(depth, ensemble, weight, bias, x, seed=2**64 - 3, record=record, **how)
+                for depth, ensemble, record, weight, bias, x in given
+            ]
+
+    return run
+
+
+ODD = (1, 2, 3, 31, 32, 33, 63, 64, 65, 131, 257)
+LAWS = [
+    ("normal:std=4", "zero"),
+    ("normal:std=4", "normal:std=1"),
+    ("normal:mean=1,std=3", "centered"),
+    ("uniform:low=-6,high=6", "uniform:low=-1,high=1"),
+    ("normal", "uniform:low=0,high=1"),
+    ("torch_default", "torch_default"),
+    ("he_normal:gain=3", "zero"),
+    ("constant:-3", "constant:0.5"),
+    ("constant:2", "normal"),
+    ("zero", "normal"),
+    ("normal:std=500", "normal:std=100"),
+    ("normal:std=1e18", "normal:std=1e18"),
+    ("constant:1e300", "normal"),
+    ("constant:1e-300", "zero"),
+]
+# Neither forgets where it began: the first has two attractors that mirror each other, the second is critical.
+NEVER_FORGET = [("normal:std=12", "centered", 0.3), ("constant:4", "constant:-2", 0.9)]
+
+JOBS = {
+    "backprop, odd ensembles": lambda: backprops(*(chains((40, n), symmetric(7), seed=n) for n in ODD)),
+    "backprop, one link": lambda: backprops(*(chains(shape, symmetric(7)) for shape in ((1,), (1, 1), (1, 700)))),
+    "backprop, one chain": lambda: backprops(*(chains((n,), symmetric(7), seed=n) for n in (2, 1000, 8191, 8192))),
+    "backprop, deep chains": lambda: backprops(*(chains(s, symmetric(7)) for s in ((20_000,), (20_000, 3), (8200, 9)))),
+    "backprop, too deep for the cache": lambda: backprops(chains((8200, 37), symmetric(7))),
+    "backprop, never forgetting": lambda: backprops(
+        *(
+            (*chains((depth,), *laws)[:2], x, 1.0)
+            for depth in (300, 20_000)
+            for *laws, x in [(symmetric(20.8), "centered", 0.3), NEVER_FORGET[1]]
+        )
+    ),
+    "backprop, wide": lambda: backprops(
+        *(chains(shape, symmetric(high), symmetric(high)) for shape in ((60, 67), (9000,)) for high in (866, 1.7e18))
+    ),
+    "backprop, zeros": lambda: backprops(
+        with_zeros(*chains((60, 67), symmetric(7))), (np.zeros((5, 3)), 0.5, 0.5), (np.zeros(9000), 0.5, 0.5)
+    ),
+    "backprop, mixed": lambda: backprops(with_wide_links(*chains((200, 67), symmetric(7)))),
+    "simulate, laws": lambda: simulations(*((37, 67, 64, *laws, 0.5) for laws in LAWS)),
+    "simulate, one chain": lambda: simulations(*((1500, 1, 64, *laws, 0.25) for laws in LAWS)),
+    "simulate, shapes": lambda: simulations(
+        *((depth, n, record, *LAWS[1], 0.5) for depth, n, record in ((1, 1, 2), (2, 3, 2), (2049, 3, 500), (9, 500, 4)))
+    ),
+    "simulate, deep": lambda: simulations(
+        *((depth, n, record, *LAWS[1], 0.5) for depth, n, record in ((9000, 16, 64), (9000, 17, 50), (9000, 1, 2000)))
+    ),
+    "simulate, 300 000 links": lambda: simulations((300_000, 1, 64, *LAWS[0], 0.5)),
+    "simulate, never forgetting": lambda: simulations(*((40_000, 2, 100, *laws) for laws in NEVER_FORGET)),
+    "simulate, deep and wide": lambda: simulations(
+        *((20_000, 1, 64, *laws, 0.5) for laws in LAWS if "500" in laws[0] or "1e" in laws[0] or laws[0] == "zero")
+    ),
+}
+
+PINNED = {
+    "backprop, odd ensembles": "4a5aa307c39a3919e2dc441df67916db09959eb4074c536c4a93c60d376d7ac4",
+    "backprop, one link": "18d95a17b5cf98fea311053b0e4ef2a1bd69d1f863b8b7c646b0a378f32200bb",
+    "backprop, one chain": "4e6780eb500c175a0f4b9465c99c179a8351090fcdb0614e1b7a01e366338c52",
+    "backprop, deep chains": "d1cfe79a9bdac4fca7d86bb8129e2bb01763e6a6a21946b500594f18856e2174",
+    "backprop, too deep for the cache": "08b3ef5e1c604eb6ec42f5eafde1069294ba4045c1698d4c362c6c35093ce671",
+    "backprop, never forgetting": "d5b2f692395bd2cf5fbafc8a3993083e1f8aad738be7ac1eed29742ca6b76879",
+    "backprop, wide": "f958d9566aa0ac32aa44bbee2ab85be2210bac7be701c19d18b89fb5910a07ad",
+    "backprop, zeros": "7943a7ed38358803fb356a3e18c8c4b1f09a8cb2c8d17befc4c023906c46742b",
+    "backprop, mixed": "851afb637c224841216e690d99ef1a52cc491a1aab4042fc3ae16d4bae5f9980",
+    "simulate, laws": "ab0a1708f9355ea127730f4eff21008d34bd2972614fc1a560b85786d22dc5c6",
+    "simulate, one chain": "7e9d8ac75b8e18ca5f6e590e41e21b9fab55a75f889b46d27e5c4879faf7b339",
+    "simulate, shapes": "51b8f75c5ed9eb178b249f0d7c936807314f085643b4a0c01cf28aa0e6b41f50",
+    "simulate, deep": "0d05a5c6a4bb0b22934f98fa175aa9caa08a7361fcee7772beb1205882c96076",
+    "simulate, 300 000 links": "2e06edd1265561f359fd1de320343b0f7d3176961985747958d00c8b1ca069ad",
+    "simulate, never forgetting": "9b2e4358528a9b6f49e2a40920338606a222b1294f167006e8a5836cf57de9c3",
+    "simulate, deep and wide": "e00adab44dfc50415f7aa04750266b766b669618d2f0cc4f64c744b19e1ee132",
+}
+
+
+def bits(results):
+    """SHA-256 over everything in results."""
+    made = hashlib.sha256()
+    for result in results:
+        for name in ("link", "output", "grad_x", "grad_weight", "grad_bias", "adjoint", "bound"):
+            value = getattr(result, name, None)
+            for array in [value.mantissa, value.exponent] if isinstance(value, fg.Scaled) else [value]:
+                if array is not None:
+                    made.update(str(array.shape).encode() + array.tobytes())
+    return made.hexdigest()
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_bits_are_those_that_were_pinned(job, engine):
+    run = JOBS[job]()
+    assert {bits(run(backend=engine, threads=threads)) for threads in THREADS} == {PINNED[job]}
+
+
+def test_every_job_is_pinned():
+    assert list(PINNED) == list(JOBS)
+
+
+# Any bits
+
+
+EDGES = [0.0, 5e-324, 1e-310, 2.0**-401, 2.0**-400, 339.9, 340.0, 340.1, 745.2, 2.0**50, 2.0**60, 2.0**400, 1e308]
+FLOATS = (
+    st.floats(allow_nan=False, allow_infinity=False)
+    | st.floats(-30, 30)
+    | st.sampled_from(EDGES + [-edge for edge in EDGES])
+)
+
+
+@st.composite
+def given_chains(draw):
+    """Weight, bias, x and cotangent: small arrays of anything, or deep chains that repeat it."""
+    shape = draw(st.tuples(st.integers(1, 6), st.sampled_from([1, 2, 5, 33, 67])))
+    weight, bias = (draw(arrays(float, shape, elements=FLOATS)) for _ in range(2))
+    x, cotangent = (draw(arrays(float, shape[1:], elements=FLOATS)) for _ in range(2))
+    if draw(st.booleans()):
+        depth = draw(st.sampled_from([8191, 8192, 9001]))
+        weight, bias = (np.resize(array[:, :1], (depth, 1)) for array in (weight, bias))
+        x, cotangent = x[:1], cotangent[:1]
+    return weight, bias, x, cotangent
+
+
+@given(given_chains())
+def test_any_given_chain_has_equal_bits_on_every_engine(compiled, same_bits, chain):
+    expected = fg.backprop(*chain, backend="numba", threads=1)
+    for name in available_sets():
+        with instruction_set(name):
+            same_bits(fg.backprop(*chain, backend="cpp", threads=1), expected)
+
+
+SCALES = st.floats(0, 1e300) | st.floats(0, 20) | st.sampled_from([edge for edge in EDGES if edge < 1e300])
+FAMILIES = st.sampled_from(["normal:std={}", "uniform:low=-{0},high={0}", "constant:{}", "zero", "centered"])
+
+
+@settings(max_examples=60)
+@given(
+    FAMILIES.filter(lambda family: family != "centered"),
+    SCALES,
+    FAMILIES,
+    SCALES,
+    st.floats(-1e3, 1e3) | FLOATS,
+    st.integers(0, 2**64 - 1),
+    st.sampled_from([(1, 1), (7, 3), (40, 33), (40, 67), (1025, 2), (9001, 1), (9001, 3)]),
+    st.integers(2, 70),
+)
+def test_any_drawn_chain_has_equal_bits_on_every_engine(
+    compiled, same_bits, weight, scale, bias, bias_scale, x, seed, shape, record
+):
+    laws = weight.format(scale), bias.format(bias_scale)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of laws that share their uniforms
+        expected = fg.simulate(*shape, *laws, x, seed, record, backend="numba", threads=1)
+        for name in available_sets():
+            with instruction_set(name):
+                found = fg.simulate(*shape, *laws, x, seed, record, backend="cpp", threads=1)
+            same_bits(found, expected)
+            assert np.array_equal(found.lyapunov, expected.lyapunov, equal_nan=True)
+
+
+# A deep chain, cut and whole
+
+
+DEEPEST = 10**7
+FIELDS = ("adjoint", "grad_weight", "grad_bias", "bound")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("weight", "bias", "x"), [("normal:std=4", "zero", 0.5), *NEVER_FORGET])
+def test_ten_million_links_have_equal_bits_on_any_threads(weight, bias, x, compiled_backend, same_bits):
+    one, *more = (
+        fg.simulate(DEEPEST, 1, weight, bias, x, seed=1, backend=compiled_backend, threads=threads)
+        for threads in (1, 2, 3)
+    )
+    for other in more:
+        same_bits(other, one)
+        assert other.lyapunov == one.lyapunov
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("weight", "bias", "x"), [("normal:std=4", "zero", 0.5), NEVER_FORGET[0]])
+def test_ten_million_links_have_equal_bits_cut_and_whole(weight, bias, x, compiled_backend, same_bits):
+    # Two chains are cut in depth; forty run side by side, each in the order of its links.
+    two, forty = (
+        fg.simulate(DEEPEST, ensemble, weight, bias, x, seed=1, backend=compiled_backend) for ensemble in (2, 40)
+    )
+    same_bits(two.output, forty.output[:2])
+    for name in FIELDS:
+        same_bits(getattr(two, name), getattr(forty, name)[:, :2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("weight", "bias", "x"), [("normal:std=4", "zero", 0.5), NEVER_FORGET[0]])
+def test_ten_million_links_in_pages_too_short_to_be_cut(weight, bias, x, compiled_backend, agree, monkeypatch):
+    cut = fg.simulate(DEEPEST, 1, weight, bias, x, seed=1, backend=compiled_backend)
+    # Pages of fewer than 8 blocks of 1024 links run in the order of their links. Where they begin decides how the
+    # products between two recorded links are rounded, and nothing else.
+    monkeypatch.setattr(load(compiled_backend)[1], "PAGE_LINKS", 4 * 1024)
+    whole = fg.simulate(DEEPEST, 1, weight, bias, x, seed=1, backend=compiled_backend, threads=1)
+    assert whole.output.tobytes() == cut.output.tobytes()
+    rounding_alone = 2.0**-52 * 16 * DEEPEST
+    for name in FIELDS:
+        agree(getattr(whole, name), getattr(cut, name), rounding_alone)
+
+
+# Weights and biases that are not finite, which only the kernels look for
+
+
+SHAPES = [(1,), (40,), (8192,), (20_000,), (9000, 3), (40, 1), (40, 5), (40, 32), (40, 67), (40, 300), (8200, 9)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_is_not_finite_is_found_wherever_it_stands(shape, value, engine, rng):
+    places = [0, -1, *rng.integers(np.prod(shape), size=6)]
+    for name, argument in (("weight", 0), ("bias", 1)):
+        for place in places:
+            given = [array.copy() for array in chains(shape, symmetric(7))]
+            given[argument].flat[place] = value
+            index = ", ".join(str(i) for i in np.unravel_index(range(np.prod(shape))[place], shape))
+            with pytest.raises(
+                ValueError, match=rf"^{name}: expected finite numbers, got {value} at index \[{index}\]$"
+            ):
+                fg.backprop(*given, backend=engine)
+
+
+def test_what_is_not_finite_is_found_where_nothing_depends_on_it(engine):
+    # A dead link before it, a weight that multiplies an activation of 0, a gradient that is 0 already.
+    for weight, bias, cotangent in (
+        ([0.0, np.nan], [0.0, 0.0], 1.0),
+        ([1.0, np.inf], [-1e308, 0.0], 1.0),
+        ([1.0, 1.0], [np.inf, 0.0], 0.0),
+        ([np.inf, 0.0], [0.0, 1.0], 1.0),
+        ([np.inf, 1.0], [-np.inf, 1.0], 1.0),
+    ):
+        with pytest.raises(ValueError, match=r"^(weight|bias): expected finite numbers, got (nan|inf|-inf) at index"):
+            fg.backprop(weight, bias, 0.0, cotangent, backend=engine)
+
+
+@given(given_chains())
+def test_what_is_finite_is_never_refused(compiled, chain):
+    for name in available_sets():
+        with instruction_set(name):
+            fg.backprop(*chain, backend="cpp", threads=1)
+    fg.backprop(*chain, backend="numba", threads=1)
+
+
+# The choice of an instruction set
+
+
+def test_instruction_sets_are_those_of_the_processor(compiled):
+    found = fg._cpp.instruction_sets()
+    assert found == [name for name in SETS if name in found]  # slowest first
+    assert found[0] == "baseline"
+    assert not X86 or sys.platform != "linux" or set(found) == processor_sets()
+
+
+def processor_sets():
+    """What the system says that the processor has."""
+    flags = set(re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)[1].split())
+    needed = {"baseline": set(), "avx2": {"avx2"}, "avx512": {"avx512f", "avx512dq"}}
+    return {name for name, of in needed.items() if of <= flags}
+
+
+@pytest.mark.parametrize("name", ["", "mmx", "AVX2", "avx2 ", "baseline,avx2"])
+def test_choosing_what_does_not_run_here_changes_nothing(name, compiled):
+    before = fg._cpp.chosen()
+    with pytest.raises(ValueError, match=f"instruction set {name} does not run here"):
+        fg._cpp.choose(name)
+    assert fg._cpp.chosen() == before
+
+
+def test_what_is_chosen_is_told(compiled):
+    for name in available_sets():
+        with instruction_set(name):
+            assert fg.build_info()["instruction_set"] == name
+
+
+SHOW = """
+import fastgrad as fg
+print(fg.available_backends(), fg.build_info()["instruction_set"], fg._cpp.chosen())
+"""
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_environment_chooses(name, python, compiled):
+    if name not in available_sets():
+        pytest.skip(f"this processor has no {name}")
+    assert python(SHOW, FASTGRAD_ISA=name) == f"['cpp', 'numba', 'numpy'] {name} {name}\n"
+    document = json.loads(command("simulate", "--depth", "9", "--format", "json", FASTGRAD_ISA=name).stdout)
+    assert document["provenance"]["backend"] == "cpp"
+    assert document["provenance"]["instruction_set"] == name
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_a_choice_the_newest_runs(value, python, compiled):
+    newest = available_sets()[-1]
+    assert python(SHOW, FASTGRAD_ISA=value) == f"['cpp', 'numba', 'numpy'] {newest} {newest}\n"
+
+
+def command(*arguments, **environment):
+    """Run fastgrad in a process of its own."""
+    variables = {**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "fastgrad", *arguments],
+        env=variables,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+
+
+def test_an_unknown_choice_makes_cpp_unavailable(python, compiled):
+    why = f"FASTGRAD_ISA=mmx: expected one of {', '.join(available_sets())}, which run here"
+    named = command("simulate", "--depth", "9", "--backend", "cpp", FASTGRAD_ISA="mmx")
+    assert (named.returncode, named.stdout) == (1, "")
+    assert named.stderr.count("\n") == 1
+    assert named.stderr.startswith(f"fastgrad: backend: cpp is not available ({why}); ")
+
+    auto = command("simulate", "--depth", "9", "--format", "json", FASTGRAD_ISA="mmx")
+    assert (auto.returncode, auto.stderr) == (0, "")
+    provenance = json.loads(auto.stdout)["provenance"]
+    assert (provenance["backend"], provenance["instruction_set"]) == ("numba", None)
+
+    info = json.loads(command("info", "--format", "json", FASTGRAD_ISA="mmx").stdout)["result"]
+    assert why in info["backends"]["cpp"]
+    assert (info["instruction_set"], info["compiler"]) == (None, None)
+
+
+# Machine code
+
+
+@pytest.fixture(scope="module")
+def machine_code(compiled):
+    """Function that gives the assembly of a function of the numba backend, which it compiles once more.
+
+    What comes from the cache on disk can't be inspected.
+    """
+    from numba import njit
+
+    from fastgrad.kernels import jit
+
+    def again(function):
+        options = {key: value for key, value in function.targetoptions.items() if key != "nopython"}
+        fresh = njit(**options)(function.py_func)
+        fresh.compile(function.signatures[0])
+        return fresh
+
+    fg.backprop(np.ones((3, 2)), 0, 0.5, backend="numba")
+    fg.simulate(3, 2, backend="numba")
+    again(jit.backprop)  # makes the signatures of what it calls known
+    return lambda name: next(iter(again(getattr(jit, name)).inspect_asm().values()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "multiplications", "words"),
+    [
+        ("forward", 14, 0),  # w o, and in the sigmoid: ten for exp, three after it
+        ("backward", 3, 0),  # delta, grad_weight and the adjoint
+        ("grow_compiled", 47, 20),  # a link as in forward, three for the products, 30 for the draws; Philox's rounds
+    ],
+)
+def test_hot_loops_of_numba_are_vectorized(name, multiplications, words, machine_code):
+    from llvmlite import binding
+
+    if not (X86 and binding.get_host_cpu_features().get("avx2")):
+        pytest.skip("needs AVX2")
+    asm = machine_code(name)
+    assert len(re.findall(r"^\s*vmulpd\s.*%[yz]mm", asm, flags=re.MULTILINE)) >= multiplications
+    assert len(re.findall(r"^\s*vpmuludq\s.*%[yz]mm", asm, flags=re.MULTILINE)) >= words
+    assert not re.search(r"\bvfn?m(add|sub)", asm)  # nothing is contracted
