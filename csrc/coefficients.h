@@ -4,6 +4,10 @@
 namespace fastgrad {
 
 constexpr double LOG2_E = 0x1.71547652b82fep+0;
+constexpr double LN2 = 0x1.62e42fefa39efp-1;
+constexpr double LN2_FRONT = 0x1.62e4300000000p-1;
+constexpr double LN2_BACK = -0x1.05c6110000000p-29;
+constexpr double LN2_TAIL = 0x1.abc9e3b39803fp-56;
 constexpr double LN2_HIGH = 0x1.62e42fee00000p-1;
 constexpr double LN2_LOW = 0x1.a39ef35793c76p-33;
 

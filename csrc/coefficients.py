@@ -86,8 +86,16 @@ ROUNDED = {name: [float(c) for c in coefficients] for name, coefficients in POLY
 
 # ln 2 in two parts: the high part has 32 significant bits, so that k * LN2_HIGH is exact for |k| < 2^21.
 LN2_HIGH = float(mp.floor(LN2 * 2**32)) / 2.0**32
+# ln 2 to 106 bits, and its first part in two halves, so that k ln 2 can be formed exactly for large k (Dekker 1971).
+LN2_ROUNDED = float(LN2)
+VELTKAMP = 2.0**27 + 1
+LN2_FRONT = VELTKAMP * LN2_ROUNDED - (VELTKAMP * LN2_ROUNDED - LN2_ROUNDED)
 CONSTANTS = {
     "LOG2_E": float(1 / LN2),
+    "LN2": LN2_ROUNDED,
+    "LN2_FRONT": LN2_FRONT,
+    "LN2_BACK": LN2_ROUNDED - LN2_FRONT,
+    "LN2_TAIL": float(LN2 - LN2_ROUNDED),
     "LN2_HIGH": LN2_HIGH,
     "LN2_LOW": float(LN2 - LN2_HIGH),
 }

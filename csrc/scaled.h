@@ -17,8 +17,12 @@ constexpr int64_t EXPONENT_OF_HALF = (int64_t)1022 << 52;
 constexpr double ROUNDER = 0x1.8p52;
 constexpr int64_t ROUNDER_BITS = 0x4338000000000000;
 
-// From here on half an ulp of z is a factor exp(1/16): the mantissa of exp(-|z|) is noise and only its exponent counts.
-constexpr double COARSE = 0x1p50;
+// From here on k * LN2_HIGH is rounded, and k ln 2 is formed in two doubles.
+constexpr double LARGE = 0x1p20;
+// From here on ROUNDER does not round |z| / ln 2 to an integer; clearing its last bits does.
+constexpr double HUGE_Z = 0x1p50;
+// Veltkamp's constant, to split a double in two halves.
+constexpr double SPLITTER = 0x1p27 + 1.0;
 // From here on the exponent of exp(-|z|) can't be held: the derivative is 0.
 constexpr double DEAD = 0x1p60;
 // A product whose exponent falls below this becomes 0, so that exponents can't overflow.
@@ -104,23 +108,40 @@ struct Link {
     Ints derivative_exponent;
 };
 
-FASTGRAD_INLINE Link sigmoid(Floats z) {
-    const Floats t = absolute(z);
-    const Ints dead = t > DEAD;
-    const Ints coarse = t > COARSE;
+// exp(-t) = exp(r) 2^-k with |r| <= ln2 / 2, for t up to DEAD.
+struct Reduced {
+    Floats r;
+    Ints k;
+};
 
-    // exp(-t) = p 2^-k with |r| <= ln2 / 2
-    const Floats near = select(coarse, all_of(COARSE), t);
+FASTGRAD_INLINE Reduced reduce(Floats t) {
+    const Floats near = select(t > LARGE, all_of(LARGE), t);
     const Floats shifted = near * LOG2_E + ROUNDER;
     const Floats whole = shifted - ROUNDER;
-    Quotient p = exp_reduced((whole * LN2_HIGH - near) + whole * LN2_LOW);
-    p = {select(coarse, all_of(1.0), p.numerator), select(coarse, all_of(1.0), p.denominator)};
-    Ints k = bits_of(shifted) - ROUNDER_BITS;
-    if (any(coarse)) {
-        const Floats far = select(dead, Floats{}, t) * LOG2_E;
+    Reduced reduced{(whole * LN2_HIGH - near) + whole * LN2_LOW, bits_of(shifted) - ROUNDER_BITS};
+    const Ints large = t > LARGE;
+    if (any(large)) {
+        // k ln 2 = product + error exactly; what is left of t, and once more where k itself was coarse
+        const Floats ratio = t * LOG2_E;
+        const Floats k = select(t > HUGE_Z, float_of(bits_of(ratio) & ~(int64_t)7), (ratio + ROUNDER) - ROUNDER);
+        const Floats product = k * LN2;
+        const Floats front = SPLITTER * k - (SPLITTER * k - k);
+        const Floats back = k - front;
+        const Floats error = ((front * LN2_FRONT - product) + front * LN2_BACK + back * LN2_FRONT) + back * LN2_BACK;
+        const Floats rest = ((product - t) + error) + k * LN2_TAIL;
+        const Floats again = (rest * LOG2_E + ROUNDER) - ROUNDER;
+        reduced.r = select(large, (rest - again * LN2_HIGH) - again * LN2_LOW, reduced.r);
         for (int i = 0; i < LANES; ++i)
-            if (coarse[i]) k[i] = (int64_t)far[i];
+            if (large[i]) reduced.k[i] = (int64_t)k[i] - (int64_t)again[i];
     }
+    return reduced;
+}
+
+FASTGRAD_INLINE Link sigmoid(Floats z) {
+    const Ints dead = ~(absolute(z) <= DEAD);
+    const Reduced reduced = reduce(select(dead, Floats{}, absolute(z)));
+    const Quotient p = exp_reduced(reduced.r);
+    const Ints k = reduced.k;
 
     // e = p 2^-k; where the power is clipped, 1 + e is 1 all the same
     const Ints near_k = select(k < 1000, k, all_of((int64_t)1000));

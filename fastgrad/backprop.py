@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -132,7 +132,6 @@ def backprop_chain(
     else:
         _check_out(out, chain)
         result = out
-        result.backend = name
 
     links, members = chain.weight.shape, chain.x.shape
 
@@ -157,6 +156,7 @@ def backprop_chain(
 
     with Threads(threads) as pool:
         pool.run(run, chain.ensemble)
+    result.backend = name
     return result
 
 
@@ -184,11 +184,28 @@ def _empty(chain: Chain, backend: BackendName) -> Gradients:
 def _check_out(out: object, chain: Chain) -> None:
     if not isinstance(out, Gradients):
         raise TypeError(f"out: expected the Gradients of an earlier call, got {type(out).__name__}")
-    expected = chain.weight.shape[:1] if chain.single else chain.weight.shape
-    if out.grad_weight.shape != expected:
-        raise ValueError(f"out: expected gradients of shape {expected}, got {out.grad_weight.shape}")
-    for array in out._arrays():
+    wanted = _layout(chain)
+    arrays = out._arrays()
+    for array, (shape, dtype) in zip(arrays, wanted, strict=True):
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(f"out: expected arrays of shape {shape} and {dtype}, got {array.shape} and {array.dtype}")
         if not (array.flags.c_contiguous and array.flags.writeable):
             raise ValueError("out: expected the Gradients of an earlier call, got a view or read-only arrays")
-        if any(np.may_share_memory(array, given) for given in (chain.weight, chain.bias, chain.x, chain.cotangent)):
-            raise ValueError("out: shares memory with an input, which is never written to")
+    inputs = (chain.weight, chain.bias, chain.x, chain.cotangent)
+    if any(np.may_share_memory(array, given) for array in arrays for given in inputs):
+        raise ValueError("out: shares memory with an input, which is never written to")
+    if any(np.may_share_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i]):
+        raise ValueError("out: its arrays share memory with each other")
+
+
+def _layout(chain: Chain) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shapes and types of the arrays of a result, in the order of `Gradients._arrays`."""
+    links = (chain.depth,) if chain.single else (chain.depth, chain.ensemble)
+    members = () if chain.single else (chain.ensemble,)
+    floats, ints = np.dtype(np.float64), np.dtype(np.int64)
+    return [
+        (members, floats),
+        *[(links, floats), (links, ints)] * 2,
+        (members, floats),
+        (members, ints),
+    ]

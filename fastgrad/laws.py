@@ -57,6 +57,11 @@ class Law:
     scale: float
     text: str
 
+    def __post_init__(self) -> None:
+        """Refuse parameters that are not finite."""
+        if not (math.isfinite(self.location) and math.isfinite(self.scale)):
+            raise ValueError(f"law {self.text}: expected finite parameters, got {self.location!r} and {self.scale!r}")
+
     def __str__(self) -> str:
         return self.text
 

@@ -173,7 +173,7 @@ def save(figure: Figure, path: str | Path) -> None:
             color=color,
             linestyle=style,
             marker=alone,
-            label=curve.label,
+            label=curve.label if curve.band is None else f"{curve.label}, with 5 % to 95 % of chains",
             zorder=order,
         )
         if not kept.any():

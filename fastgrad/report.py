@@ -366,7 +366,12 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         y_label="log10 |gradient|",
         x=growth.link.astype(float),
         curves=[
-            Curve("bound", "bound", bound["q50"], None if single else (bound["q05"], bound["q95"])),
+            Curve(
+                "bound",
+                "bound" if single else "bound (median)",
+                bound["q50"],
+                None if single else (bound["q05"], bound["q95"]),
+            ),
             Curve("gradient", label, adjoint["q50"], None if single else (adjoint["q05"], adjoint["q95"])),
         ],
     )

@@ -34,7 +34,7 @@ class Scaled:
     Raises
     ------
     ValueError
-        If a mantissa is NaN or infinite.
+        If a mantissa is NaN or infinite, or an exponent beyond ±2^62.
     TypeError
         If an exponent is not an integer.
 
@@ -65,6 +65,11 @@ class Scaled:
         values = np.asarray(mantissa, dtype=np.float64)
         if not np.isfinite(values).all():
             raise ValueError("mantissa: expected finite values, got NaN or infinity")
+        if (
+            given_exponent.size
+            and not EXPONENT_MIN <= int(given_exponent.min()) <= int(given_exponent.max()) <= -EXPONENT_MIN
+        ):
+            raise ValueError("exponent: expected at most 2^62 in magnitude")
         fraction, shift = np.frexp(values)
         fraction, total = np.broadcast_arrays(fraction, shift + given_exponent.astype(np.int64))
         self.mantissa = fraction + 0.0  # a copy, and no negative zero
@@ -178,9 +183,12 @@ class Scaled:
         """Multiply elementwise; the product is renormalized, and 0 where its exponent falls below -2^62."""
         if not isinstance(other, Scaled):
             return NotImplemented
-        fraction, shift = np.frexp(self.mantissa * other.mantissa)
+        fraction, small_shift = np.frexp(self.mantissa * other.mantissa)
+        shift = np.asarray(small_shift, dtype=np.int64)
         exponent = self.exponent + other.exponent
-        zero = (fraction == 0) | (exponent < EXPONENT_MIN)
+        zero = (fraction == 0) | (exponent < EXPONENT_MIN - shift)
+        if np.any(~zero & (exponent > -EXPONENT_MIN - shift)):
+            raise OverflowError("a product beyond 2^(2^62) has no exponent")
         return Scaled.of_parts(
             np.asarray(np.where(zero, 0.0, fraction)), np.asarray(np.where(zero, 0, exponent + shift))
         )

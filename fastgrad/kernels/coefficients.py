@@ -1,6 +1,10 @@
 """Made by csrc/coefficients.py: do not edit."""
 
 LOG2_E = float.fromhex("0x1.71547652b82fep+0")
+LN2 = float.fromhex("0x1.62e42fefa39efp-1")
+LN2_FRONT = float.fromhex("0x1.62e4300000000p-1")
+LN2_BACK = float.fromhex("-0x1.05c6110000000p-29")
+LN2_TAIL = float.fromhex("0x1.abc9e3b39803fp-56")
 LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
 LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 EXP_EVEN = (

@@ -21,7 +21,20 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastgrad.kernels.coefficients import COS, EXP_EVEN, EXP_ODD, LN2_HIGH, LN2_LOW, LOG, LOG2_E, SIN
+from fastgrad.kernels.coefficients import (
+    COS,
+    EXP_EVEN,
+    EXP_ODD,
+    LN2,
+    LN2_BACK,
+    LN2_FRONT,
+    LN2_HIGH,
+    LN2_LOW,
+    LN2_TAIL,
+    LOG,
+    LOG2_E,
+    SIN,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +108,9 @@ SIGN_AND_FRACTION = np.int64(-0x7FF0000000000001)
 EXPONENT_OF_HALF = np.int64(1022 << 52)
 ROUNDER = 1.5 * 2.0**52  # adding it leaves the nearest integer of |v| < 2^51 in the low bits
 ROUNDER_BITS = np.float64(ROUNDER).view(np.int64)
-COARSE = 2.0**50  # from here on the mantissa of exp(-|z|) is noise
+LARGE = 2.0**20  # from here on k ln 2 is formed in two doubles
+HUGE_Z = 2.0**50  # from here on ROUNDER does not round |z| / ln 2 to an integer; clearing its last bits does
+SPLITTER = 2.0**27 + 1.0  # Veltkamp's constant, to split a double in two halves
 DEAD = 2.0**60  # from here on its exponent can't be held: the derivative is 0
 EXPONENT_MIN = np.int64(-(2**62))  # a product below this becomes 0, so that exponents can't overflow
 SMALLEST_NORMAL = 2.0**-1022
@@ -186,21 +201,31 @@ def sigmoid_narrow(z):
 
 
 @njit
-def sigmoid(z):
-    """Activation, the same as mantissa and exponent, derivative mantissa and exponent; not normalized."""
-    t = abs(z)
-    dead = t > DEAD
-    coarse = t > COARSE
-
-    # exp(-t) = p 2^-k with |r| <= ln2 / 2
-    near = COARSE if coarse else t
+def reduce(t):
+    """Return r and k with exp(-t) = exp(r) 2^-k and |r| <= ln2 / 2, for t up to DEAD."""
+    near = LARGE if t > LARGE else t
     shifted = near * LOG2_E + ROUNDER
     whole = shifted - ROUNDER
-    r = (whole * LN2_HIGH - near) + whole * LN2_LOW
+    if t <= LARGE:
+        return (whole * LN2_HIGH - near) + whole * LN2_LOW, bits_of(shifted) - ROUNDER_BITS
+    # k ln 2 = product + error exactly; what is left of t, and once more where k itself was coarse
+    ratio = t * LOG2_E
+    k = float_of(bits_of(ratio) & ~7) if t > HUGE_Z else (ratio + ROUNDER) - ROUNDER
+    product = k * LN2
+    front = SPLITTER * k - (SPLITTER * k - k)
+    back = k - front
+    error = ((front * LN2_FRONT - product) + front * LN2_BACK + back * LN2_FRONT) + back * LN2_BACK
+    rest = ((product - t) + error) + k * LN2_TAIL
+    again = (rest * LOG2_E + ROUNDER) - ROUNDER
+    return (rest - again * LN2_HIGH) - again * LN2_LOW, np.int64(k) - np.int64(again)
+
+
+@njit
+def sigmoid(z):
+    """Activation, the same as mantissa and exponent, derivative mantissa and exponent; not normalized."""
+    dead = not (abs(z) <= DEAD)
+    r, k = reduce(0.0 if dead else abs(z))
     numerator, denominator = exp_reduced(r)
-    if coarse:
-        numerator = denominator = 1.0
-    k = np.int64((0.0 if dead else t) * LOG2_E) if coarse else bits_of(shifted) - ROUNDER_BITS
 
     # e = p 2^-k; where the power is clipped, 1 + e is 1 all the same
     near_k = min(k, 1000)

@@ -5,7 +5,6 @@ The contract is the docstring of `fastgrad.kernels`. Section numbers are those o
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,10 +21,14 @@ if TYPE_CHECKING:
 PAGE_LINKS = 2**13
 CALL_ELEMENTS = 2**22
 WORK_ELEMENTS = 2**18  # links times members that `grow` makes arrays of at a time
+PRODUCT_LINKS = 64  # links whose product is taken at once
 WORK_BYTES = 160  # about twenty whole arrays are alive at once
 
+LN2 = float(np.log(2.0))
+LN2_TAIL = float.fromhex("0x1.abc9e3b39803fp-56")  # ln 2 - LN2
 LN2_HIGH = float.fromhex("0x1.62e42feep-1")  # 32 bits: k * LN2_HIGH is exact for |k| < 2^21
 LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
+SPLITTER = 2.0**27 + 1  # Veltkamp's constant, to split a double in two halves
 DEAD = 2.0**60  # from here on the exponent of exp(-|z|) can't be held: the derivative is 0
 EXPONENT_MIN = -(2**62)  # a product below this becomes 0, so that exponents can't overflow
 
@@ -38,6 +41,14 @@ def normalize(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
     total = exponent + shift
     zero = (fraction == 0) | (total < EXPONENT_MIN)
     return np.where(zero, 0.0, fraction), np.where(zero, 0, total)
+
+
+def two_product(a: Floats, b: float) -> tuple[Floats, Floats]:
+    """Product of doubles as a rounded double and its error, exactly (Dekker, Numerische Mathematik 18 (1971) 224)."""
+    product = a * b
+    a_front, b_front = SPLITTER * a - (SPLITTER * a - a), SPLITTER * b - (SPLITTER * b - b)
+    a_back, b_back = a - a_front, b - b_front
+    return product, ((a_front * b_front - product) + a_front * b_back + a_back * b_front) + a_back * b_back
 
 
 class Sigmoid(NamedTuple):
@@ -54,9 +65,12 @@ def sigmoid(z: Floats) -> Sigmoid:
     t = np.abs(z)
     dead = t > DEAD
     t = np.where(dead, 0.0, t)
-    k = np.rint(t / np.log(2.0))
-    p = np.exp((k * LN2_HIGH - t) + k * LN2_LOW)
-    k = k.astype(np.int64)
+    k = np.rint(t / LN2)
+    product, error = two_product(k, LN2)  # k ln 2 in two doubles: t - k ln 2 keeps its digits however large t is
+    rest = ((product - t) + error) + k * LN2_TAIL
+    again = np.rint(rest / LN2)  # 0, except where k has no last digit
+    p = np.exp((rest - again * LN2_HIGH) - again * LN2_LOW)
+    k = k.astype(np.int64) - again.astype(np.int64)
     e = np.ldexp(p, -np.minimum(k, 2000).astype(np.int32))
     negative = z < 0
     return Sigmoid(
@@ -173,7 +187,7 @@ def grow(
         mantissa[members], exponent[members] = 0.5, 1  # the number 1
     end = int(np.searchsorted(marks, last))
     current = row - 1  # the last mark passed; before the first, the carry
-    step = max(1, WORK_ELEMENTS // (stop - start))
+    step = max(1, WORK_ELEMENTS // (stop - start) // PRODUCT_LINKS) * PRODUCT_LINKS
     for begin in range(first, last, step):
         links = np.arange(begin, min(begin + step, last))
         w, b = philox.draw(laws[0], laws[1], seed, links, np.arange(start, stop))
@@ -202,12 +216,14 @@ def grow(
         w_mantissa, w_exponent = normalize(w, np.zeros((), dtype=np.int64))
         gap_factor = link.derivative * w_mantissa, link.derivative_exponent + w_exponent
         bound_factor = np.abs(w_mantissa), w_exponent - 2
-        edges = np.concatenate([[-1], marked, [len(links)]])
-        for before, after in pairwise(edges):
-            between = slice(before + 1, after)
-            if before >= 0:
+        # Cut at marks and every PRODUCT_LINKS links, whatever the width of the slice: so are the bits.
+        starts = np.union1d(marked, np.arange(0, len(links), PRODUCT_LINKS))
+        is_mark = np.isin(starts, marked)
+        for start_at, after, mark in zip(starts, [*starts[1:], len(links)], is_mark, strict=True):
+            between = slice(start_at + 1 if mark else start_at, after)
+            if mark:
                 current += 1
-            if before + 1 < after:
+            if between.start < between.stop:
                 at = (current, members) if current >= row else members
                 gap = (gap_mantissa, gap_exponent) if current >= row else (carry_gap_mantissa, carry_gap_exponent)
                 bound = (
