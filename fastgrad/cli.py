@@ -263,13 +263,16 @@ def _check_writable(path: str | None) -> None:
     """Find out before a long job that its result has no place to go."""
     if path is None or path == "-":
         return
-    target = Path(path).resolve()
-    folder = target.parent
-    if not folder.is_dir():
-        raise click.ClickException(f"{path}: there is no folder {folder}")
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        return  # a pipe or a device
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise click.ClickException(f"{path}: is a symbolic link to itself")
+    if not target.parent.is_dir():
+        raise click.ClickException(f"{path}: there is no folder {target.parent}")
     if target.is_dir():
         raise click.ClickException(f"{path}: is a folder, expected a file")
-    if not os.access(target if target.exists() and not target.is_file() else folder, os.W_OK):
+    if not os.access(target.parent, os.W_OK):
         raise click.ClickException(f"{path}: no permission to write there")
 
 

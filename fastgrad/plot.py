@@ -77,7 +77,7 @@ def terminal(figure: Figure, width: int, height: int, color: bool) -> str:
     title = figure.title
     shown = [(curve, thinned(np.flatnonzero(np.isfinite(curve.y)), 8 * width)) for curve in figure.curves]
     if not any(len(kept) for _, kept in shown):
-        title += " (exactly zero throughout)"
+        title += "\n(exactly zero throughout)"
     heights = np.concatenate([curve.y[kept] for curve, kept in shown] + [np.zeros(1)])
     low, high = float(heights.min()), float(heights.max())
     room = 0.08 * (high - low) or 1.0  # for a name, and above it

@@ -92,10 +92,10 @@ def write(report: Report, form: Format | Literal["npz"], output: str | None, col
         _write_text(report, form, sys.stdout, color)
         sys.stdout.flush()
         return
-    target = Path(output).resolve()  # a symbolic link stays one
-    if target.exists() and not target.is_file():  # a pipe or a device is written to, never replaced
-        _write_file(report, form, target, color)
+    if Path(output).exists() and not Path(output).is_file():  # a pipe or a device is written to, never replaced
+        _write_file(report, form, Path(output), color)
         return
+    target = Path(os.path.realpath(output))  # a symbolic link stays one
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     part = Path(name)
@@ -106,6 +106,8 @@ def write(report: Report, form: Format | Literal["npz"], output: str | None, col
         part.chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~umask)
         part.replace(target)
     except OSError as error:
+        if error.errno is None:
+            raise
         raise OSError(error.errno, error.strerror, output) from None
     finally:
         part.unlink(missing_ok=True)
