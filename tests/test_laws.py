@@ -197,6 +197,12 @@ def test_centered_is_for_the_bias_only(law):
         parse(law, "weight")
 
 
+@pytest.mark.parametrize("parameters", [(math.nan, 1.0), (0.0, math.inf)])
+def test_no_law_has_parameters_that_are_not_finite(parameters):
+    with pytest.raises(ValueError, match="expected finite parameters"):
+        fg.Law("normal", *parameters, "my law")
+
+
 def test_makers_check_their_parameters():
     with pytest.raises(ValueError, match="std: expected at least 0"):
         laws.normal(std=-1)

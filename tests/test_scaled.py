@@ -93,6 +93,12 @@ def test_exponents_are_integers(exponent):
         fg.Scaled(0.5, exponent)
 
 
+@pytest.mark.parametrize("exponent", [HUGE + 1, -HUGE - 1, np.uint64(2**63), [0, 2**63 - 1]])
+def test_exponents_are_at_most_2_to_62(exponent):
+    with pytest.raises(ValueError, match=r"exponent: expected at most 2\^62"):
+        fg.Scaled(0.5, exponent)
+
+
 @pytest.mark.parametrize(("method", "base"), [("log2", 2), ("log10", 10), ("ln", mp.e)])
 @pytest.mark.parametrize("power", [0, 1, -1074, 1023, -6963, 10**15 + 1, -HUGE, HUGE])
 @pytest.mark.parametrize("mantissa", [0.5, -0.7071067811865476, 1 - 2**-53])
@@ -177,6 +183,12 @@ def test_no_array_is_made_behind_our_back():
         fg.Scaled(1.0) * 2.0
 
 
+def test_flat_is_row_major():
+    scaled = fg.Scaled(np.arange(6.0).reshape(2, 3), 5000)
+    assert all(scaled.flat(i) == scaled[i // 3, i % 3] for i in range(6))
+    assert fg.Scaled(3.0).flat(0) == fg.Scaled(3.0)
+
+
 def test_assignment_is_numpys():
     scaled = fg.Scaled(np.ones((3, 2)), 5)
     scaled[1] = fg.Scaled([2.0, 0.0])
@@ -224,6 +236,22 @@ def test_products_below_2_to_minus_2_to_62_are_zero():
     product = tiny * fg.Scaled([0.5, 0.5, 0.5], [-HUGE, -5, 0])
     assert product.mantissa.tobytes() == np.array([0.0, 0.0, 0.5]).tobytes()
     assert product.exponent.tolist() == [0, 0, -HUGE]
+
+
+def test_products_beyond_2_to_2_to_62_are_an_error():
+    large = fg.Scaled(0.75, HUGE)
+    assert (large * fg.Scaled(0.75)).exponent == HUGE
+    with pytest.raises(OverflowError, match=r"beyond 2\^\(2\^62\)"):
+        large * fg.Scaled(1.5)
+
+
+@pytest.mark.xfail(
+    reason="the sum of the exponents wraps around int64, and the product is 0", raises=pytest.fail.Exception
+)
+def test_the_largest_product_is_an_error():
+    large = fg.Scaled(0.75, HUGE)
+    with pytest.raises(OverflowError, match=r"beyond 2\^\(2\^62\)"):
+        large * large
 
 
 def test_sign_negation_and_magnitude():
