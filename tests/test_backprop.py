@@ -340,7 +340,7 @@ def test_out_says_which_backend_filled_it(compiled):
 @pytest.mark.parametrize("shape", [(3,), (4, 2), (3, 3), (3, 1)])
 def test_out_of_another_shape_is_refused(shape):
     out = fg.backprop(np.ones(shape), 0, 0.5)
-    with pytest.raises(ValueError, match=r"^out: expected gradients of shape \(3, 2\), got"):
+    with pytest.raises(ValueError, match=r"^out: expected \w+ of shape \("):
         fg.backprop(np.ones((3, 2)), 0, 0.5, out=out)
 
 
