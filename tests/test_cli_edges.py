@@ -336,18 +336,21 @@ def test_one_chain_has_no_median(tmp_path):
 @pytest.mark.parametrize(
     ("stderr", "shown"),
     [
-        (0.00395, "± 0.0040 nats"),
-        (0.25, "± 0.25 nats"),
-        (0.1, "± 0.10 nats"),
-        (2e-5, "± 2.0e-05 nats"),
-        (7, "± 7.0 nats"),
+        (0.00395, " -1.5347 ± 0.0040 nats"),
+        (0.25, " -1.53 ± 0.25 nats"),
+        (0.1, " -1.53 ± 0.10 nats"),
+        (2e-5, " -1.534679 ± 0.000020 nats"),
+        (7, " -1.5 ± 7.0 nats"),
+        (42, " -2 ± 42 nats"),
+        (0.0, " -1.53468 nats"),
+        (float("nan"), " -1.53468 nats"),
     ],
 )
-def test_standard_error_has_two_digits(stderr, shown, monkeypatch):
+def test_standard_error_has_two_digits_and_the_mean_as_many_decimals(stderr, shown, monkeypatch):
     from fastgrad import simulate
     from fastgrad.simulate import Lyapunov
 
-    monkeypatch.setattr(sys.modules[simulate.__module__], "_lyapunov", lambda *_: Lyapunov(-1.5, stderr))
+    monkeypatch.setattr(sys.modules[simulate.__module__], "_lyapunov", lambda *_: Lyapunov(-1.534679, stderr))
     assert shown in run(*SMALL).stdout
 
 

@@ -141,6 +141,7 @@ LAWS = [
     ("constant:2", "normal"),
     ("zero", "normal"),
     ("normal:std=500", "normal:std=100"),
+    ("normal:std=1e9", "normal:std=1e6"),
     ("normal:std=1e18", "normal:std=1e18"),
     ("constant:1e300", "normal"),
     ("constant:1e-300", "zero"),
@@ -162,7 +163,11 @@ JOBS = {
         )
     ),
     "backprop, wide": lambda: backprops(
-        *(chains(shape, symmetric(high), symmetric(high)) for shape in ((60, 67), (9000,)) for high in (866, 1.7e18))
+        *(
+            chains(shape, symmetric(high), symmetric(high))
+            for shape in ((60, 67), (9000,))
+            for high in (866, 1.7e9, 1.7e18)
+        )
     ),
     "backprop, zeros": lambda: backprops(
         with_zeros(*chains((60, 67), symmetric(7))), (np.zeros((5, 3)), 0.5, 0.5), (np.zeros(9000), 0.5, 0.5)
@@ -190,16 +195,16 @@ PINNED = {
     "backprop, deep chains": "d1cfe79a9bdac4fca7d86bb8129e2bb01763e6a6a21946b500594f18856e2174",
     "backprop, too deep for the cache": "08b3ef5e1c604eb6ec42f5eafde1069294ba4045c1698d4c362c6c35093ce671",
     "backprop, never forgetting": "d5b2f692395bd2cf5fbafc8a3993083e1f8aad738be7ac1eed29742ca6b76879",
-    "backprop, wide": "f958d9566aa0ac32aa44bbee2ab85be2210bac7be701c19d18b89fb5910a07ad",
+    "backprop, wide": "93fb31dfe3ed773c864cf9e981f220f847e815425420f1ca5ddbe9d7f82aba3b",
     "backprop, zeros": "7943a7ed38358803fb356a3e18c8c4b1f09a8cb2c8d17befc4c023906c46742b",
     "backprop, mixed": "851afb637c224841216e690d99ef1a52cc491a1aab4042fc3ae16d4bae5f9980",
-    "simulate, laws": "ab0a1708f9355ea127730f4eff21008d34bd2972614fc1a560b85786d22dc5c6",
-    "simulate, one chain": "7e9d8ac75b8e18ca5f6e590e41e21b9fab55a75f889b46d27e5c4879faf7b339",
+    "simulate, laws": "2f962141428e95c57cfe2b09c71e11160b31affa9bd85dd356ddb3a27c1b99b1",
+    "simulate, one chain": "3eaf42f6022a624ec129643615c94c85ea36ef468f3e532f31c68b13b6e8c0a5",
     "simulate, shapes": "51b8f75c5ed9eb178b249f0d7c936807314f085643b4a0c01cf28aa0e6b41f50",
     "simulate, deep": "0d05a5c6a4bb0b22934f98fa175aa9caa08a7361fcee7772beb1205882c96076",
     "simulate, 300 000 links": "2e06edd1265561f359fd1de320343b0f7d3176961985747958d00c8b1ca069ad",
     "simulate, never forgetting": "9b2e4358528a9b6f49e2a40920338606a222b1294f167006e8a5836cf57de9c3",
-    "simulate, deep and wide": "e00adab44dfc50415f7aa04750266b766b669618d2f0cc4f64c744b19e1ee132",
+    "simulate, deep and wide": "496ccc8e2c337cc384ddaedba68ab680d8582e47579719a29722175c1a6113b3",
 }
 
 
@@ -290,27 +295,27 @@ def test_any_drawn_chain_has_equal_bits_on_every_engine(
 
 
 DEEPEST = 10**7
+DEEP = 3 * 10**6
 FIELDS = ("adjoint", "grad_weight", "grad_bias", "bound")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("weight", "bias", "x"), [("normal:std=4", "zero", 0.5), *NEVER_FORGET])
 def test_ten_million_links_have_equal_bits_on_any_threads(weight, bias, x, compiled_backend, same_bits):
-    one, *more = (
+    one, two = (
         fg.simulate(DEEPEST, 1, weight, bias, x, seed=1, backend=compiled_backend, threads=threads)
-        for threads in (1, 2, 3)
+        for threads in (1, 2)
     )
-    for other in more:
-        same_bits(other, one)
-        assert other.lyapunov == one.lyapunov
+    same_bits(one, two)
+    assert one.lyapunov == two.lyapunov
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("weight", "bias", "x"), [("normal:std=4", "zero", 0.5), NEVER_FORGET[0]])
-def test_ten_million_links_have_equal_bits_cut_and_whole(weight, bias, x, compiled_backend, same_bits):
+def test_a_deep_chain_has_equal_bits_cut_and_whole(weight, bias, x, compiled_backend, same_bits):
     # Two chains are cut in depth; forty run side by side, each in the order of its links.
     two, forty = (
-        fg.simulate(DEEPEST, ensemble, weight, bias, x, seed=1, backend=compiled_backend) for ensemble in (2, 40)
+        fg.simulate(DEEP, ensemble, weight, bias, x, seed=1, backend=compiled_backend) for ensemble in (2, 40)
     )
     same_bits(two.output, forty.output[:2])
     for name in FIELDS:
@@ -319,14 +324,14 @@ def test_ten_million_links_have_equal_bits_cut_and_whole(weight, bias, x, compil
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("weight", "bias", "x"), [("normal:std=4", "zero", 0.5), NEVER_FORGET[0]])
-def test_ten_million_links_in_pages_too_short_to_be_cut(weight, bias, x, compiled_backend, agree, monkeypatch):
-    cut = fg.simulate(DEEPEST, 1, weight, bias, x, seed=1, backend=compiled_backend)
+def test_a_deep_chain_in_pages_too_short_to_be_cut(weight, bias, x, compiled_backend, agree, monkeypatch):
+    cut = fg.simulate(DEEP, 1, weight, bias, x, seed=1, backend=compiled_backend)
     # Pages of fewer than 8 blocks of 1024 links run in the order of their links. Where they begin decides how the
     # products between two recorded links are rounded, and nothing else.
     monkeypatch.setattr(load(compiled_backend)[1], "PAGE_LINKS", 4 * 1024)
-    whole = fg.simulate(DEEPEST, 1, weight, bias, x, seed=1, backend=compiled_backend, threads=1)
+    whole = fg.simulate(DEEP, 1, weight, bias, x, seed=1, backend=compiled_backend, threads=1)
     assert whole.output.tobytes() == cut.output.tobytes()
-    rounding_alone = 2.0**-52 * 16 * DEEPEST
+    rounding_alone = 2.0**-52 * 16 * DEEP
     for name in FIELDS:
         agree(getattr(whole, name), getattr(cut, name), rounding_alone)
 

@@ -109,9 +109,29 @@ def test_with_zero_biases(backend):
     assert float(example.zero_bias_bound) == 150.5 * 100 * 125 * 50
 
 
+def test_lesson_is_what_simulate_finds(backend):
+    example = worked_example(backend=backend)
+    assert example.lesson_depth == 200
+    assert example.float32_links[("constant:4", "centered")] is None
+    for (weight, bias), links in example.float32_links.items():
+        growth = fg.simulate(200, 1000, weight, bias, record=200, backend=backend)
+        assert growth.summary()["first_depth"]["float32"] == {"underflow": links, "overflow": None}
+        median = growth.adjoint.log2()[::-1]
+        median.sort(axis=1)
+        failed = median[:, 499] <= -150  # what float32 rounds to 0
+        assert links == (int(failed.argmax()) + 1 if failed.any() else None)
+
+
+def test_lesson_says_that_weights_of_4_keep_the_gradient_at_1(backend):
+    growth = fg.simulate(200, 2, "constant:4", "centered", backend=backend)
+    assert growth.adjoint.to_float().tolist() == [[1.0, 1.0]] * 64
+
+
 @given(st.integers(-(2**20), 2**20))
 def test_any_whole_weight(weight):
-    example = worked_example(float(weight), backend="numpy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastgrad.example.LESSON", ())  # which does not depend on it, and takes longer
+        example = worked_example(float(weight), backend="numpy")
     assert float(example.factors["do21/do11"]) == weight / 4
     assert float(example.gradient) == 187_500 * weight
     assert float(example.bound) == abs(187_500 * weight)
@@ -157,6 +177,13 @@ def test_json(backend):
     assert (result["weight"], result["bias"]) == ([500, 500, 400], [-100_000, -250, -200])
     assert (result["loss_before"], result["after_step"]["loss"]) == (11_250, 11_175.125)
     assert result["after_step"]["slope"]["exponent"] == -270_505_320
+    assert result["float32_links"] == [
+        {"weight": "normal:std=500", "bias": "zero", "links": 2},
+        {"weight": "glorot_normal", "bias": "zero", "links": 50},
+        {"weight": "he_normal", "bias": "zero", "links": 58},
+        {"weight": "normal:std=3", "bias": "zero", "links": 73},
+        {"weight": "constant:4", "bias": "centered", "links": None},
+    ]
     assert result["after_step"]["gradient"]["text"] == "9.712356e-81430402"
     assert result["zero_bias"]["gradient"]["text"] == "2.926661e-43811"
     assert result["zero_bias"]["bound"]["log10"] == pytest.approx(math.log10(94_062_500), rel=1e-15)
@@ -183,6 +210,18 @@ def test_table(backend):
     }
     assert "   w11 = 500 - 0.01 x 93 750 000 = -937 000" in lines
     assert "   gradient   93 750 000 -> 9.712e-81430402" in lines
+    shown = {
+        line.split()[0]: line.split(maxsplit=2)[2].rstrip()
+        for line in lines
+        if re.match(r" \S+ +(zero|centered) ", line)
+    }
+    assert shown == {
+        "normal:std=500": "2",
+        "glorot_normal": "50",
+        "he_normal": "58",
+        "normal:std=3": "73",
+        "constant:4": "more than 200",
+    }
     assert "   loss       11 250 -> 11 175.125" in lines
     assert any("no further step moves this weight" in line for line in lines)
     assert f"backend {backend}" in lines

@@ -162,9 +162,9 @@ def test_terminal_figure_of_extremes(gradient, width):
 @pytest.mark.parametrize("curves", [(-np.inf,), (-np.inf, -np.inf), (-np.inf, 1.0), (-1.0,)])
 def test_terminal_figure_says_when_all_is_zero(curves):
     drawn = figure(*(np.full(9, value) for value in curves))
-    title = terminal(drawn, 78, 16, color=False).splitlines()[0]
-    nothing = not np.isfinite(curves).any()
-    assert title == ("a title (exactly zero throughout)" if nothing else "a title")
+    lines = terminal(drawn, 78, 16, color=False).splitlines()
+    assert lines[0] == "a title"
+    assert (lines[1] == "(exactly zero throughout)") == (not np.isfinite(curves).any())
 
 
 @pytest.mark.parametrize("high", [0.6, 6.0, 0.04, 60.0])
@@ -248,7 +248,7 @@ def test_svg_shows_the_curves(tmp_path):
     text = (tmp_path / "figure.svg").read_text(encoding="utf-8")
     paths = ET.fromstring(text).iter("{http://www.w3.org/2000/svg}path")
     lines = [(path.get("style", ""), path.get("d", "").split()) for path in paths]
-    for label in ("a title", "link", "log10", "gradient", "bound", "5 % to 95 % of chains"):
+    for label in ("a title", "link", "log10", "gradient, with 5 % to 95 % of chains", "bound"):
         assert f"<!-- {label} -->" in text  # matplotlib writes letters as curves, with the text in a comment
     for color in ("#0072b2", "#d55e00"):
         counts = [d.count("L") for style, d in lines if f"stroke: {color}" in style and "fill: none" in style]
@@ -332,7 +332,7 @@ def test_default_output_has_the_plot():
     start = next(i for i, line in enumerate(lines) if line.startswith("log10 |gradient| against the link"))
     shown = "\n".join(lines[start:])
     assert len(dots(shown)) > 50
-    assert "bound" in shown
+    assert "bound (median)" in shown
     assert "gradient (median)" in shown
 
 
