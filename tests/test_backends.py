@@ -125,7 +125,8 @@ def test_a_job_on_one_backend_does_not_load_the_others(python):
 
 def test_import_takes_less_than_150_ms(python):
     def fastest(module):
-        code = f"import time; start = time.perf_counter(); import {module}; print(time.perf_counter() - start)"
+        # Of the processor's time: other processes take none of it.
+        code = f"import time; start = time.process_time(); import {module}; print(time.process_time() - start)"
         return min(float(python(code)) for _ in range(5))
 
     # Most of it is NumPy's: on a machine that needs longer for that alone, half as much again.

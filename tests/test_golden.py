@@ -8,7 +8,7 @@ import pytest
 
 import fastgrad as fg
 
-DEEP = [(0.1, "normal"), (4.0, "zero"), (12.0, "centered"), (1000.0, "normal")]
+DEEP = [(0.1, "normal"), (12.0, "centered"), (1000.0, "zero")]
 
 
 @pytest.fixture(scope="module", params=(1, 10, 1000))
@@ -59,7 +59,7 @@ def test_no_gradient_is_lost(stored, backend):
 
 @pytest.fixture(scope="session")
 def deep_chain(golden):
-    """A chain of 100 000 links and its oracle's grad_weight and grad_bias; some three seconds each, once a session."""
+    """A chain of 100 000 links and its oracle's grad_weight and grad_bias; some five seconds each, once a session."""
 
     @cache
     def make(std, bias):

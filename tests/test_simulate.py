@@ -192,17 +192,17 @@ def test_a_deep_chain_is_the_one_that_backprop_runs(compiled_backend, weight, bi
 
 
 @pytest.mark.parametrize(("weight", "bias", "x"), DEEP)
-@pytest.mark.parametrize(("ensemble", "record"), [(1, 64), (1, 1300), (3, 2), (17, 64)])
+@pytest.mark.parametrize(("ensemble", "record"), [(1, 700), (3, 2), (17, 64)])
 def test_the_pages_of_a_chain_change_only_its_rounding(
     backend, monkeypatch, weight, bias, x, ensemble, record, same_bits, agree
 ):
     def run(threads):
         return fg.simulate(depth, ensemble, weight, bias, x=x, record=record, backend=backend, threads=threads)
 
-    depth, kernels = 10_000, fg.kernels.load(backend)[1]
+    depth, kernels = 4500, fg.kernels.load(backend)[1]
     rounding_alone = fg.agreement_rtol(np.zeros((depth, 1)), 0)
     whole = run(threads=1)
-    for links in (1024, 3072):
+    for links in (1024, 2048):
         monkeypatch.setattr(kernels, "PAGE_LINKS", links)
         cut = run(threads=1)
         same_bits(cut, run(threads=3))
@@ -317,13 +317,13 @@ def test_the_bound_explodes_where_the_gradient_vanishes():
 def test_an_offset_from_the_center_explodes_first_and_then_vanishes(backend):
     # theory.md: w = 8 has maxima 1941, 1.98e7 and 1.90e11 at depth 12, 25, 38, for offsets of 1e-4, 1e-8, 1e-12.
     for offset, depth, largest in ((1e-4, 12, 1941), (1e-8, 25, 1.98e7), (1e-12, 38, 1.90e11)):
-        size = [
-            fg.simulate(n, 1, "constant:8", "centered", x=0.5 + offset, backend=backend).adjoint[0, 0].to_float()
-            for n in range(1, 60)
-        ]
-        assert np.argmax(size) + 1 == depth
-        assert f"{max(size):.2e}" == f"{largest:.2e}"
-        assert size[-1] < 1
+        size = {
+            n: fg.simulate(n, 1, "constant:8", "centered", x=0.5 + offset, backend=backend).adjoint[0, 0].to_float()
+            for n in (1, 5, *range(depth - 3, depth + 4), 60)
+        }
+        assert max(size, key=size.get) == depth
+        assert f"{size[depth]:.2e}" == f"{largest:.2e}"
+        assert size[60] < 1
 
 
 # Summaries
@@ -361,8 +361,8 @@ def test_quantiles_are_values_of_members():
     assert curve["mean"] == growth.adjoint.log10().mean(axis=1).tolist()
 
 
-@pytest.mark.parametrize("record", [2, 7, 64, 600])
-@pytest.mark.parametrize("ensemble", [1, 2, 5])
+@pytest.mark.parametrize("record", [2, 64, 600])
+@pytest.mark.parametrize("ensemble", [1, 2])
 def test_first_depths_of_quarters(backend, record, ensemble):
     growth = fg.simulate(600, ensemble, "constant:1", "centered", record=record, backend=backend)
     assert growth.summary()["first_depth"] == {
