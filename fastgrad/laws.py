@@ -36,6 +36,7 @@ FAMILY_CODES: dict[Family, int] = {"constant": 0, "normal": 1, "uniform": 2, "ce
 
 # The largest standard normal that can be drawn is sqrt(-2 ln 2^-54) = 8.65.
 LARGEST_NORMAL = 8.7
+GAIN_MAX = 1e300  # with which no scheme draws values beyond float64
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,15 @@ def uniform(low: float, high: float) -> Law:
     return Law("uniform", low, high - low, f"uniform:low={_text(low)},high={_text(high)}")
 
 
+def _checked_gain(gain: float) -> float:
+    gain = _number("gain", gain)
+    if not 0 <= gain <= GAIN_MAX:
+        raise ValueError(f"gain: expected 0 to {GAIN_MAX:g}, got {gain!r}")
+    return gain
+
+
 def _scheme(name: str, family: Literal["normal", "uniform"], std: float, gain: float) -> Law:
-    std *= _number("gain", gain)
+    std *= _checked_gain(gain)
     law = normal(std=std) if family == "normal" else uniform(low=-math.sqrt(3) * std, high=math.sqrt(3) * std)
     return Law(law.family, law.location, law.scale, name if gain == 1 else f"{name}:gain={_text(float(gain))}")
 
@@ -168,7 +176,7 @@ def lecun_normal(gain: float = 1.0) -> Law:
 
 def torch_default(gain: float = 1.0) -> Law:
     """Uniform within ``±gain / sqrt(fan_in)`` = ±gain in a chain, the default of ``torch.nn.Linear``."""
-    gain = _number("gain", gain)
+    gain = _checked_gain(gain)
     law = uniform(low=-gain, high=gain)
     return Law(
         "uniform", law.location, law.scale, "torch_default" if gain == 1 else f"torch_default:gain={_text(gain)}"

@@ -186,8 +186,9 @@ class Scaled:
         fraction, small_shift = np.frexp(self.mantissa * other.mantissa)
         shift = np.asarray(small_shift, dtype=np.int64)
         exponent = self.exponent + other.exponent
-        zero = (fraction == 0) | (exponent < EXPONENT_MIN - shift)
-        if np.any(~zero & (exponent > -EXPONENT_MIN - shift)):
+        wrapped = (self.exponent > 0) & (other.exponent > 0) & (exponent < 0)  # 2^62 + 2^62
+        zero = (fraction == 0) | ((exponent < EXPONENT_MIN - shift) & ~wrapped)
+        if np.any(~zero & (wrapped | (exponent > -EXPONENT_MIN - shift))):
             raise OverflowError("a product beyond 2^(2^62) has no exponent")
         return Scaled.of_parts(
             np.asarray(np.where(zero, 0.0, fraction)), np.asarray(np.where(zero, 0, exponent + shift))

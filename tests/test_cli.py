@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import resource
 import select
 import shlex
 import signal
@@ -137,9 +138,12 @@ def test_module_runs_and_is_called_fastgrad(tmp_path):
 @pytest.mark.parametrize("arguments", [["--help"], ["simulate", "--help"]], ids=" ".join)
 def test_help_is_quick(arguments, tmp_path):
     def duration(*command):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment_of(), capture_output=True, check=True)
-        return time.perf_counter() - start
+        """Seconds of the processor: other jobs on the machine don't count, and on one thread they are those of the clock."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        environment = environment_of(OPENBLAS_NUM_THREADS="1")
+        subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     # Most of it is Python's and NumPy's: on a machine that needs longer for these alone, three quarters as much again.
     help_, base = [], []
@@ -368,7 +372,7 @@ main({arguments!r})
             job.kill()
     assert (job.returncode, stdout) == (130, "")
     assert one_line(stderr) == "interrupted"
-    assert duration < 2
+    assert duration < 5  # a fraction of a second on an idle machine
     assert list(tmp_path.iterdir()) == []
 
 
