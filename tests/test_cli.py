@@ -138,7 +138,7 @@ def test_module_runs_and_is_called_fastgrad(tmp_path):
 @pytest.mark.parametrize("arguments", [["--help"], ["simulate", "--help"]], ids=" ".join)
 def test_help_is_quick(arguments, tmp_path):
     def duration(*command):
-        """Seconds of the processor: other jobs on the machine don't count, and on one thread they are those of the clock."""
+        """Seconds of the processor: other jobs on the machine don't count, and one thread's are the clock's."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         environment = environment_of(OPENBLAS_NUM_THREADS="1")
         subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, check=True)
