@@ -308,6 +308,34 @@ def test_a_wrong_number_of_threads_is_named(threads, error):
         fg.backprop([1.0], 0, 0.5, threads=threads)
 
 
+@pytest.mark.parametrize("argument", ["weight", "bias"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("shape", "index"),
+    [
+        ((1,), (0,)),
+        ((5000,), (4999,)),
+        ((40, 131), (0, 0)),
+        ((40, 131), (17, 130)),
+        ((40, 131), (39, 64)),
+        ((3, 3), (1, 2)),
+    ],
+)
+def test_a_value_that_is_not_finite_is_located(backend, rng, argument, value, shape, index):
+    w, b, x, cotangent = chains(rng, shape)
+    arguments = {"weight": w, "bias": b, "x": x, "cotangent": cotangent}
+    arguments[argument][index] = value
+    place = ", ".join(map(str, index))
+    with pytest.raises(ValueError, match=rf"^{argument}: expected finite numbers, got {value} at index \[{place}\]$"):
+        fg.backprop(**arguments, backend=backend)
+
+
+def test_a_broadcast_bias_that_is_not_finite_is_named(backend):
+    for bias in (math.nan, [[0.0], [math.nan], [0.0]], [0.0, math.nan]):
+        with pytest.raises(ValueError, match=r"^bias: expected finite numbers, got nan"):
+            fg.backprop(np.ones((3, 2)), bias, 0.5, backend=backend)
+
+
 # Inputs, and results used again
 
 

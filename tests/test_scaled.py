@@ -238,6 +238,12 @@ def test_products_below_2_to_minus_2_to_62_are_zero():
     assert product.exponent.tolist() == [0, 0, -HUGE]
 
 
+@pytest.mark.xfail(reason="the sum of the exponents wraps around int64", raises=OverflowError)
+def test_the_smallest_product_is_zero():
+    smallest = fg.Scaled(SMALLEST, -HUGE)  # normalized, its exponent is 1073 below -2^62
+    assert (smallest * smallest).mantissa == 0
+
+
 def test_products_beyond_2_to_2_to_62_are_an_error():
     large = fg.Scaled(0.75, HUGE)
     assert (large * fg.Scaled(0.75)).exponent == HUGE
