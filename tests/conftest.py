@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ import fastgrad as fg
 from fastgrad.kernels import BackendUnavailableError, load
 
 ROOT = Path(__file__).parent.parent
+
+# A shell that starts pytest in the background lets it ignore Ctrl-C, and the processes of the tests with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Derandomized: a run tells about the code, not about the day. A failing example is shown as it was found, at once;
 # pytest --hypothesis-profile=shrink takes minutes to make it small.
