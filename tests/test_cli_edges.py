@@ -74,8 +74,8 @@ def test_label_at_the_highest_point(at):
 # stdout that can't hold every character
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-@pytest.mark.parametrize("arguments", [("example",), SMALL, ("compare", "--depth", "5", "--ensemble", "2")])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("arguments", [("example",), ("compare", "--depth", "5", "--ensemble", "2")])
 def test_stdout_that_is_not_utf8(encoding, arguments, tmp_path):
     done = process(*arguments, cwd=tmp_path, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, "")

@@ -14,11 +14,23 @@ from hypothesis import strategies as st
 
 import fastgrad as fg
 from fastgrad.cli import main
-from fastgrad.example import worked_example
+from fastgrad.example import LESSON, worked_example
 
 # A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
 PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
 PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
+
+
+@pytest.fixture(autouse=True)
+def _without_lesson(monkeypatch):
+    """Leave out the lesson, which takes longest and which nothing else depends on."""
+    monkeypatch.setattr("fastgrad.example.LESSON", ())
+
+
+@pytest.fixture
+def lesson(_without_lesson, monkeypatch):
+    """Leave it in after all."""
+    monkeypatch.setattr("fastgrad.example.LESSON", LESSON)
 
 
 def run(*arguments):
@@ -109,7 +121,7 @@ def test_with_zero_biases(backend):
     assert float(example.zero_bias_bound) == 150.5 * 100 * 125 * 50
 
 
-def test_lesson_is_what_simulate_finds(backend):
+def test_lesson_is_what_simulate_finds(backend, lesson):
     example = worked_example(backend=backend)
     assert example.lesson_depth == 200
     assert example.float32_links[("constant:4", "centered")] is None
@@ -129,9 +141,7 @@ def test_lesson_says_that_weights_of_4_keep_the_gradient_at_1(backend):
 
 @given(st.integers(-(2**20), 2**20))
 def test_any_whole_weight(weight):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastgrad.example.LESSON", ())  # which does not depend on it, and takes longer
-        example = worked_example(float(weight), backend="numpy")
+    example = worked_example(float(weight), backend="numpy")
     assert float(example.factors["do21/do11"]) == weight / 4
     assert float(example.gradient) == 187_500 * weight
     assert float(example.bound) == abs(187_500 * weight)
@@ -164,7 +174,7 @@ def test_learning_rate_that_is_refused(learning_rate):
 # The command
 
 
-def test_json(backend):
+def test_json(backend, lesson):
     found = document("--backend", backend)
     assert found["parameters"] == {"weight": 500.0, "learning_rate": 0.01}
     assert found["provenance"]["backend"] == backend
@@ -198,7 +208,7 @@ def test_csv(backend):
     assert float(found["w11 after"]) == -937_000
 
 
-def test_table(backend):
+def test_table(backend, lesson):
     lines = run("--backend", backend).stdout.splitlines()
     values = {line.split()[0]: line[line.rindex("  ") :].strip() for line in lines if re.match(r" (do|dloss)", line)}
     assert values == {
