@@ -1,10 +1,12 @@
 // backprop: the gradients of given chains. The contract and the formulas are in fastgrad/kernels/__init__.py; the
 // stages and names are those of reference.py and jit.py.
 //
-// A block of chains, side by side in vectors, is taken through its whole depth and back before the next one is begun, so
-// that what reverse mode keeps stays in the second-level cache. Kept for each link: activation, derivative, and a copy
-// of the weight (an ensemble of a power of two makes the rows of the array itself collide in the sets of the cache).
-// Where a block is too deep for that, the gradients' own memory keeps them, and the array is read again.
+// A block of chains, side by side in vectors, is taken forward through a stretch of links and back again, so that what
+// reverse mode keeps stays in the second-level cache: for each link activation, derivative, and a copy of the weight (an
+// ensemble of a power of two makes the rows of the array itself collide in the sets of the cache). A chain deeper than one
+// stretch is first run forward without keeping anything but where each stretch begins; then stretch after stretch, from
+// the last one. While one stretch goes back, the next one to be run goes forward: the arithmetic of the one fills the
+// time in which the other waits.
 #pragma once
 
 #include "jobs.h"
@@ -13,151 +15,269 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-constexpr int BLOCK = SEGMENTS;  // chains
-constexpr int64_t PREFETCH = 8;  // links
-constexpr int64_t KEPT_MAX = 8 * 1024 * 1024;  // bytes of the cache-sized copy, per thread
+constexpr int BLOCK = SEGMENTS;     // chains
+constexpr int64_t STRETCH = 1024;   // links
+constexpr int64_t PREFETCH = 16;     // links
+constexpr int64_t KEPT = 3 * BLOCK; // doubles of a link
 
-// Where a block keeps o_l, sigmoid'(z_l) and w_l, and, of wide links, the exponent k of exp(-|z_l|) with the sign of z_l.
+// Where a stretch keeps its links: a row of o_l, sigmoid'(z_l) and w_l of each chain; and of wide links the exponent k of
+// exp(-|z_l|), with the sign of z_l. Pointers to link 0; the next one lies `step` rows further on, or before.
 struct Kept {
-    double *activation, *derivative;
+    double* row;
     int64_t* exponent;
-    const double* weight;
-    int64_t stride;
-    double* weight_copy;  // null where the array itself is read again
-    unsigned char* wide;  // (depth, VECTORS)
+    uint32_t* wide;  // bit j where vector j is wide
+    int64_t step;
 };
 
-FASTGRAD_INLINE bool is_narrow(Floats z, Floats w) {
-    return !any_outside(absolute(z), NARROW_Z, absolute(w), NARROW_LOW, NARROW_HIGH);
-}
+// A stretch of a block, and what its chains carry from link to link.
+struct Stretch {
+    Kept kept;
+    int64_t begin, first, count;  // its first chain, its first link and how many links
+    int lanes;
+    Scaled input[VECTORS];
+    Floats activation[VECTORS];
+    // The adjoint on its way back: normalized, or times a narrow weight.
+    Floats adjoint[VECTORS];
+    Ints exponent[VECTORS];
+    uint32_t wide;  // bit j where vector j has a zero, or nears the smallest exponent: only the general formula may go on
+};
 
-// Lanes of vector j of a block; all of them, if the block is known to fill its vectors.
-template <bool FULL>
-FASTGRAD_INLINE int lanes_of(int j, int lanes) {
-    return FULL || lanes - j * LANES > LANES ? LANES : lanes - j * LANES;
-}
+FASTGRAD_INLINE int lanes_of(int j, int lanes) { return lanes - j * LANES > LANES ? LANES : lanes - j * LANES; }
 
 // Is any lane of either infinite or not a number? Such values are never narrow: only the general path asks.
 FASTGRAD_INLINE bool not_finite(Floats a, Floats b) {
     return any(~((absolute(a) <= __DBL_MAX__) & (absolute(b) <= __DBL_MAX__)));
 }
 
-// Returns whether every weight and bias was finite.
-template <bool FULL>
-static bool forward(const BackpropJob& in, const Kept& kept, int64_t begin, int lanes) {
+// Rows of a block lie pages apart, where no prefetcher of the processor looks. Into the second-level cache: where the
+// ensemble is a power of two, the few ways of the first would lose rows before their turn.
+FASTGRAD_INLINE void prefetch(const double* from) { __builtin_prefetch(from, 0, 2); }
+
+FASTGRAD_INLINE void keep(double* slot, Floats activation, Floats derivative, Floats weight) {
+    store(slot, activation);
+    store(slot + BLOCK, derivative);
+    store(slot + 2 * BLOCK, weight);
+}
+
+FASTGRAD_INLINE bool stays_wide(Scaled a) { return any((a.mantissa == 0.0) | (a.exponent < EXPONENT_MIN / 2)); }
+
+template <bool STREAM>
+FASTGRAD_INLINE void put(const BackpropJob& out, int64_t cell, Scaled delta, Scaled grad_weight, int n) {
+    if (STREAM) {
+        stream(out.grad_bias_mantissa + cell, delta.mantissa);
+        stream(out.grad_bias_exponent + cell, delta.exponent);
+        stream(out.grad_weight_mantissa + cell, grad_weight.mantissa);
+        stream(out.grad_weight_exponent + cell, grad_weight.exponent);
+    } else {
+        store(out.grad_bias_mantissa + cell, delta.mantissa, n);
+        store(out.grad_bias_exponent + cell, delta.exponent, n);
+        store(out.grad_weight_mantissa + cell, grad_weight.mantissa, n);
+        store(out.grad_weight_exponent + cell, grad_weight.exponent, n);
+    }
+}
+
+// Link i of the stretch, forward, for all of its chains. Returns whether every weight and bias was finite.
+static bool forward_row(const BackpropJob& in, Stretch& at, int64_t i) {
     bool finite = true;
-    Floats activation[VECTORS];
-    for (int j = 0; j * LANES < lanes; ++j) {
-        const int n = lanes_of<FULL>(j, lanes);
-        activation[j] = load(in.x + begin + j * LANES, n, 0.5);
-    }
-    // Rows of a block lie pages apart, where no prefetcher of the processor looks.
-    const int64_t ahead = PREFETCH * in.ensemble;
-    for (int64_t link = 0; link < in.depth; ++link) {
-        const int64_t row = link * in.ensemble + begin;
-        for (int j = 0; j * LANES < lanes; ++j) {
-            const int n = lanes_of<FULL>(j, lanes);
-            const int64_t slot = link * kept.stride + j * LANES;
-            __builtin_prefetch(in.weight + row + ahead + j * LANES);
-            __builtin_prefetch(in.bias + row + ahead + j * LANES);
-            const Floats w = load(in.weight + row + j * LANES, n, 1.0);
-            const Floats b = load(in.bias + row + j * LANES, n, 0.0);
-            const Floats z = w * activation[j] + b;
-            if (kept.weight_copy) store(kept.weight_copy + slot, w, n);
-            const bool narrow = is_narrow(z, w);
-            kept.wide[link * VECTORS + j] = !narrow;
-            if (narrow) {
-                const NarrowLink next = sigmoid_narrow(z);
-                store(kept.activation + slot, next.activation, n);
-                store(kept.derivative + slot, next.derivative, n);
-                activation[j] = next.activation;
-            } else {
-                finite &= !not_finite(w, b);
-                const Link next = sigmoid(z);
-                store(kept.activation + slot, next.mantissa, n);
-                store(kept.derivative + slot, next.derivative, n);
-                store(kept.exponent + slot, select(z < 0.0, next.derivative_exponent, -next.derivative_exponent), n);
-                activation[j] = next.activation;
-            }
+    at.kept.wide[i * at.kept.step] = 0;
+    for (int j = 0; j * LANES < at.lanes; ++j) {
+        const int n = lanes_of(j, at.lanes);
+        const int64_t cell = (at.first + i) * in.ensemble + at.begin + j * LANES;
+        double* const slot = at.kept.row + i * at.kept.step * KEPT + j * LANES;
+        const Floats w = load(in.weight + cell, n, 1.0);
+        const Floats b = load(in.bias + cell, n, 0.0);
+        const Floats z = w * at.activation[j] + b;
+        if (all(narrow(EVERY, z, w))) {
+            const NarrowLink next = sigmoid_narrow(z);
+            keep(slot, next.activation, next.derivative, w);
+            at.activation[j] = next.activation;
+        } else {
+            finite &= !not_finite(w, b);
+            const Link next = sigmoid(z);
+            keep(slot, next.mantissa, next.derivative, w);
+            store(at.kept.exponent + i * at.kept.step * BLOCK + j * LANES,
+                  select(z < 0.0, next.derivative_exponent, -next.derivative_exponent));
+            at.kept.wide[i * at.kept.step] |= 1u << j;
+            at.activation[j] = next.activation;
         }
-    }
-    for (int j = 0; j * LANES < lanes; ++j) {
-        const int n = lanes_of<FULL>(j, lanes);
-        store(in.output + begin + j * LANES, activation[j], n);
     }
     return finite;
 }
 
-// The adjoint of a vector of chains on its way back.
-struct Adjoint {
-    Floats mantissa;  // normalized, or times a narrow weight
-    Ints exponent;
-    bool wide;  // some lane is zero, or near the smallest exponent: only the general formula may go on
-};
-
-FASTGRAD_INLINE bool stays_wide(Scaled a) { return any((a.mantissa == 0.0) | (a.exponent < EXPONENT_MIN / 2)); }
-
-template <bool STREAM, typename T, typename V>
-FASTGRAD_INLINE void put(T* to, V v, int n) {
-    if (STREAM)
-        stream(to, v);
-    else
-        store(to, v, n);
+// Link i of the stretch, back, for all of its chains.
+template <bool STREAM>
+static void backward_row(const BackpropJob& out, Stretch& at, int64_t i) {
+    for (int j = 0; j * LANES < at.lanes; ++j) {
+        const int n = lanes_of(j, at.lanes);
+        const int64_t cell = (at.first + i) * out.ensemble + at.begin + j * LANES;
+        const double* const slot = at.kept.row + i * at.kept.step * KEPT + j * LANES;
+        const int64_t* const exponent = at.kept.exponent + i * at.kept.step * BLOCK + j * LANES;
+        Ints k{};
+        if (at.kept.wide[i * at.kept.step] >> j & 1) k = load(exponent);
+        Scaled o = at.input[j];
+        if (i > 0) {
+            o = {load(slot - at.kept.step * KEPT), Ints{}};
+            if (at.kept.wide[(i - 1) * at.kept.step] >> j & 1) {
+                const Ints k_before = load(exponent - at.kept.step * BLOCK);
+                o.exponent = select(k_before < 0, k_before, Ints{});
+            }
+        }
+        const Scaled adjoint = normalize(at.adjoint[j], at.exponent[j]);
+        const Scaled delta = times(adjoint, load(slot + BLOCK), select(k < 0, k, -k));
+        const Scaled factor = split(load(slot + 2 * BLOCK));
+        const Scaled next = times(delta, factor.mantissa, factor.exponent);
+        at.adjoint[j] = next.mantissa;
+        at.exponent[j] = next.exponent;
+        at.wide = (at.wide & ~(1u << j)) | (uint32_t)stays_wide(next) << j;
+        put<STREAM>(out, cell, delta, times(delta, o.mantissa, o.exponent), n);
+    }
 }
 
-template <bool FULL, bool STREAM>
-static void backward(const BackpropJob& out, const Kept& kept, int64_t begin, int lanes) {
-    Adjoint adjoint[VECTORS];
-    Scaled input[VECTORS];
-    for (int j = 0; j * LANES < lanes; ++j) {
-        const int n = lanes_of<FULL>(j, lanes);
-        const Scaled c = split(load(out.cotangent + begin + j * LANES, n, 1.0));
-        adjoint[j] = {c.mantissa, c.exponent, stays_wide(c)};
-        input[j] = split(load(out.x + begin + j * LANES, n, 0.5));
-    }
-    for (int64_t link = out.depth - 1; link >= 0; --link) {
-        const int64_t row = link * out.ensemble + begin;
-        for (int j = 0; j * LANES < lanes; ++j) {
-            const int n = lanes_of<FULL>(j, lanes);
-            const int64_t slot = link * kept.stride + j * LANES, before = slot - kept.stride;
-            const bool wide = kept.wide[link * VECTORS + j];
-            const bool wide_before = link == 0 || kept.wide[(link - 1) * VECTORS + j];
-            const Floats derivative = load(kept.derivative + slot, n, 0.25);
-            const Floats w = load(kept.weight + slot, n, 1.0);
-            Scaled delta, grad_weight;
-            if (!(wide | wide_before | adjoint[j].wide)) {
-                delta = normalize_narrow(adjoint[j].mantissa * derivative, adjoint[j].exponent);
-                grad_weight = normalize_narrow(delta.mantissa * load(kept.activation + before, n, 0.5), delta.exponent);
-                adjoint[j].mantissa = delta.mantissa * w;
-                adjoint[j].exponent = delta.exponent;
-            } else {
-                Ints k{};
-                Scaled o = input[j];
-                if (wide) k = load(kept.exponent + slot, n);
-                if (link > 0) {
-                    o = {load(kept.activation + before, n, 0.5), Ints{}};
-                    if (wide_before) {
-                        const Ints k_before = load(kept.exponent + before, n);
-                        o.exponent = select(k_before < 0, k_before, Ints{});
-                    }
-                }
-                delta = times(normalize(adjoint[j].mantissa, adjoint[j].exponent), derivative, select(k < 0, k, -k));
-                grad_weight = times(delta, o.mantissa, o.exponent);
-                const Scaled factor = split(w);
-                const Scaled next = times(delta, factor.mantissa, factor.exponent);
-                adjoint[j] = {next.mantissa, next.exponent, stays_wide(next)};
-            }
-            put<STREAM>(out.grad_bias_mantissa + row + j * LANES, delta.mantissa, n);
-            put<STREAM>(out.grad_bias_exponent + row + j * LANES, delta.exponent, n);
-            put<STREAM>(out.grad_weight_mantissa + row + j * LANES, grad_weight.mantissa, n);
-            put<STREAM>(out.grad_weight_exponent + row + j * LANES, grad_weight.exponent, n);
+// Where there are registers enough, a row of a block is written out, and its state stays in them.
+#define FASTGRAD_ROW _Pragma("GCC unroll 4") for (int j = 0; j < VECTORS; ++j)
+
+// Steps of whole blocks, each a link of `back` from its end and a link of `ahead` from its start, while both are narrow.
+// Returns the step that is not, or `end`.
+template <bool FORWARD, bool BACKWARD, bool STREAM>
+static int64_t narrow_rows(const BackpropJob& given, Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
+    const BackpropJob job = given;  // a copy, so that no store can seem to change it
+    Floats activation[VECTORS], adjoint[VECTORS];
+    Ints exponent[VECTORS];
+    FASTGRAD_ROW {
+        if (FORWARD) activation[j] = ahead.activation[j];
+        if (BACKWARD) {
+            adjoint[j] = back.adjoint[j];
+            exponent[j] = back.exponent[j];
         }
     }
-    for (int j = 0; j * LANES < lanes; ++j) {
-        const int n = lanes_of<FULL>(j, lanes);
-        const Scaled grad_x = normalize(adjoint[j].mantissa, adjoint[j].exponent);
-        store(out.grad_x_mantissa + begin + j * LANES, grad_x.mantissa, n);
-        store(out.grad_x_exponent + begin + j * LANES, grad_x.exponent, n);
+    const int64_t ensemble = job.ensemble;
+    const Kept kept = ahead.kept, kept_back = back.kept;
+    const int64_t last = BACKWARD ? back.count - 1 : 0;  // its link 0 has no kept link before it
+    if (BACKWARD && back.wide) return step;
+    for (; step < end; ++step) {
+        Floats w[VECTORS], z[VECTORS];
+        Mask is_narrow = EVERY;
+        if (FORWARD) {
+            const int64_t cell = (ahead.first + step) * ensemble + ahead.begin;
+            FASTGRAD_ROW {
+                prefetch(job.weight + cell + PREFETCH * ensemble + j * LANES);
+                prefetch(job.bias + cell + PREFETCH * ensemble + j * LANES);
+                w[j] = load(job.weight + cell + j * LANES);
+                z[j] = w[j] * activation[j] + load(job.bias + cell + j * LANES);
+                is_narrow = narrow(is_narrow, z[j], w[j]);
+            }
+            if (!all(is_narrow)) break;
+        }
+        const int64_t i = last - step, cell = (back.first + i) * ensemble + back.begin;
+        const double* const slot = kept_back.row + i * kept_back.step * KEPT;
+        const double* const before = slot - kept_back.step * KEPT;
+        double* const place = kept.row + step * kept.step * KEPT;
+        if (BACKWARD && (i == 0 || (kept_back.wide[i * kept_back.step] | kept_back.wide[(i - 1) * kept_back.step]))) break;
+        if (FORWARD) kept.wide[step * kept.step] = 0;
+        FASTGRAD_ROW {
+            if (BACKWARD) {
+                const Scaled delta = normalize_narrow(adjoint[j] * load(slot + BLOCK + j * LANES), exponent[j]);
+                const Floats grad_weight = delta.mantissa * load(before + j * LANES);
+                adjoint[j] = delta.mantissa * load(slot + 2 * BLOCK + j * LANES);
+                exponent[j] = delta.exponent;
+                put<STREAM>(job, cell + j * LANES, delta, normalize_narrow(grad_weight, delta.exponent), LANES);
+            }
+            // What goes back leaves its place to what goes forward: first the one, then the other.
+            if (FORWARD) {
+                const NarrowLink next = sigmoid_narrow(z[j]);
+                keep(place + j * LANES, next.activation, next.derivative, w[j]);
+                activation[j] = next.activation;
+            }
+        }
+    }
+    FASTGRAD_ROW {
+        if (FORWARD) ahead.activation[j] = activation[j];
+        if (BACKWARD) {
+            back.adjoint[j] = adjoint[j];
+            back.exponent[j] = exponent[j];
+        }
+    }
+    return step;
+}
+
+template <bool FORWARD, bool BACKWARD, bool STREAM>
+static bool run_rows(const BackpropJob& job, Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
+    const bool whole = (!FORWARD || ahead.lanes == BLOCK) && (!BACKWARD || back.lanes == BLOCK);
+    bool finite = true;
+    for (; step < end; ++step) {
+        if (whole) step = narrow_rows<FORWARD, BACKWARD, STREAM>(job, ahead, back, step, end);
+        if (step == end) break;
+        if (BACKWARD) backward_row<STREAM>(job, back, back.count - 1 - step);
+        if (FORWARD) finite &= forward_row(job, ahead, step);
+    }
+    return finite;
+}
+
+// Takes one stretch forward and, at the same time, the one before it back. Returns whether every weight and bias was finite.
+template <bool STREAM>
+static bool run_stretches(const BackpropJob& job, Stretch& ahead, Stretch& back) {
+    const int64_t both = ahead.count < back.count ? ahead.count : back.count;
+    bool finite = run_rows<true, true, STREAM>(job, ahead, back, 0, both);
+    finite &= run_rows<true, false, STREAM>(job, ahead, back, both, ahead.count);
+    run_rows<false, true, STREAM>(job, ahead, back, both, back.count);
+    return finite;
+}
+
+// The state of a chain before a link.
+struct Start {
+    double *activation, *mantissa;  // (stretches, BLOCK)
+    int64_t* exponent;
+};
+
+// Runs whole stretches forward, and leaves the state in which each next one starts. (Weights and biases are looked at
+// when the links are run again.)
+static void find_starts(const BackpropJob& in, int64_t begin, int lanes, const Start& start, int64_t stretches) {
+    for (int64_t s = 0; s + 1 < stretches; ++s) {
+        Floats activation[VECTORS];
+        for (int j = 0; j < VECTORS; ++j) activation[j] = load(start.activation + s * BLOCK + j * LANES);
+        for (int64_t link = s * STRETCH; link < (s + 1) * STRETCH; ++link) {
+            for (int j = 0; j * LANES < lanes; ++j) {
+                const int n = lanes_of(j, lanes);
+                const int64_t cell = link * in.ensemble + begin + j * LANES;
+                prefetch(in.weight + cell + PREFETCH * in.ensemble);
+                prefetch(in.bias + cell + PREFETCH * in.ensemble);
+                const Floats w = load(in.weight + cell, n, 1.0);
+                const Floats z = w * activation[j] + load(in.bias + cell, n, 0.0);
+                const bool last = link + 1 == (s + 1) * STRETCH;
+                if (!last && all(at_most(EVERY, absolute(z), NARROW_Z))) {
+                    activation[j] = sigmoid_narrow(z).activation;
+                    continue;
+                }
+                const Link next = sigmoid(z);
+                activation[j] = next.activation;
+                if (!last) continue;
+                const Scaled scaled = normalize(next.mantissa, next.exponent);
+                store(start.activation + (s + 1) * BLOCK + j * LANES, next.activation);
+                store(start.mantissa + (s + 1) * BLOCK + j * LANES, scaled.mantissa);
+                store(start.exponent + (s + 1) * BLOCK + j * LANES, scaled.exponent);
+            }
+        }
+    }
+}
+
+static void end_forward(const BackpropJob& job, Stretch& at) {
+    at.wide = 0;
+    for (int j = 0; j * LANES < at.lanes; ++j) {
+        const int n = lanes_of(j, at.lanes);
+        store(job.output + at.begin + j * LANES, at.activation[j], n);
+        const Scaled c = split(load(job.cotangent + at.begin + j * LANES, n, 1.0));
+        at.adjoint[j] = c.mantissa;
+        at.exponent[j] = c.exponent;
+        at.wide |= (uint32_t)stays_wide(c) << j;
+    }
+}
+
+static void end_backward(const BackpropJob& job, const Stretch& at) {
+    for (int j = 0; j * LANES < at.lanes; ++j) {
+        const int n = lanes_of(j, at.lanes);
+        const Scaled grad_x = normalize(at.adjoint[j], at.exponent[j]);
+        store(job.grad_x_mantissa + at.begin + j * LANES, grad_x.mantissa, n);
+        store(job.grad_x_exponent + at.begin + j * LANES, grad_x.exponent, n);
     }
 }
 
@@ -223,10 +343,10 @@ static bool forward_segments(const Line& line, const int64_t* first, const int64
                 const Floats weight = load(&w[t][j * LANES]);
                 const Floats bias = load(&b[t][j * LANES]);
                 const Floats z = weight * activation[j] + bias;
-                const bool narrow = is_narrow(z, weight);
-                wide[t][j] = !narrow;
-                any_wide |= !narrow;
-                if (narrow) {
+                const bool is_narrow = all(narrow(EVERY, z, weight));
+                wide[t][j] = !is_narrow;
+                any_wide |= !is_narrow;
+                if (is_narrow) {
                     const NarrowLink next = sigmoid_narrow(z);
                     store(&w[t][j * LANES], next.activation);
                     store(&b[t][j * LANES], next.derivative);
@@ -424,30 +544,58 @@ static Outcome backprop(const BackpropJob& job) {
         __builtin_free(wide);
         return finite ? DONE : NOT_FINITE;
     }
-    const bool copies = depth * BLOCK * 32 <= KEPT_MAX;
-    const int64_t floats = copies ? depth * BLOCK * 4 + 8 : 0;  // 8 more, so that the rows can begin a cache line
-    double* const memory = (double*)__builtin_malloc((size_t)(floats * 8 + depth * VECTORS));
+    const int64_t stretches = (depth + STRETCH - 1) / STRETCH, rows = depth < STRETCH ? depth : STRETCH;
+    const int64_t doubles = rows * (KEPT + BLOCK) + 3 * stretches * BLOCK + 8;  // 8 more, so that rows can begin a cache line
+    double* const memory = (double*)__builtin_malloc((size_t)(doubles * 8 + rows * 4));
     if (!memory) return NO_MEMORY;
     double* const lines = (double*)(((uintptr_t)memory + 63) / 64 * 64);
-    unsigned char* const wide = (unsigned char*)(memory + floats);
-    const bool streams = copies && ensemble % LANES == 0 && is_aligned(job.grad_weight_mantissa + job.start) &&
+    double* const starts = lines + rows * (KEPT + BLOCK);
+    const Start start{starts, starts + stretches * BLOCK, (int64_t*)starts + 2 * stretches * BLOCK};
+    const Kept kept{lines, (int64_t*)lines + rows * KEPT, (uint32_t*)(memory + doubles), 1};
+    const Kept mirrored{kept.row + (rows - 1) * KEPT, kept.exponent + (rows - 1) * BLOCK, kept.wide + rows - 1, -1};
+
+    const bool streams = ensemble % LANES == 0 && is_aligned(job.grad_weight_mantissa + job.start) &&
                          is_aligned(job.grad_weight_exponent + job.start) &&
                          is_aligned(job.grad_bias_mantissa + job.start) && is_aligned(job.grad_bias_exponent + job.start);
+    Stretch ahead, back;
+    back.count = 0;
     for (int64_t begin = job.start; begin < job.stop; begin += BLOCK) {
         const int lanes = job.stop - begin < BLOCK ? (int)(job.stop - begin) : BLOCK;
-        double* const copy = lines + 3 * depth * BLOCK;
-        Kept kept{lines, lines + depth * BLOCK, (int64_t*)lines + 2 * depth * BLOCK, copy, BLOCK, copy, wide};
-        if (!copies)
-            kept = {job.grad_weight_mantissa + begin, job.grad_bias_mantissa + begin, job.grad_bias_exponent + begin,
-                    job.weight + begin, ensemble, nullptr, wide};
-        if (lanes % LANES != 0) {
-            finite &= forward<false>(job, kept, begin, lanes);
-            backward<false, false>(job, kept, begin, lanes);
-        } else {
-            finite &= forward<true>(job, kept, begin, lanes);
-            (streams ? backward<true, true> : backward<true, false>)(job, kept, begin, lanes);
+        for (int j = 0; j * LANES < lanes; ++j) {
+            const Floats x = load(job.x + begin + j * LANES, lanes_of(j, lanes), 0.5);
+            const Scaled scaled = split(x);
+            store(start.activation + j * LANES, x);
+            store(start.mantissa + j * LANES, scaled.mantissa);
+            store(start.exponent + j * LANES, scaled.exponent);
+        }
+        if (stretches > 1) find_starts(job, begin, lanes, start, stretches);
+        for (int64_t s = stretches - 1; s >= 0; --s) {
+            ahead.kept = back.count && back.kept.step == 1 ? mirrored : kept;
+            ahead.begin = begin;
+            ahead.lanes = lanes;
+            ahead.first = s * STRETCH;
+            ahead.count = depth - ahead.first < STRETCH ? depth - ahead.first : STRETCH;
+            for (int j = 0; j < VECTORS; ++j) {
+                ahead.activation[j] = load(start.activation + s * BLOCK + j * LANES);
+                ahead.input[j] = {load(start.mantissa + s * BLOCK + j * LANES), load(start.exponent + s * BLOCK + j * LANES)};
+            }
+            finite &= (streams ? run_stretches<true> : run_stretches<false>)(job, ahead, back);
+            if (s < stretches - 1) {
+                for (int j = 0; j < VECTORS; ++j) {
+                    ahead.adjoint[j] = back.adjoint[j];
+                    ahead.exponent[j] = back.exponent[j];
+                }
+                ahead.wide = back.wide;
+            } else {
+                if (back.count) end_backward(job, back);
+                end_forward(job, ahead);
+            }
+            back = ahead;
         }
     }
+    ahead.count = 0;
+    (streams ? run_stretches<true> : run_stretches<false>)(job, ahead, back);
+    end_backward(job, back);
     if (streams) stream_end();
     __builtin_free(memory);
     return finite ? DONE : NOT_FINITE;

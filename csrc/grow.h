@@ -50,7 +50,7 @@ FASTGRAD_INLINE Running running(Floats activation, Scaled scaled) {
 FASTGRAD_INLINE void advance(Running& s, Floats w, Floats b) {
     const Floats z = w * s.activation + b;
     const Floats size = absolute(w);
-    if (!s.wide_products && !any_outside(absolute(z), NARROW_Z, size, NARROW_LOW, NARROW_HIGH)) {
+    if (!s.wide_products && all(narrow(EVERY, z, w))) {
         const NarrowLink next = sigmoid_narrow(z);
         s.activation = next.activation;
         s.narrow = true;

@@ -82,21 +82,26 @@ FASTGRAD_INLINE Quotient exp_reduced(Floats r) {
     return {even + odd, even - odd};
 }
 
+// The lanes of `mask` that are narrow.
+FASTGRAD_INLINE Mask narrow(Mask mask, Floats z, Floats w) {
+    const Floats size = absolute(w);
+    return at_most(at_least(at_most(mask, absolute(z), NARROW_Z), size, NARROW_LOW), size, NARROW_HIGH);
+}
+
 // sigmoid(z) and sigmoid'(z) for |z| <= NARROW_Z.
 struct NarrowLink {
     Floats activation, derivative;
 };
 
 FASTGRAD_INLINE NarrowLink sigmoid_narrow(Floats z) {
-    const Floats t = absolute(z);
-    const Floats shifted = t * LOG2_E + ROUNDER;
+    // e = exp(-z), also where z < 0: there numerator and denominator change places, and all is scaled by 2^k, exactly.
+    const Floats shifted = z * LOG2_E + ROUNDER;
     const Floats whole = shifted - ROUNDER;
-    const Quotient p = exp_reduced((whole * LN2_HIGH - t) + whole * LN2_LOW);
-    const Floats scaled = p.numerator * float_of((ROUNDER_BITS + 1023 - bits_of(shifted)) << 52);  // times 2^-k
+    const Quotient p = exp_reduced((whole * LN2_HIGH - z) + whole * LN2_LOW);
+    const Floats scaled = float_of(bits_of(p.numerator) - (bits_of(shifted) << 52));  // times 2^-k
     const Floats inverse = 1.0 / (p.denominator + scaled);
-    const Floats positive = p.denominator * inverse;  // 1 / (1 + e)
-    const Floats negative = scaled * inverse;         // e / (1 + e)
-    return {select(z < 0.0, negative, positive), negative * positive};
+    const Floats activation = p.denominator * inverse;   // 1 / (1 + e)
+    return {activation, (scaled * inverse) * activation};  // e / (1 + e)^2
 }
 
 // sigmoid(z) for every z as a double and as mantissa * 2^exponent, and sigmoid'(z) = derivative * 2^derivative_exponent.

@@ -82,11 +82,15 @@ FASTGRAD_INLINE Floats to_floats(Words i) {
 // bypasses the cache (the address must be a multiple of the vector's size).
 #if defined(__x86_64__) && FASTGRAD_LANES == 8
 FASTGRAD_INLINE bool any(Ints mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
-FASTGRAD_INLINE bool any_outside(Floats a, double high_a, Floats b, double low, double high) {
-    // Masks stay masks: GCC would make vectors of them, and masks again.
-    return (_mm512_cmp_pd_mask((__m512d)a, (__m512d)all_of(high_a), _CMP_NLE_UQ) |
-            _mm512_cmp_pd_mask((__m512d)b, (__m512d)all_of(low), _CMP_NGE_UQ) |
-            _mm512_cmp_pd_mask((__m512d)b, (__m512d)all_of(high), _CMP_NLE_UQ)) != 0;
+// Masks stay masks: GCC would make vectors of them, and masks again.
+typedef __mmask8 Mask;
+constexpr Mask EVERY = 0xFF;
+FASTGRAD_INLINE bool all(Mask mask) { return mask == EVERY; }
+FASTGRAD_INLINE Mask at_most(Mask mask, Floats v, double high) {
+    return _mm512_mask_cmp_pd_mask(mask, (__m512d)v, (__m512d)all_of(high), _CMP_LE_OQ);
+}
+FASTGRAD_INLINE Mask at_least(Mask mask, Floats v, double low) {
+    return _mm512_mask_cmp_pd_mask(mask, (__m512d)v, (__m512d)all_of(low), _CMP_GE_OQ);
 }
 FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm512_sqrt_pd((__m512d)v); }
 FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (Words)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
@@ -125,11 +129,13 @@ FASTGRAD_INLINE void stream(T* to, V v) {
 FASTGRAD_INLINE void stream_end() {}
 #endif
 
-#if FASTGRAD_LANES != 8
-// Is any lane of a above high_a, or any lane of b outside low … high, or either not a number?
-FASTGRAD_INLINE bool any_outside(Floats a, double high_a, Floats b, double low, double high) {
-    return any(~((a <= high_a) & (b >= low) & (b <= high)));
-}
+#if !defined(__x86_64__) || FASTGRAD_LANES != 8
+typedef Ints Mask;
+constexpr Mask EVERY = ~Mask{};
+FASTGRAD_INLINE bool all(Mask mask) { return !any(~mask); }
+// The lanes of `mask` where the condition holds too; it never holds for what is not a number.
+FASTGRAD_INLINE Mask at_most(Mask mask, Floats v, double high) { return mask & (v <= high); }
+FASTGRAD_INLINE Mask at_least(Mask mask, Floats v, double low) { return mask & (v >= low); }
 #endif
 
 }  // namespace FASTGRAD_ISA
