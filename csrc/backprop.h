@@ -1,12 +1,16 @@
 // backprop: the gradients of given chains. The contract and the formulas are in fastgrad/kernels/__init__.py; the
 // stages and names are those of reference.py and jit.py.
 //
-// A block of chains, side by side in vectors, is taken forward through a stretch of links and back again, so that what
-// reverse mode keeps stays in the second-level cache: for each link activation, derivative, and a copy of the weight (an
-// ensemble of a power of two makes the rows of the array itself collide in the sets of the cache). A chain deeper than one
-// stretch is first run forward without keeping anything but where each stretch begins; then stretch after stretch, from
-// the last one. While one stretch goes back, the next one to be run goes forward: the arithmetic of the one fills the
-// time in which the other waits.
+// Lanes of vectors, 32 side by side, are taken forward through a stretch of links and back again, so that what reverse
+// mode keeps stays in the second-level cache: for each link activation, derivative, and a copy of the weight. While one
+// stretch goes back, the next one to be run goes forward: the arithmetic of the one fills the time in which the other
+// waits. What runs in the lanes is
+// - a block of chains, where it lies. Chains deeper than one stretch are first run forward without keeping anything but
+//   the state in which each stretch starts; then stretch after stretch, from the last one;
+// - fewer chains than lanes, in a copy;
+// - the segments of one deep chain, in a copy. Their starts come from runs that go side by side through the whole
+//   depth, each but the first from a guess that is warmed up over the links before it; then each guess is compared, bit
+//   for bit, with the end of the run before, and a run that differs is run again (as in grow.h).
 #pragma once
 
 #include "jobs.h"
@@ -15,12 +19,18 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-constexpr int BLOCK = SEGMENTS;     // chains
-constexpr int64_t STRETCH = 1024;   // links
-constexpr int64_t PREFETCH = 16;     // links
-constexpr int64_t KEPT = 3 * BLOCK; // doubles of a link
+constexpr int WIDTH = SEGMENTS;     // lanes
+constexpr int64_t STRETCH = 1024;   // links of a stretch where chains lie
+constexpr int64_t SEGMENT = 128;    // links of a stretch that is copied
+constexpr int64_t TILE = 8;         // links of a copy
+constexpr int64_t PREFETCH = 16;    // links
+constexpr int64_t KEPT = 3 * WIDTH; // doubles of a link
+constexpr int64_t DEEP_MEMBERS = 8, DEEP_LINKS = 8192;  // few chains, and deep: worth cutting
 
-// Where a stretch keeps its links: a row of o_l, sigmoid'(z_l) and w_l of each chain; and of wide links the exponent k of
+// Where there are registers enough, a row of lanes is written out, and its state stays in them.
+#define FASTGRAD_ROW _Pragma("GCC unroll 4") for (int j = 0; j < VECTORS; ++j)
+
+// Where a stretch keeps its links: a row of o_l, sigmoid'(z_l) and w_l of each lane; and of wide links the exponent k of
 // exp(-|z_l|), with the sign of z_l. Pointers to link 0; the next one lies `step` rows further on, or before.
 struct Kept {
     double* row;
@@ -29,11 +39,22 @@ struct Kept {
     int64_t step;
 };
 
-// A stretch of a block, and what its chains carry from link to link.
+// Links in memory: pointers to link 0 of lane 0; the next link lies `stride` further on, the next lane beside.
+struct Links {
+    const double *weight, *bias;
+    double* grad_weight_mantissa;
+    int64_t* grad_weight_exponent;
+    double* grad_bias_mantissa;
+    int64_t* grad_bias_exponent;
+    int64_t stride;
+};
+
+// A stretch, and what its lanes carry from link to link.
 struct Stretch {
+    Links links;
     Kept kept;
-    int64_t begin, first, count;  // its first chain, its first link and how many links
-    int lanes;
+    int64_t count;  // of links
+    bool follows;   // a link whose kept row lies before that of link 0
     Scaled input[VECTORS];
     Floats activation[VECTORS];
     // The adjoint on its way back: normalized, or times a narrow weight.
@@ -42,7 +63,7 @@ struct Stretch {
     uint32_t wide;  // bit j where vector j has a zero, or nears the smallest exponent: only the general formula may go on
 };
 
-FASTGRAD_INLINE int lanes_of(int j, int lanes) { return lanes - j * LANES > LANES ? LANES : lanes - j * LANES; }
+FASTGRAD_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Is any lane of either infinite or not a number? Such values are never narrow: only the general path asks.
 FASTGRAD_INLINE bool not_finite(Floats a, Floats b) {
@@ -55,37 +76,35 @@ FASTGRAD_INLINE void prefetch(const double* from) { __builtin_prefetch(from, 0, 
 
 FASTGRAD_INLINE void keep(double* slot, Floats activation, Floats derivative, Floats weight) {
     store(slot, activation);
-    store(slot + BLOCK, derivative);
-    store(slot + 2 * BLOCK, weight);
+    store(slot + WIDTH, derivative);
+    store(slot + 2 * WIDTH, weight);
 }
 
 FASTGRAD_INLINE bool stays_wide(Scaled a) { return any((a.mantissa == 0.0) | (a.exponent < EXPONENT_MIN / 2)); }
 
 template <bool STREAM>
-FASTGRAD_INLINE void put(const BackpropJob& out, int64_t cell, Scaled delta, Scaled grad_weight, int n) {
+FASTGRAD_INLINE void put(const Links& out, int64_t cell, Scaled delta, Scaled grad_weight) {
     if (STREAM) {
         stream(out.grad_bias_mantissa + cell, delta.mantissa);
         stream(out.grad_bias_exponent + cell, delta.exponent);
         stream(out.grad_weight_mantissa + cell, grad_weight.mantissa);
         stream(out.grad_weight_exponent + cell, grad_weight.exponent);
     } else {
-        store(out.grad_bias_mantissa + cell, delta.mantissa, n);
-        store(out.grad_bias_exponent + cell, delta.exponent, n);
-        store(out.grad_weight_mantissa + cell, grad_weight.mantissa, n);
-        store(out.grad_weight_exponent + cell, grad_weight.exponent, n);
+        store(out.grad_bias_mantissa + cell, delta.mantissa);
+        store(out.grad_bias_exponent + cell, delta.exponent);
+        store(out.grad_weight_mantissa + cell, grad_weight.mantissa);
+        store(out.grad_weight_exponent + cell, grad_weight.exponent);
     }
 }
 
-// Link i of the stretch, forward, for all of its chains. Returns whether every weight and bias was finite.
-static bool forward_row(const BackpropJob& in, Stretch& at, int64_t i) {
+// Link i of the stretch, forward. Returns whether every weight and bias was finite.
+static bool forward_row(Stretch& at, int64_t i) {
     bool finite = true;
     at.kept.wide[i * at.kept.step] = 0;
-    for (int j = 0; j * LANES < at.lanes; ++j) {
-        const int n = lanes_of(j, at.lanes);
-        const int64_t cell = (at.first + i) * in.ensemble + at.begin + j * LANES;
+    for (int j = 0; j < VECTORS; ++j) {
+        const int64_t cell = i * at.links.stride + j * LANES;
         double* const slot = at.kept.row + i * at.kept.step * KEPT + j * LANES;
-        const Floats w = load(in.weight + cell, n, 1.0);
-        const Floats b = load(in.bias + cell, n, 0.0);
+        const Floats w = load(at.links.weight + cell), b = load(at.links.bias + cell);
         const Floats z = w * at.activation[j] + b;
         if (all(narrow(EVERY, z, w))) {
             const NarrowLink next = sigmoid_narrow(z);
@@ -95,7 +114,7 @@ static bool forward_row(const BackpropJob& in, Stretch& at, int64_t i) {
             finite &= !not_finite(w, b);
             const Link next = sigmoid(z);
             keep(slot, next.mantissa, next.derivative, w);
-            store(at.kept.exponent + i * at.kept.step * BLOCK + j * LANES,
+            store(at.kept.exponent + i * at.kept.step * WIDTH + j * LANES,
                   select(z < 0.0, next.derivative_exponent, -next.derivative_exponent));
             at.kept.wide[i * at.kept.step] |= 1u << j;
             at.activation[j] = next.activation;
@@ -104,43 +123,43 @@ static bool forward_row(const BackpropJob& in, Stretch& at, int64_t i) {
     return finite;
 }
 
-// Link i of the stretch, back, for all of its chains.
+// Link i of the stretch, back.
 template <bool STREAM>
-static void backward_row(const BackpropJob& out, Stretch& at, int64_t i) {
-    for (int j = 0; j * LANES < at.lanes; ++j) {
-        const int n = lanes_of(j, at.lanes);
-        const int64_t cell = (at.first + i) * out.ensemble + at.begin + j * LANES;
+static void backward_row(Stretch& at, int64_t i) {
+    for (int j = 0; j < VECTORS; ++j) {
         const double* const slot = at.kept.row + i * at.kept.step * KEPT + j * LANES;
-        const int64_t* const exponent = at.kept.exponent + i * at.kept.step * BLOCK + j * LANES;
+        const int64_t* const exponent = at.kept.exponent + i * at.kept.step * WIDTH + j * LANES;
         Ints k{};
         if (at.kept.wide[i * at.kept.step] >> j & 1) k = load(exponent);
         Scaled o = at.input[j];
-        if (i > 0) {
+        if (i > 0 || at.follows) {
             o = {load(slot - at.kept.step * KEPT), Ints{}};
             if (at.kept.wide[(i - 1) * at.kept.step] >> j & 1) {
-                const Ints k_before = load(exponent - at.kept.step * BLOCK);
+                const Ints k_before = load(exponent - at.kept.step * WIDTH);
                 o.exponent = select(k_before < 0, k_before, Ints{});
             }
         }
         const Scaled adjoint = normalize(at.adjoint[j], at.exponent[j]);
-        const Scaled delta = times(adjoint, load(slot + BLOCK), select(k < 0, k, -k));
-        const Scaled factor = split(load(slot + 2 * BLOCK));
+        const Scaled delta = times(adjoint, load(slot + WIDTH), select(k < 0, k, -k));
+        const Scaled factor = split(load(slot + 2 * WIDTH));
         const Scaled next = times(delta, factor.mantissa, factor.exponent);
         at.adjoint[j] = next.mantissa;
         at.exponent[j] = next.exponent;
         at.wide = (at.wide & ~(1u << j)) | (uint32_t)stays_wide(next) << j;
-        put<STREAM>(out, cell, delta, times(delta, o.mantissa, o.exponent), n);
+        put<STREAM>(at.links, i * at.links.stride + j * LANES, delta, times(delta, o.mantissa, o.exponent));
     }
 }
 
-// Where there are registers enough, a row of a block is written out, and its state stays in them.
-#define FASTGRAD_ROW _Pragma("GCC unroll 4") for (int j = 0; j < VECTORS; ++j)
-
-// Steps of whole blocks, each a link of `back` from its end and a link of `ahead` from its start, while both are narrow.
-// Returns the step that is not, or `end`.
+// Steps, each a link of `back` from its end and a link of `ahead` from its start, while both are narrow. Returns the step
+// that is not, or `end`.
 template <bool FORWARD, bool BACKWARD, bool STREAM>
-static int64_t narrow_rows(const BackpropJob& given, Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
-    const BackpropJob job = given;  // a copy, so that no store can seem to change it
+static int64_t narrow_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
+    if (BACKWARD && back.wide) return step;
+    // Copies, so that no store can seem to change them.
+    const Links from = ahead.links, to = back.links;
+    const Kept kept = ahead.kept, kept_back = back.kept;
+    const int64_t last = BACKWARD ? back.count - 1 : 0;
+    const bool follows = BACKWARD && back.follows;
     Floats activation[VECTORS], adjoint[VECTORS];
     Ints exponent[VECTORS];
     FASTGRAD_ROW {
@@ -150,37 +169,34 @@ static int64_t narrow_rows(const BackpropJob& given, Stretch& ahead, Stretch& ba
             exponent[j] = back.exponent[j];
         }
     }
-    const int64_t ensemble = job.ensemble;
-    const Kept kept = ahead.kept, kept_back = back.kept;
-    const int64_t last = BACKWARD ? back.count - 1 : 0;  // its link 0 has no kept link before it
-    if (BACKWARD && back.wide) return step;
     for (; step < end; ++step) {
         Floats w[VECTORS], z[VECTORS];
-        Mask is_narrow = EVERY;
         if (FORWARD) {
-            const int64_t cell = (ahead.first + step) * ensemble + ahead.begin;
+            Mask is_narrow = EVERY;
+            const double* const weight = from.weight + step * from.stride;
+            const double* const bias = from.bias + step * from.stride;
             FASTGRAD_ROW {
-                prefetch(job.weight + cell + PREFETCH * ensemble + j * LANES);
-                prefetch(job.bias + cell + PREFETCH * ensemble + j * LANES);
-                w[j] = load(job.weight + cell + j * LANES);
-                z[j] = w[j] * activation[j] + load(job.bias + cell + j * LANES);
+                prefetch(weight + PREFETCH * from.stride + j * LANES);
+                prefetch(bias + PREFETCH * from.stride + j * LANES);
+                w[j] = load(weight + j * LANES);
+                z[j] = w[j] * activation[j] + load(bias + j * LANES);
                 is_narrow = narrow(is_narrow, z[j], w[j]);
             }
             if (!all(is_narrow)) break;
         }
-        const int64_t i = last - step, cell = (back.first + i) * ensemble + back.begin;
+        const int64_t i = last - step;
+        if (BACKWARD && ((i == 0 && !follows) || (kept_back.wide[i * kept_back.step] | kept_back.wide[(i - 1) * kept_back.step]))) break;
+        if (FORWARD) kept.wide[step * kept.step] = 0;
+        double* const place = kept.row + step * kept.step * KEPT;
         const double* const slot = kept_back.row + i * kept_back.step * KEPT;
         const double* const before = slot - kept_back.step * KEPT;
-        double* const place = kept.row + step * kept.step * KEPT;
-        if (BACKWARD && (i == 0 || (kept_back.wide[i * kept_back.step] | kept_back.wide[(i - 1) * kept_back.step]))) break;
-        if (FORWARD) kept.wide[step * kept.step] = 0;
         FASTGRAD_ROW {
             if (BACKWARD) {
-                const Scaled delta = normalize_narrow(adjoint[j] * load(slot + BLOCK + j * LANES), exponent[j]);
+                const Scaled delta = normalize_narrow(adjoint[j] * load(slot + WIDTH + j * LANES), exponent[j]);
                 const Floats grad_weight = delta.mantissa * load(before + j * LANES);
-                adjoint[j] = delta.mantissa * load(slot + 2 * BLOCK + j * LANES);
+                adjoint[j] = delta.mantissa * load(slot + 2 * WIDTH + j * LANES);
                 exponent[j] = delta.exponent;
-                put<STREAM>(job, cell + j * LANES, delta, normalize_narrow(grad_weight, delta.exponent), LANES);
+                put<STREAM>(to, i * to.stride + j * LANES, delta, normalize_narrow(grad_weight, delta.exponent));
             }
             // What goes back leaves its place to what goes forward: first the one, then the other.
             if (FORWARD) {
@@ -201,404 +217,560 @@ static int64_t narrow_rows(const BackpropJob& given, Stretch& ahead, Stretch& ba
 }
 
 template <bool FORWARD, bool BACKWARD, bool STREAM>
-static bool run_rows(const BackpropJob& job, Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
-    const bool whole = (!FORWARD || ahead.lanes == BLOCK) && (!BACKWARD || back.lanes == BLOCK);
+static bool run_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
     bool finite = true;
     for (; step < end; ++step) {
-        if (whole) step = narrow_rows<FORWARD, BACKWARD, STREAM>(job, ahead, back, step, end);
+        step = narrow_rows<FORWARD, BACKWARD, STREAM>(ahead, back, step, end);
         if (step == end) break;
-        if (BACKWARD) backward_row<STREAM>(job, back, back.count - 1 - step);
-        if (FORWARD) finite &= forward_row(job, ahead, step);
+        if (BACKWARD) backward_row<STREAM>(back, back.count - 1 - step);
+        if (FORWARD) finite &= forward_row(ahead, step);
     }
     return finite;
 }
 
 // Takes one stretch forward and, at the same time, the one before it back. Returns whether every weight and bias was finite.
 template <bool STREAM>
-static bool run_stretches(const BackpropJob& job, Stretch& ahead, Stretch& back) {
-    const int64_t both = ahead.count < back.count ? ahead.count : back.count;
-    bool finite = run_rows<true, true, STREAM>(job, ahead, back, 0, both);
-    finite &= run_rows<true, false, STREAM>(job, ahead, back, both, ahead.count);
-    run_rows<false, true, STREAM>(job, ahead, back, both, back.count);
+static bool run_stretches(Stretch& ahead, Stretch& back) {
+    const int64_t both = smaller(ahead.count, back.count);
+    bool finite = run_rows<true, true, STREAM>(ahead, back, 0, both);
+    finite &= run_rows<true, false, STREAM>(ahead, back, both, ahead.count);
+    run_rows<false, true, STREAM>(ahead, back, both, back.count);
     return finite;
 }
 
-// The state of a chain before a link.
-struct Start {
-    double *activation, *mantissa;  // (stretches, BLOCK)
-    int64_t* exponent;
+// Lanes on their way forward: the state o, and the product of w sigmoid' since the stretch began. Nothing is kept.
+struct Front {
+    Floats activation[VECTORS];
+    Scaled product[VECTORS];
+    Scaled scaled[VECTORS];  // the activation: of the last link of a stretch only
+    uint32_t wide;           // bit j where product j has a zero, or nears the smallest exponent
 };
 
-// Runs whole stretches forward, and leaves the state in which each next one starts. (Weights and biases are looked at
-// when the links are run again.)
-static void find_starts(const BackpropJob& in, int64_t begin, int lanes, const Start& start, int64_t stretches) {
-    for (int64_t s = 0; s + 1 < stretches; ++s) {
+FASTGRAD_INLINE void begin_product(Front& front) {
+    for (int j = 0; j < VECTORS; ++j) front.product[j] = one();
+    front.wide = 0;
+}
+
+// `end` links forward. With `scaled` the last one takes the general path, which gives the scaled activation too.
+template <bool PRODUCT>
+static void advance_rows(Front& front, const Links& given, int64_t end, bool scaled) {
+    const Links from = given;
+    int64_t step = 0;
+    for (; step < end; ++step) {
         Floats activation[VECTORS];
-        for (int j = 0; j < VECTORS; ++j) activation[j] = load(start.activation + s * BLOCK + j * LANES);
-        for (int64_t link = s * STRETCH; link < (s + 1) * STRETCH; ++link) {
-            for (int j = 0; j * LANES < lanes; ++j) {
-                const int n = lanes_of(j, lanes);
-                const int64_t cell = link * in.ensemble + begin + j * LANES;
-                prefetch(in.weight + cell + PREFETCH * in.ensemble);
-                prefetch(in.bias + cell + PREFETCH * in.ensemble);
-                const Floats w = load(in.weight + cell, n, 1.0);
-                const Floats z = w * activation[j] + load(in.bias + cell, n, 0.0);
-                const bool last = link + 1 == (s + 1) * STRETCH;
-                if (!last && all(at_most(EVERY, absolute(z), NARROW_Z))) {
-                    activation[j] = sigmoid_narrow(z).activation;
-                    continue;
-                }
-                const Link next = sigmoid(z);
-                activation[j] = next.activation;
-                if (!last) continue;
-                const Scaled scaled = normalize(next.mantissa, next.exponent);
-                store(start.activation + (s + 1) * BLOCK + j * LANES, next.activation);
-                store(start.mantissa + (s + 1) * BLOCK + j * LANES, scaled.mantissa);
-                store(start.exponent + (s + 1) * BLOCK + j * LANES, scaled.exponent);
+        Scaled product[VECTORS];
+        FASTGRAD_ROW {
+            activation[j] = front.activation[j];
+            product[j] = front.product[j];
+        }
+        for (; step < end - scaled && !(PRODUCT && front.wide); ++step) {
+            const double* const weight = from.weight + step * from.stride;
+            const double* const bias = from.bias + step * from.stride;
+            Floats w[VECTORS], z[VECTORS];
+            Mask is_narrow = EVERY;
+            FASTGRAD_ROW {
+                prefetch(weight + PREFETCH * from.stride + j * LANES);
+                prefetch(bias + PREFETCH * from.stride + j * LANES);
+                w[j] = load(weight + j * LANES);
+                z[j] = w[j] * activation[j] + load(bias + j * LANES);
+                is_narrow = PRODUCT ? narrow(is_narrow, z[j], w[j]) : at_most(is_narrow, absolute(z[j]), NARROW_Z);
             }
+            if (!all(is_narrow)) break;
+            FASTGRAD_ROW {
+                const NarrowLink next = sigmoid_narrow(z[j]);
+                activation[j] = next.activation;
+                if (PRODUCT)
+                    product[j] = normalize_narrow((product[j].mantissa * next.derivative) * w[j], product[j].exponent);
+            }
+        }
+        FASTGRAD_ROW {
+            front.activation[j] = activation[j];
+            front.product[j] = product[j];
+        }
+        if (step == end) break;
+        for (int j = 0; j < VECTORS; ++j) {
+            const Floats w = load(from.weight + step * from.stride + j * LANES);
+            const Link next = sigmoid(w * activation[j] + load(from.bias + step * from.stride + j * LANES));
+            front.activation[j] = next.activation;
+            front.scaled[j] = normalize(next.mantissa, next.exponent);
+            if (!PRODUCT) continue;
+            const Scaled factor = split(w), delta = times(product[j], next.derivative, next.derivative_exponent);
+            front.product[j] = times(delta, factor.mantissa, factor.exponent);
+            front.wide = (front.wide & ~(1u << j)) | (uint32_t)stays_wide(front.product[j]) << j;
         }
     }
 }
 
-static void end_forward(const BackpropJob& job, Stretch& at) {
-    at.wide = 0;
-    for (int j = 0; j * LANES < at.lanes; ++j) {
-        const int n = lanes_of(j, at.lanes);
-        store(job.output + at.begin + j * LANES, at.activation[j], n);
-        const Scaled c = split(load(job.cotangent + at.begin + j * LANES, n, 1.0));
-        at.adjoint[j] = c.mantissa;
-        at.exponent[j] = c.exponent;
-        at.wide |= (uint32_t)stays_wide(c) << j;
+// Lane by lane: o as a double, and as mantissa * 2^exponent.
+struct States {
+    double *activation, *mantissa;
+    int64_t* exponent;
+};
+
+FASTGRAD_INLINE States operator+(States states, int64_t lanes) {
+    return {states.activation + lanes, states.mantissa + lanes, states.exponent + lanes};
+}
+
+FASTGRAD_INLINE void set_state(States to, int64_t lane, double activation) {
+    const Scaled scaled = split(all_of(activation));
+    to.activation[lane] = activation;
+    to.mantissa[lane] = scaled.mantissa[0];
+    to.exponent[lane] = scaled.exponent[0];
+}
+
+FASTGRAD_INLINE void copy_state(States to, int64_t at, States from, int64_t lane) {
+    to.activation[at] = from.activation[lane];
+    to.mantissa[at] = from.mantissa[lane];
+    to.exponent[at] = from.exponent[lane];
+}
+
+FASTGRAD_INLINE void load_activations(Front& front, States from) {
+    for (int j = 0; j < VECTORS; ++j) front.activation[j] = load(from.activation + j * LANES);
+}
+
+FASTGRAD_INLINE void store_states(States to, const Front& front) {
+    for (int j = 0; j < VECTORS; ++j) {
+        store(to.activation + j * LANES, front.activation[j]);
+        store(to.mantissa + j * LANES, front.scaled[j].mantissa);
+        store(to.exponent + j * LANES, front.scaled[j].exponent);
     }
 }
 
-static void end_backward(const BackpropJob& job, const Stretch& at) {
-    for (int j = 0; j * LANES < at.lanes; ++j) {
-        const int n = lanes_of(j, at.lanes);
-        const Scaled grad_x = normalize(at.adjoint[j], at.exponent[j]);
-        store(job.grad_x_mantissa + at.begin + j * LANES, grad_x.mantissa, n);
-        store(job.grad_x_exponent + at.begin + j * LANES, grad_x.exponent, n);
+FASTGRAD_INLINE void start_stretch(Stretch& at, States from) {
+    for (int j = 0; j < VECTORS; ++j) {
+        at.activation[j] = load(from.activation + j * LANES);
+        at.input[j] = {load(from.mantissa + j * LANES), load(from.exponent + j * LANES)};
     }
+}
+
+FASTGRAD_INLINE void set_adjoint(Stretch& at, int64_t lane, Scaled adjoint) {
+    at.adjoint[lane / LANES][lane % LANES] = adjoint.mantissa[0];
+    at.exponent[lane / LANES][lane % LANES] = adjoint.exponent[0];
+}
+
+FASTGRAD_INLINE void look_at_adjoints(Stretch& at) {
+    at.wide = 0;
+    for (int j = 0; j < VECTORS; ++j) at.wide |= (uint32_t)stays_wide({at.adjoint[j], at.exponent[j]}) << j;
+}
+
+FASTGRAD_INLINE Scaled adjoint_of(const Stretch& at, int64_t lane) {
+    return normalize(all_of(at.adjoint[lane / LANES][lane % LANES]), all_of(at.exponent[lane / LANES][lane % LANES]));
+}
+
+// One piece of memory for a call, handed out in cache lines. What is asked for must be known beforehand.
+struct Room {
+    char *memory, *next;
+    explicit Room(int64_t bytes) : memory((char*)__builtin_malloc((size_t)bytes + 64)) {
+        next = (char*)(((uintptr_t)memory + 63) / 64 * 64);
+    }
+    ~Room() { __builtin_free(memory); }
+    static int64_t size(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+    template <typename T>
+    T* take(int64_t count) {
+        T* const taken = (T*)next;
+        next += size(count * (int64_t)sizeof(T));
+        return taken;
+    }
+    static int64_t of_kept(int64_t rows) { return rows * (KEPT + WIDTH) * 8 + size(rows * 4); }
+    Kept take_kept(int64_t rows) {
+        double* const row = take<double>(rows * KEPT);
+        int64_t* const exponent = take<int64_t>(rows * WIDTH);
+        return {row, exponent, take<uint32_t>(rows), 1};
+    }
+    static int64_t of_states(int64_t lanes) { return 3 * size(lanes * 8); }
+    States take_states(int64_t lanes) {
+        double* const activation = take<double>(lanes);
+        double* const mantissa = take<double>(lanes);
+        return {activation, mantissa, take<int64_t>(lanes)};
+    }
+};
+
+// Two stretches can share what they keep, if one lies in the opposite order of the other.
+FASTGRAD_INLINE Kept mirrored(const Kept& kept, int64_t rows) {
+    return {kept.row + (rows - 1) * KEPT, kept.exponent + (rows - 1) * WIDTH, kept.wide + rows - 1, -1};
+}
+
+FASTGRAD_INLINE Kept later(const Kept& kept, int64_t links) {
+    return {kept.row + links * KEPT, kept.exponent + links * WIDTH, kept.wide + links, kept.step};
 }
 
 FASTGRAD_INLINE bool is_aligned(const void* pointer) { return (uintptr_t)pointer % (8 * LANES) == 0; }
 
-// One deep chain would run link after link, each waiting for the one before. So its depth is cut into segments that run
-// forward side by side, each but the first from a guess that is warmed up over the links before it; then each start is
-// compared, bit for bit, with the end of the segment before, and a segment that differs is run again (as in grow.h). On the
-// way back only two multiplications a link wait for each other; all else is done for a tile of links at once.
-constexpr int TILE = 32, BACK_TILE = 64;  // links
-constexpr int64_t DEEP_MEMBERS = 8, DEEP_LINKS = 8192;  // few chains, and deep: worth cutting
-// What one chain keeps, in the gradients' own memory, `stride` apart.
-struct Line {
-    const double *weight, *bias;
-    double *activation, *derivative;
-    int64_t* exponent;
-    unsigned char* wide;
-    int64_t stride;
-};
-
-// Runs links first[i] to first[i] + length[i] - 1 of each of `count` segments side by side, from begin[i] to end[i];
-// returns whether every weight and bias was finite.
-static bool forward_segments(const Line& line, const int64_t* first, const int64_t* length, int count, const double* begin,
-                             double* end, bool keep) {
-    alignas(64) double w[TILE][SEGMENTS], b[TILE][SEGMENTS], k[TILE][SEGMENTS];
-    unsigned char wide[TILE][VECTORS];
-    Floats activation[VECTORS];
-    bool finite = true;
-    const int vectors = (count + LANES - 1) / LANES;
-    int64_t longest = 0;
-    for (int i = 0; i < vectors * LANES; ++i) {
-        activation[i / LANES][i % LANES] = begin[i < count ? i : 0];
-        if (i < count && length[i] > longest) longest = length[i];
-    }
-    for (int64_t step = 0; step < longest; step += TILE) {
-        bool ends = false, any_wide = false;  // within this tile
-        for (int i = 0; i < vectors * LANES; ++i) {
-            const int64_t left = i < count ? length[i] - step : 0;
-            ends |= left > 0 && left <= TILE;
-            const double* const from_w = line.weight + (i < count ? first[i] + step : 0) * line.stride;
-            const double* const from_b = line.bias + (i < count ? first[i] + step : 0) * line.stride;
-            if (left >= TILE && line.stride == 1) {
-                for (int t = 0; t < TILE; ++t) {
-                    w[t][i] = from_w[t];
-                    b[t][i] = from_b[t];
-                }
-                // There are more streams here than the processor follows by itself.
-                for (int t = 0; t < TILE; t += 8) {
-                    __builtin_prefetch(from_w + TILE + t);
-                    __builtin_prefetch(from_b + TILE + t);
-                    __builtin_prefetch(line.activation + first[i] + step + t, 1);
-                    __builtin_prefetch(line.derivative + first[i] + step + t, 1);
-                }
-                continue;
-            }
-            for (int t = 0; t < TILE; ++t) {
-                w[t][i] = t < left ? from_w[t * line.stride] : 1.0;
-                b[t][i] = t < left ? from_b[t * line.stride] : 0.0;
-            }
-        }
-        for (int t = 0; t < TILE; ++t) {
-            for (int j = 0; j < vectors; ++j) {
-                const Floats weight = load(&w[t][j * LANES]);
-                const Floats bias = load(&b[t][j * LANES]);
-                const Floats z = weight * activation[j] + bias;
-                const bool is_narrow = all(narrow(EVERY, z, weight));
-                wide[t][j] = !is_narrow;
-                any_wide |= !is_narrow;
-                if (is_narrow) {
-                    const NarrowLink next = sigmoid_narrow(z);
-                    store(&w[t][j * LANES], next.activation);
-                    store(&b[t][j * LANES], next.derivative);
-                    activation[j] = next.activation;
-                } else {
-                    finite &= !not_finite(weight, bias);
-                    const Link next = sigmoid(z);
-                    store(&w[t][j * LANES], next.mantissa);
-                    store(&b[t][j * LANES], next.derivative);
-                    store((int64_t*)&k[t][j * LANES],
-                          select(z < 0.0, next.derivative_exponent, -next.derivative_exponent));
-                    activation[j] = next.activation;
-                }
-                if (!ends) continue;
-                for (int i = j * LANES; i < (j + 1) * LANES && i < count; ++i)
-                    if (step + t + 1 == length[i]) end[i] = activation[j][i - j * LANES];
-            }
-        }
-        if (!keep) continue;
-        for (int i = 0; i < count; ++i) {
-            const int64_t left = length[i] - step < TILE ? length[i] - step : TILE;
-            const int64_t at = first[i] + step;
-            if (left == TILE && line.stride == 1 && !any_wide) {
-                for (int t = 0; t < TILE; ++t) {
-                    line.activation[at + t] = w[t][i];
-                    line.derivative[at + t] = b[t][i];
-                }
-                __builtin_memset(line.wide + at, 0, TILE);
-                continue;
-            }
-            for (int t = 0; t < left; ++t) {
-                line.activation[(at + t) * line.stride] = w[t][i];
-                line.derivative[(at + t) * line.stride] = b[t][i];
-                line.wide[at + t] = wide[t][i / LANES];
-                if (wide[t][i / LANES]) __builtin_memcpy(line.exponent + (at + t) * line.stride, &k[t][i], 8);
-            }
-        }
-    }
-    return finite;
+FASTGRAD_INLINE Links links_at(const BackpropJob& job, int64_t link, int64_t member) {
+    const int64_t cell = link * job.ensemble + member;
+    return {job.weight + cell,
+            job.bias + cell,
+            job.grad_weight_mantissa + cell,
+            job.grad_weight_exponent + cell,
+            job.grad_bias_mantissa + cell,
+            job.grad_bias_exponent + cell,
+            job.ensemble};
 }
 
-static bool forward_deep(const Line& line, int64_t depth, double x, double* output) {
-    int64_t first[SEGMENTS], length[SEGMENTS], guess_first[SEGMENTS], guess_length[SEGMENTS];
-    double begin[SEGMENTS], end[SEGMENTS];
-    const int64_t each = ((depth + SEGMENTS - 1) / SEGMENTS + TILE - 1) / TILE * TILE;
-    int count = 0;
-    for (int64_t at = 0; at < depth; at += each, ++count) {
-        first[count] = at;
-        length[count] = depth - at < each ? depth - at : each;
-        guess_first[count] = at - WARM_UP;
-        guess_length[count] = WARM_UP;
-        begin[count] = 0.5;
-    }
-    if (count > 1) forward_segments(line, guess_first + 1, guess_length + 1, count - 1, begin + 1, end + 1, false);
-    begin[0] = x;
-    for (int i = 1; i < count; ++i) begin[i] = end[i];
-    const bool finite = forward_segments(line, first, length, count, begin, end, true);
-    for (int i = 1; i < count; ++i)
-        if (__builtin_memcmp(begin + i, end + i - 1, 8) != 0) {
-            begin[i] = end[i - 1];
-            forward_segments(line, first + i, length + i, 1, begin + i, end + i, true);
-        }
-    *output = end[count - 1];
-    return finite;
+FASTGRAD_INLINE bool can_stream(const Links& to) {
+    return to.stride % LANES == 0 && is_aligned(to.grad_weight_mantissa) && is_aligned(to.grad_weight_exponent) &&
+           is_aligned(to.grad_bias_mantissa) && is_aligned(to.grad_bias_exponent);
 }
 
-// Doubles or integers `stride` apart into a tile and back; a chain that is alone lies in one piece.
-template <typename T>
-FASTGRAD_INLINE void gather(T* tile, const T* from, int count, int64_t stride) {
-    if (stride == 1 && count == BACK_TILE)
-        __builtin_memcpy(tile, from, BACK_TILE * sizeof(T));
-    else
-        for (int t = 0; t < count; ++t) tile[t] = from[t * stride];
+FASTGRAD_INLINE void put_grad_x(const BackpropJob& job, int64_t member, Scaled adjoint) {
+    job.grad_x_mantissa[member] = adjoint.mantissa[0];
+    job.grad_x_exponent[member] = adjoint.exponent[0];
 }
 
-template <typename T>
-FASTGRAD_INLINE void scatter(T* to, const T* tile, int count, int64_t stride) {
-    if (stride == 1 && count == BACK_TILE)
-        __builtin_memcpy(to, tile, BACK_TILE * sizeof(T));
-    else
-        for (int t = 0; t < count; ++t) to[t * stride] = tile[t];
-}
-
-// Back over links first to first + count - 1, all narrow, from the adjoint (a, exponent); BACK_TILE of them at most.
-static void backward_tile(const BackpropJob& out, const Line& line, int64_t member, int64_t first, int count, double& a,
-                          int64_t& exponent) {
-    alignas(64) double d[BACK_TILE], w[BACK_TILE], o[BACK_TILE];
-    alignas(64) int64_t d_exponent[BACK_TILE], w_exponent[BACK_TILE];
-    const int64_t cell = first * line.stride;
-    gather(d, line.derivative + cell, count, line.stride);
-    gather(w, line.weight + cell, count, line.stride);
-    gather(o, line.activation + cell - line.stride, count, line.stride);
-    for (int t = count; t < BACK_TILE; ++t) d[t] = w[t] = o[t] = 0.5;
-    // The tile before this one comes next; it lies against the direction in which the processor looks ahead.
-    if (line.stride == 1 && first >= 2 * BACK_TILE)
-        for (int64_t near = first - 2 * BACK_TILE; near < first - BACK_TILE; near += 8) {
-            __builtin_prefetch(line.derivative + near);
-            __builtin_prefetch(line.weight + near);
-            __builtin_prefetch(line.activation + near);
-            __builtin_prefetch(line.exponent + near, 1);
-            __builtin_prefetch(out.grad_weight_exponent + near, 1);
-        }
-    for (int t = 0; t < BACK_TILE; t += LANES) {
-        const Scaled derivative = normalize_narrow(load(d + t), Ints{}), weight = normalize_narrow(load(w + t), Ints{});
-        store(d + t, derivative.mantissa);
-        store(d_exponent + t, derivative.exponent);
-        store(w + t, weight.mantissa);
-        store(w_exponent + t, weight.exponent);
-    }
-    // Mantissas shrink by less than a factor 4 a link: no exponent is needed within a tile.
-    for (int t = count - 1; t >= 0; --t) {
-        d[t] = a * d[t];
-        a = d[t] * w[t];
-        d_exponent[t] += exponent;
-        exponent = d_exponent[t] + w_exponent[t];
-    }
-    for (int t = 0; t < BACK_TILE; t += LANES) {
-        const Scaled delta = normalize_narrow(load(d + t), load(d_exponent + t));
-        const Scaled grad_weight = normalize_narrow(delta.mantissa * load(o + t), delta.exponent);
-        store(d + t, delta.mantissa);
-        store(d_exponent + t, delta.exponent);
-        store(w + t, grad_weight.mantissa);
-        store(w_exponent + t, grad_weight.exponent);
-    }
-    scatter(out.grad_bias_mantissa + member + cell, d, count, line.stride);
-    scatter(out.grad_bias_exponent + member + cell, d_exponent, count, line.stride);
-    scatter(out.grad_weight_mantissa + member + cell, w, count, line.stride);
-    scatter(out.grad_weight_exponent + member + cell, w_exponent, count, line.stride);
-    const Scaled next = normalize_narrow(all_of(a), all_of(exponent));
-    a = next.mantissa[0];
-    exponent = next.exponent[0];
-}
-
-static bool backprop_deep(const BackpropJob& job, int64_t member, unsigned char* wide) {
-    const int64_t depth = job.depth, stride = job.ensemble;
-    const Line line{job.weight + member,
-                    job.bias + member,
-                    job.grad_weight_mantissa + member,
-                    job.grad_bias_mantissa + member,
-                    job.grad_bias_exponent + member,
-                    wide,
-                    stride};
-    const bool finite = forward_deep(line, depth, job.x[member], job.output + member);
-    Scaled adjoint = split(all_of(job.cotangent[member]));
-    const Scaled x = split(all_of(job.x[member]));
-    double a = adjoint.mantissa[0];
-    int64_t exponent = adjoint.exponent[0];
-    int64_t last = depth;
-    while (last > 0) {
-        // A tile ends above the first link, at a wide link, or where the adjoint is zero or all but too small.
-        const bool general = a == 0.0 || exponent < EXPONENT_MIN / 2;
-        int64_t first = last;
-        if (!general)
-            while (first > 1 && last - first < BACK_TILE && !wide[first - 1] && !wide[first - 2]) --first;
-        if (first < last) {
-            backward_tile(job, line, member, first, (int)(last - first), a, exponent);
-            last = first;
-            continue;
-        }
-        const int64_t link = last - 1, cell = link * stride;
-        Ints k{};
-        if (wide[link]) k = all_of(line.exponent[cell]);
-        Scaled o = x;
-        if (link > 0) {
-            o = {all_of(line.activation[cell - stride]), Ints{}};
-            if (wide[link - 1]) {
-                const Ints k_before = all_of(line.exponent[cell - stride]);
-                o.exponent = select(k_before < 0, k_before, Ints{});
-            }
-        }
-        const Scaled delta = times({all_of(a), all_of(exponent)}, all_of(line.derivative[cell]), select(k < 0, k, -k));
-        const Scaled grad_weight = times(delta, o.mantissa, o.exponent);
-        const Scaled factor = split(all_of(line.weight[cell]));
-        const Scaled next = times(delta, factor.mantissa, factor.exponent);
-        a = next.mantissa[0];
-        exponent = next.exponent[0];
-        job.grad_bias_mantissa[cell + member] = delta.mantissa[0];
-        job.grad_bias_exponent[cell + member] = delta.exponent[0];
-        job.grad_weight_mantissa[cell + member] = grad_weight.mantissa[0];
-        job.grad_weight_exponent[cell + member] = grad_weight.exponent[0];
-        last = link;
-    }
-    job.grad_x_mantissa[member] = a;
-    job.grad_x_exponent[member] = exponent;
-    return finite;
-}
-
-static Outcome backprop(const BackpropJob& job) {
-    bool finite = true;
-    const int64_t depth = job.depth, ensemble = job.ensemble;
-    if (job.stop - job.start <= DEEP_MEMBERS && depth >= DEEP_LINKS) {
-        unsigned char* const wide = (unsigned char*)__builtin_malloc((size_t)depth);
-        if (!wide) return NO_MEMORY;
-        for (int64_t member = job.start; member < job.stop; ++member) finite &= backprop_deep(job, member, wide);
-        __builtin_free(wide);
-        return finite ? DONE : NOT_FINITE;
-    }
-    const int64_t stretches = (depth + STRETCH - 1) / STRETCH, rows = depth < STRETCH ? depth : STRETCH;
-    const int64_t doubles = rows * (KEPT + BLOCK) + 3 * stretches * BLOCK + 8;  // 8 more, so that rows can begin a cache line
-    double* const memory = (double*)__builtin_malloc((size_t)(doubles * 8 + rows * 4));
-    if (!memory) return NO_MEMORY;
-    double* const lines = (double*)(((uintptr_t)memory + 63) / 64 * 64);
-    double* const starts = lines + rows * (KEPT + BLOCK);
-    const Start start{starts, starts + stretches * BLOCK, (int64_t*)starts + 2 * stretches * BLOCK};
-    const Kept kept{lines, (int64_t*)lines + rows * KEPT, (uint32_t*)(memory + doubles), 1};
-    const Kept mirrored{kept.row + (rows - 1) * KEPT, kept.exponent + (rows - 1) * BLOCK, kept.wide + rows - 1, -1};
-
-    const bool streams = ensemble % LANES == 0 && is_aligned(job.grad_weight_mantissa + job.start) &&
-                         is_aligned(job.grad_weight_exponent + job.start) &&
-                         is_aligned(job.grad_bias_mantissa + job.start) && is_aligned(job.grad_bias_exponent + job.start);
+// Whole blocks of chains: members begin to end - 1, where they lie.
+static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t end) {
+    const int64_t rows = smaller(job.depth, STRETCH), stretches = (job.depth + STRETCH - 1) / STRETCH;
+    Room room(Room::of_kept(rows) + Room::of_states(stretches * WIDTH));
+    if (!room.memory) return NO_MEMORY;
+    const Kept kept = room.take_kept(rows);
+    const States starts = room.take_states(stretches * WIDTH);
+    const auto run = can_stream(links_at(job, 0, begin)) ? run_stretches<true> : run_stretches<false>;
+    bool finite = true, mirror = false;
+    int64_t members_back = 0;  // the first of the block that goes back
     Stretch ahead, back;
     back.count = 0;
-    for (int64_t begin = job.start; begin < job.stop; begin += BLOCK) {
-        const int lanes = job.stop - begin < BLOCK ? (int)(job.stop - begin) : BLOCK;
-        for (int j = 0; j * LANES < lanes; ++j) {
-            const Floats x = load(job.x + begin + j * LANES, lanes_of(j, lanes), 0.5);
-            const Scaled scaled = split(x);
-            store(start.activation + j * LANES, x);
-            store(start.mantissa + j * LANES, scaled.mantissa);
-            store(start.exponent + j * LANES, scaled.exponent);
+    const auto end_block = [&] {
+        for (int i = 0; i < WIDTH; ++i) put_grad_x(job, members_back + i, adjoint_of(back, i));
+    };
+    for (int64_t members = begin; members < end; members += WIDTH) {
+        for (int i = 0; i < WIDTH; ++i) set_state(starts, i, job.x[members + i]);
+        for (int64_t s = 0; s + 1 < stretches; ++s) {
+            Front front;
+            load_activations(front, starts + s * WIDTH);
+            advance_rows<false>(front, links_at(job, s * STRETCH, members), STRETCH, true);
+            store_states(starts + (s + 1) * WIDTH, front);
         }
-        if (stretches > 1) find_starts(job, begin, lanes, start, stretches);
-        for (int64_t s = stretches - 1; s >= 0; --s) {
-            ahead.kept = back.count && back.kept.step == 1 ? mirrored : kept;
-            ahead.begin = begin;
-            ahead.lanes = lanes;
-            ahead.first = s * STRETCH;
-            ahead.count = depth - ahead.first < STRETCH ? depth - ahead.first : STRETCH;
-            for (int j = 0; j < VECTORS; ++j) {
-                ahead.activation[j] = load(start.activation + s * BLOCK + j * LANES);
-                ahead.input[j] = {load(start.mantissa + s * BLOCK + j * LANES), load(start.exponent + s * BLOCK + j * LANES)};
-            }
-            finite &= (streams ? run_stretches<true> : run_stretches<false>)(job, ahead, back);
-            if (s < stretches - 1) {
+        for (int64_t s = stretches - 1; s >= 0; --s, mirror = !mirror) {
+            ahead.links = links_at(job, s * STRETCH, members);
+            ahead.kept = mirror ? mirrored(kept, rows) : kept;
+            ahead.count = smaller(job.depth - s * STRETCH, STRETCH);
+            ahead.follows = false;
+            start_stretch(ahead, starts + s * WIDTH);
+            finite &= run(ahead, back);
+            if (s == stretches - 1) {
+                if (back.count) end_block();
+                members_back = members;
+                for (int i = 0; i < WIDTH; ++i) {
+                    job.output[members + i] = ahead.activation[i / LANES][i % LANES];
+                    set_adjoint(ahead, i, split(all_of(job.cotangent[members + i])));
+                }
+            } else {
                 for (int j = 0; j < VECTORS; ++j) {
                     ahead.adjoint[j] = back.adjoint[j];
                     ahead.exponent[j] = back.exponent[j];
                 }
-                ahead.wide = back.wide;
-            } else {
-                if (back.count) end_backward(job, back);
-                end_forward(job, ahead);
             }
+            look_at_adjoints(ahead);
             back = ahead;
         }
     }
     ahead.count = 0;
-    (streams ? run_stretches<true> : run_stretches<false>)(job, ahead, back);
-    end_backward(job, back);
-    if (streams) stream_end();
-    __builtin_free(memory);
+    run(ahead, back);
+    end_block();
+    stream_end();
     return finite ? DONE : NOT_FINITE;
+}
+
+// A copy of a few links, lanes side by side: weight and bias, or their gradients. It stays in the first-level cache.
+struct Tile {
+    alignas(64) double weight[TILE * WIDTH], bias[TILE * WIDTH];
+    alignas(64) int64_t weight_exponent[TILE * WIDTH], bias_exponent[TILE * WIDTH];
+    Tile() {
+        for (int64_t i = 0; i < TILE * WIDTH; ++i) {
+            weight[i] = 1.0;
+            bias[i] = 0.0;
+        }
+    }
+    Links links() { return {weight, bias, weight, weight_exponent, bias, bias_exponent, WIDTH}; }
+};
+
+// Lanes whose links are copied, and what lies around them.
+struct Lanes {
+    Links links;    // of lane 0
+    int64_t pitch;  // between lanes
+    int64_t count;  // of lanes
+    int64_t ahead;  // what is copied next lies so much further on
+};
+
+FASTGRAD_INLINE Lanes further(Lanes lanes, int64_t links) {
+    const int64_t cells = links * lanes.links.stride;
+    lanes.links.weight += cells;
+    lanes.links.bias += cells;
+    lanes.links.grad_weight_mantissa += cells;
+    lanes.links.grad_weight_exponent += cells;
+    lanes.links.grad_bias_mantissa += cells;
+    lanes.links.grad_bias_exponent += cells;
+    return lanes;
+}
+
+// Copies `count` links. Lanes that are not there get those of lane 0, or keep what they have.
+FASTGRAD_INLINE void fill(double* tile, const double* from, const Lanes& lanes, int64_t count) {
+    if (lanes.links.stride == 1 && count == TILE) {
+        for (int i = 0; i < WIDTH; i += LANES)
+            for (int64_t t = 0; t < TILE; t += LANES) {
+                Floats v[LANES];
+                for (int k = 0; k < LANES; ++k) {
+                    const double* const line = from + (i + k < lanes.count ? (i + k) * lanes.pitch : 0) + t;
+                    prefetch(line + lanes.ahead);
+                    v[k] = load(line);
+                }
+                transpose(v);
+                for (int k = 0; k < LANES; ++k) store(tile + (t + k) * WIDTH + i, v[k]);
+            }
+        return;
+    }
+    for (int64_t t = 0; t < count; ++t)
+        if (lanes.pitch == 1)
+            __builtin_memcpy(tile + t * WIDTH, from + t * lanes.links.stride, lanes.count * 8);
+        else
+            for (int i = 0; i < lanes.count; ++i) tile[t * WIDTH + i] = from[t * lanes.links.stride + i * lanes.pitch];
+}
+
+FASTGRAD_INLINE void fill(Tile& tile, const Lanes& lanes, int64_t count) {
+    fill(tile.weight, lanes.links.weight, lanes, count);
+    fill(tile.bias, lanes.links.bias, lanes, count);
+}
+
+// Part `part` of TILE parts of a whole tile of one chain's segments, past the cache.
+template <typename T>
+FASTGRAD_INLINE void stream_part(T* to, const T* tile, const Lanes& lanes, int64_t part) {
+    constexpr int64_t pieces = WIDTH / LANES * (TILE / LANES), share = pieces / TILE > 0 ? pieces / TILE : 1;
+    for (int64_t piece = part * share; piece < part * share + share && piece < pieces; ++piece) {
+        const int64_t i = piece / (TILE / LANES) * LANES, t = piece % (TILE / LANES) * LANES;
+        Floats v[LANES];
+        for (int k = 0; k < LANES; ++k) v[k] = load((const double*)tile + (t + k) * WIDTH + i);
+        transpose(v);
+        for (int k = 0; k < LANES; ++k)
+            if (i + k < lanes.count) stream((double*)to + (i + k) * lanes.pitch + t, v[k]);
+    }
+}
+
+FASTGRAD_INLINE void stream_part(const Lanes& lanes, const Tile& tile, int64_t part) {
+    // Where a tile has fewer pieces than parts, two arrays take the first half of them, and two the other.
+    constexpr int64_t pieces = WIDTH / LANES * (TILE / LANES);
+    const int64_t late = part - (pieces < TILE ? TILE - pieces : 0);
+    if (part < TILE) stream_part(lanes.links.grad_weight_mantissa, tile.weight, lanes, part);
+    if (part < TILE) stream_part(lanes.links.grad_weight_exponent, tile.weight_exponent, lanes, part);
+    if (late >= 0) stream_part(lanes.links.grad_bias_mantissa, tile.bias, lanes, late);
+    if (late >= 0) stream_part(lanes.links.grad_bias_exponent, tile.bias_exponent, lanes, late);
+}
+
+template <typename T>
+FASTGRAD_INLINE void drain(T* to, const T* tile, const Lanes& lanes, int64_t count) {
+    for (int64_t t = 0; t < count; ++t)
+        if (lanes.pitch == 1)
+            __builtin_memcpy(to + t * lanes.links.stride, tile + t * WIDTH, lanes.count * 8);
+        else
+            for (int i = 0; i < lanes.count; ++i) to[t * lanes.links.stride + i * lanes.pitch] = tile[t * WIDTH + i];
+}
+
+FASTGRAD_INLINE void drain(const Lanes& lanes, const Tile& tile, int64_t count) {
+    drain(lanes.links.grad_weight_mantissa, tile.weight, lanes, count);
+    drain(lanes.links.grad_weight_exponent, tile.weight_exponent, lanes, count);
+    drain(lanes.links.grad_bias_mantissa, tile.bias, lanes, count);
+    drain(lanes.links.grad_bias_exponent, tile.bias_exponent, lanes, count);
+}
+
+// A whole segment of each lane forward; nothing is kept.
+template <bool PRODUCT>
+static void advance_segment(Front& front, const Lanes& lanes) {
+    Tile tile;
+    for (int64_t t = 0; t < SEGMENT; t += TILE) {
+        fill(tile, further(lanes, t), TILE);
+        advance_rows<PRODUCT>(front, tile.links(), TILE, t + TILE == SEGMENT);
+    }
+}
+
+// A segment of each lane, `count` links at most, forward and back. Returns whether every weight and bias was finite.
+static bool run_segment(Stretch& at, const Lanes& lanes, int64_t count) {
+    Tile tiles[2];
+    Stretch none;
+    const Kept kept = at.kept;
+    bool finite = true;
+    for (int64_t t = 0; t < count; t += TILE) {
+        at.count = smaller(count - t, TILE);
+        at.links = tiles[0].links();
+        at.kept = later(kept, t);
+        fill(tiles[0], further(lanes, t), at.count);
+        finite &= run_rows<true, false, false>(at, none, 0, at.count);
+    }
+    look_at_adjoints(at);
+    // What has been made of one tile is written while the next one is computed.
+    const Links& to = lanes.links;
+    const bool streams = to.stride == 1 && count == SEGMENT && is_aligned(to.grad_weight_mantissa) &&
+                         is_aligned(to.grad_weight_exponent) && is_aligned(to.grad_bias_mantissa) &&
+                         is_aligned(to.grad_bias_exponent);
+    for (int64_t t = (count - 1) / TILE * TILE; t >= 0; t -= TILE) {
+        const int64_t parity = t / TILE % 2;
+        at.count = smaller(count - t, TILE);
+        at.kept = later(kept, t);
+        at.follows = t > 0;
+        at.links = tiles[parity].links();
+        if (!streams) {
+            run_rows<false, true, false>(none, at, 0, at.count);
+            drain(further(lanes, t), tiles[parity], at.count);
+            continue;
+        }
+        for (int64_t i = 0; i < TILE; ++i) {
+            run_rows<false, true, false>(none, at, i, i + 1);
+            if (t + TILE < count) stream_part(further(lanes, t + TILE), tiles[1 - parity], i);
+        }
+    }
+    if (streams)
+        for (int64_t i = 0; i < TILE; ++i) stream_part(lanes, tiles[0], i);
+    at.kept = kept;
+    return finite;
+}
+
+// Fewer chains than lanes: members begin to begin + lanes - 1.
+static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lanes) {
+    const int64_t segments = (job.depth + SEGMENT - 1) / SEGMENT;
+    Room room(Room::of_kept(SEGMENT) + Room::of_states(segments * WIDTH));
+    if (!room.memory) return NO_MEMORY;
+    Stretch at;
+    at.kept = room.take_kept(SEGMENT);
+    const States starts = room.take_states(segments * WIDTH);
+    const Lanes from{links_at(job, 0, begin), 1, lanes, 0};
+    bool finite = true;
+    for (int i = 0; i < WIDTH; ++i) {
+        set_state(starts, i, i < lanes ? job.x[begin + i] : 0.5);
+        set_adjoint(at, i, split(all_of(i < lanes ? job.cotangent[begin + i] : 1.0)));
+    }
+    for (int64_t s = 0; s + 1 < segments; ++s) {
+        Front front;
+        load_activations(front, starts + s * WIDTH);
+        advance_segment<false>(front, further(from, s * SEGMENT));
+        store_states(starts + (s + 1) * WIDTH, front);
+    }
+    for (int64_t s = segments - 1; s >= 0; --s) {
+        start_stretch(at, starts + s * WIDTH);
+        finite &= run_segment(at, further(from, s * SEGMENT), smaller(job.depth - s * SEGMENT, SEGMENT));
+        if (s == segments - 1)
+            for (int i = 0; i < lanes; ++i) job.output[begin + i] = at.activation[i / LANES][i % LANES];
+    }
+    for (int i = 0; i < lanes; ++i) put_grad_x(job, begin + i, adjoint_of(at, i));
+    return finite ? DONE : NOT_FINITE;
+}
+
+// The segments of one deep chain.
+struct Cut {
+    Links links;           // the whole chain
+    int64_t segments;
+    States starts;         // the state in which each segment starts
+    ScaledPointer product; // of w sigmoid' over each segment
+};
+
+// Runs segments forward, several runs of them side by side: run i begins with segment first + i * pitch and takes `length`
+// of them, the last run perhaps fewer. `ends` is where the runs start, and then where they end.
+static void run_forward(const Cut& cut, int64_t first, int64_t pitch, int64_t runs, int64_t length, States ends) {
+    Front front;
+    load_activations(front, ends);
+    for (int64_t s = first; s < first + length; ++s) {
+        const int64_t running = s + (runs - 1) * pitch < cut.segments ? runs : runs - 1;
+        const Lanes lanes{cut.links, pitch * SEGMENT * cut.links.stride, running, 4 * TILE};
+        for (int64_t i = 0; i < running; ++i) copy_state(cut.starts, s + i * pitch, ends, i);
+        begin_product(front);
+        advance_segment<true>(front, further(lanes, s * SEGMENT));
+        for (int64_t i = 0; i < running; ++i) {
+            const int j = (int)(i / LANES), k = (int)(i % LANES);
+            ends.activation[i] = front.activation[j][k];
+            ends.mantissa[i] = front.scaled[j].mantissa[k];
+            ends.exponent[i] = front.scaled[j].exponent[k];
+            cut.product.mantissa[s + i * pitch] = front.product[j].mantissa[k];
+            cut.product.exponent[s + i * pitch] = front.product[j].exponent[k];
+        }
+    }
+}
+
+// One deep chain, in segments. Its adjoints are defined segment by segment: at the end of each the cotangent times the
+// products of the segments after it, within it link by link.
+static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
+    const int64_t segments = job.depth / SEGMENT, rest = job.depth % SEGMENT;
+    const int64_t length = ((segments + WIDTH - 1) / WIDTH) | 1;  // odd: powers of two would collide in the cache
+    const int64_t runs = (segments + length - 1) / length, padded = (segments + WIDTH) / WIDTH * WIDTH;
+    Room room(Room::of_kept(SEGMENT) + Room::of_states(padded) + 3 * Room::of_states(WIDTH) + 4 * Room::size(padded * 8));
+    if (!room.memory) return NO_MEMORY;
+    Stretch at;
+    at.kept = room.take_kept(SEGMENT);
+    const Cut cut{links_at(job, 0, member), segments, room.take_states(padded),
+                  {room.take<double>(padded), room.take<int64_t>(padded)}};
+    const ScaledPointer adjoints{room.take<double>(padded), room.take<int64_t>(padded)};
+    const States guesses = room.take_states(WIDTH), ends = room.take_states(WIDTH), alone = room.take_states(WIDTH);
+    const int64_t stride = cut.links.stride;
+
+    // Forward: each run but the first is warmed up over the segment before it.
+    for (int i = 0; i < WIDTH; ++i) set_state(guesses, i, 0.5);
+    if (runs > 1) {
+        Front front;
+        load_activations(front, guesses);
+        const Lanes lanes{cut.links, length * SEGMENT * stride, runs - 1, 0};
+        advance_segment<false>(front, further(lanes, (length - 1) * SEGMENT));
+        store_states(ends, front);
+        for (int64_t i = 1; i < runs; ++i) copy_state(guesses, i, ends, i - 1);
+    }
+    set_state(guesses, 0, job.x[member]);
+    for (int i = 0; i < WIDTH; ++i) copy_state(ends, i, guesses, i);
+    run_forward(cut, 0, length, runs, length, ends);
+    for (int64_t i = 1; i < runs; ++i) {
+        if (__builtin_memcmp(guesses.activation + i, ends.activation + i - 1, 8) == 0 &&
+            guesses.mantissa[i] == ends.mantissa[i - 1] && guesses.exponent[i] == ends.exponent[i - 1])
+            continue;
+        copy_state(alone, 0, ends, i - 1);
+        run_forward(cut, i * length, 0, 1, smaller(length, segments - i * length), alone);
+        copy_state(ends, i, alone, 0);
+    }
+
+    // Back: the links that fill no segment, and then a lane for each segment.
+    bool finite = true;
+    Scaled adjoint = split(all_of(job.cotangent[member]));
+    job.output[member] = ends.activation[runs - 1];
+    if (rest) {
+        for (int i = 0; i < WIDTH; ++i) {
+            copy_state(alone, i, ends, runs - 1);
+            set_adjoint(at, i, adjoint);
+        }
+        start_stretch(at, alone);
+        finite &= run_segment(at, further({cut.links, 0, 1, 0}, segments * SEGMENT), rest);
+        job.output[member] = at.activation[0][0];
+        adjoint = adjoint_of(at, 0);
+    }
+    for (int64_t s = segments - 1; s >= 0; --s) {
+        adjoints.mantissa[s] = adjoint.mantissa[0];
+        adjoints.exponent[s] = adjoint.exponent[0];
+        adjoint = times(adjoint, all_of(cut.product.mantissa[s]), all_of(cut.product.exponent[s]));
+    }
+    put_grad_x(job, member, adjoint);
+    for (int64_t s = segments; s < padded; ++s) {
+        copy_state(cut.starts, s, cut.starts, 0);
+        adjoints.mantissa[s] = 0.5;
+        adjoints.exponent[s] = 1;
+    }
+    for (int64_t first = (segments - 1) / WIDTH * WIDTH; first >= 0; first -= WIDTH) {
+        const Lanes lanes{cut.links, SEGMENT * stride, smaller(segments - first, WIDTH), -WIDTH * SEGMENT};
+        start_stretch(at, cut.starts + first);
+        for (int j = 0; j < VECTORS; ++j) {
+            at.adjoint[j] = load(adjoints.mantissa + first + j * LANES);
+            at.exponent[j] = load(adjoints.exponent + first + j * LANES);
+        }
+        finite &= run_segment(at, further(lanes, first * SEGMENT), SEGMENT);
+    }
+    stream_end();
+    return finite ? DONE : NOT_FINITE;
+}
+
+static Outcome backprop(const BackpropJob& job) {
+    Outcome outcome = DONE;
+    const auto add = [&](Outcome of_some) {
+        if (of_some > outcome) outcome = of_some;
+    };
+    if (job.ensemble <= DEEP_MEMBERS && job.depth >= DEEP_LINKS) {
+        for (int64_t member = job.start; member < job.stop; ++member) add(backprop_deep(job, member));
+        return outcome;
+    }
+    const int64_t whole = job.start + (job.stop - job.start) / WIDTH * WIDTH;
+    if (whole > job.start) add(backprop_blocks(job, job.start, whole));
+    if (whole < job.stop) add(backprop_part(job, whole, job.stop - whole));
+    return outcome;
 }
 
 }  // namespace FASTGRAD_ISA

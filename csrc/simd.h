@@ -138,5 +138,35 @@ FASTGRAD_INLINE Mask at_most(Mask mask, Floats v, double high) { return mask & (
 FASTGRAD_INLINE Mask at_least(Mask mask, Floats v, double low) { return mask & (v >= low); }
 #endif
 
+// Swaps blocks of `STEP` lanes between rows `STEP` apart.
+template <int STEP>
+FASTGRAD_INLINE void swap_blocks(Floats* row) {
+    Ints lane;
+    for (int k = 0; k < LANES; ++k) lane[k] = k;
+    const Ints upper = (lane & STEP) != 0;
+    const Ints first = select(upper, lane - STEP + LANES, lane), second = select(upper, lane + LANES, lane + STEP);
+#pragma GCC unroll 8
+    for (int k = 0; k < LANES; ++k) {
+        if (k & STEP) continue;
+        const Floats a = row[k], b = row[k + STEP];
+#if defined(__clang__)
+        for (int i = 0; i < LANES; ++i) {
+            row[k][i] = first[i] < LANES ? a[first[i] % LANES] : b[first[i] % LANES];
+            row[k + STEP][i] = second[i] < LANES ? a[second[i] % LANES] : b[second[i] % LANES];
+        }
+#else
+        row[k] = __builtin_shuffle(a, b, first);
+        row[k + STEP] = __builtin_shuffle(a, b, second);
+#endif
+    }
+}
+
+// LANES rows of LANES: row i, lane k becomes row k, lane i.
+FASTGRAD_INLINE void transpose(Floats* row) {
+    if (LANES > 4) swap_blocks<4 % LANES>(row);
+    if (LANES > 2) swap_blocks<2 % LANES>(row);
+    swap_blocks<1>(row);
+}
+
 }  // namespace FASTGRAD_ISA
 }  // namespace fastgrad

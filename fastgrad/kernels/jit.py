@@ -41,10 +41,11 @@ if TYPE_CHECKING:
 
 PAGE_LINKS = 2**18
 CALL_ELEMENTS = 2**22
+LINE = 8  # doubles of a cache line
 WORK_BYTES = 0  # the result's own memory holds what reverse mode keeps
 
 
-def njit(function: Callable[..., Any]) -> Any:
+def njit(function: Callable[..., Any], **more: Any) -> Any:
     """Compile strictly and without the GIL.
 
     ``error_model="numpy"`` because Python's tests every division and keeps loops scalar; no ``fastmath`` and no
@@ -52,12 +53,21 @@ def njit(function: Callable[..., Any]) -> Any:
     place to write: Numba raises where there is none (a read-only install without a home), and then each process
     compiles its own.
     """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": False}
+    options = {"nogil": True, "error_model": "numpy", "fastmath": False, **more}
     try:
         return numba.njit(function, cache=True, **options)
     except RuntimeError as error:
         warnings.warn(f"compiled afresh in this process: {error}", stacklevel=2)
         return numba.njit(function, **options)
+
+
+def njit_row(function: Callable[..., Any]) -> Any:
+    """Compile what runs for each link: it makes no arrays, and counts no references to those that it is given.
+
+    Counting is an atomic operation, which waits until every store before it is done: that takes longer than the
+    arithmetic.
+    """
+    return njit(function, _nrt=False)
 
 
 @intrinsic
@@ -80,28 +90,48 @@ def float_of(typing_context, bits):
     return types.float64(types.int64), generate
 
 
-def _prefetch(write):
-    """Build a function that asks for the cache line of array[row, column] before it is needed."""
+@intrinsic
+def prefetch(typing_context, array, row, column):
+    """Ask for the cache line of array[row, column] before it is needed: see csrc/backprop.h."""
 
-    @intrinsic
-    def prefetch(typing_context, array, row, column):
-        def generate(context, builder, signature, arguments):
-            view = context.make_array(signature.args[0])(context, builder, arguments[0])
-            pointer = cgutils.get_item_pointer(context, builder, signature.args[0], view, list(arguments[1:]))
-            byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-            function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
-            )
-            near, data = number(3), number(1)
-            builder.call(function, [builder.bitcast(pointer, byte), number(write), near, data])
-            return context.get_dummy_value()
+    def generate(context, builder, signature, arguments):
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = cgutils.get_item_pointer(context, builder, signature.args[0], view, list(arguments[1:]))
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
+        )
+        to_read, second_level, data = number(0), number(2), number(1)
+        builder.call(function, [builder.bitcast(pointer, byte), to_read, second_level, data])
+        return context.get_dummy_value()
 
-        return types.void(array, types.intp, types.intp), generate
-
-    return prefetch
+    return types.void(array, types.intp, types.intp), generate
 
 
-prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)
+@intrinsic
+def stream_row(typing_context, array, row, column, source, count):
+    """Copy the first `count` of source[0], a multiple of LINE, to array[row, column:], past the cache.
+
+    That is an instruction of the processor, which no loop in Python makes. The place must begin a cache line.
+    """
+
+    def generate(context, builder, signature, arguments):
+        to_type, _, _, from_type, _ = signature.args
+        to = context.make_array(to_type)(context, builder, arguments[0])
+        origin = context.make_array(from_type)(context, builder, arguments[3])
+        zero = arguments[1].type(0)
+        line = ir.VectorType(context.get_data_type(to_type.dtype), LINE).as_pointer()
+        place = cgutils.get_item_pointer(context, builder, to_type, to, list(arguments[1:3]))
+        made = cgutils.get_item_pointer(context, builder, from_type, origin, [zero, zero])
+        place, made = builder.bitcast(place, line), builder.bitcast(made, line)
+        past_the_cache = builder.module.add_metadata([ir.IntType(32)(1)])
+        with cgutils.for_range(builder, builder.udiv(arguments[4], arguments[4].type(LINE))) as loop:
+            value = builder.load(builder.gep(made, [loop.index]), align=8)
+            store = builder.store(value, builder.gep(place, [loop.index]), align=8 * LINE)
+            store.set_metadata("nontemporal", past_the_cache)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uintp, types.uintp, source, types.uintp), generate
 
 
 SIGN_AND_FRACTION = np.int64(-0x7FF0000000000001)
@@ -122,6 +152,7 @@ LOW_32 = np.uint64(0xFFFFFFFF)
 BITS_32 = np.uint64(32)
 BITS_11 = np.uint64(11)
 ZERO, ONE = np.uint64(0), np.uint64(1)
+UINT = np.uintp
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 KEY_STEP_0, KEY_STEP_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 SQRT_HALF_BITS = np.int64(0x3FE6A09E667F3BCD)
@@ -130,12 +161,13 @@ ULP_53 = 2.0**-53
 NARROW_Z = 340.0  # within these bounds a link is narrow: see csrc/scaled.h
 NARROW_LOW, NARROW_HIGH = 2.0**-400, 2.0**400
 
-LANES = 64  # chains, or segments of one chain, side by side: loops over them become vector instructions
-KEPT_MAX = 8 * 2**20  # bytes of the copies that a block of chains keeps in the cache
+LANES = 128  # chains, or segments of one chain, side by side: loops over them become vector instructions
+STRETCH = 1024  # links of a stretch where chains lie
+SEGMENT = 128  # links of a segment of one deep chain
+DEEP_MEMBERS, DEEP_LINKS = 8, 8192  # few chains, and deep: worth cutting
 LINK_BLOCK = 1024  # links whose products are taken first: see csrc/grow.h
 WARM_UP = 128  # links
-PREFETCH = 4  # links
-LINE = 8  # doubles of a cache line
+PREFETCH = 8  # links
 
 
 @njit
@@ -189,15 +221,13 @@ def exp_reduced(r):
 @njit
 def sigmoid_narrow(z):
     """Activation and derivative for |z| <= NARROW_Z."""
-    t = abs(z)
-    shifted = t * LOG2_E + ROUNDER
+    shifted = z * LOG2_E + ROUNDER
     whole = shifted - ROUNDER
-    numerator, denominator = exp_reduced((whole * LN2_HIGH - t) + whole * LN2_LOW)
-    scaled = numerator * float_of((ROUNDER_BITS + 1023 - bits_of(shifted)) << 52)  # times 2^-k
+    numerator, denominator = exp_reduced((whole * LN2_HIGH - z) + whole * LN2_LOW)
+    scaled = float_of(bits_of(numerator) - (bits_of(shifted) << 52))  # times 2^-k
     inverse = 1.0 / (denominator + scaled)
-    positive = denominator * inverse  # 1 / (1 + e)
-    negative = scaled * inverse  # e / (1 + e)
-    return negative if z < 0.0 else positive, negative * positive
+    activation = denominator * inverse  # 1 / (1 + e), where e = exp(-z) for either sign
+    return activation, (scaled * inverse) * activation
 
 
 @njit
@@ -366,98 +396,477 @@ def draw(weight_law, bias_law, seed, link, member, w, b):
             b[lane] = bias_location + bias_scale * b[lane]
 
 
-@njit
-def forward(weight, bias, begin, lanes, activation, kept, weight_copy, at, wide):
-    """Forward through a block of chains, keeping o_l, sigmoid'(z_l) and w_l, and of wide links the exponent too.
+# Rows of links. All indices are unsigned: one that may be negative, for all Numba knows, keeps loops scalar.
 
-    Returns whether every weight and bias was finite: such values are never narrow, and only the general path asks.
-    Rows are taken as slices: an index that may be negative, for all Numba knows, keeps loops scalar.
+
+@njit_row
+def forward_row(weight, bias, link, begin, lanes, activation, z, o, derivative, copy, exponent, wide, at):
+    """One link of every lane forward, keeping o_l, sigmoid'(z_l) and w_l, and of wide links the exponent too.
+
+    Returns whether every weight and bias was finite: values that are not are never narrow, and only the general path
+    asks.
     """
-    end = begin + lanes
+    outside = 0
+    for lane in range(lanes):
+        w = weight[link, begin + lane]
+        z[lane] = w * activation[lane] + bias[link, begin + lane]
+        outside |= is_outside(z[lane], w)
+        o[at, lane], derivative[at, lane] = sigmoid_narrow(z[lane])  # as if all were narrow
+        copy[at, lane] = w
+        activation[lane] = o[at, lane]
+    wide[at] = outside != 0
+    if outside == 0:
+        return True
     finite = True
-    z = np.empty(lanes)
-    for link in range(weight.shape[0]):
-        # Rows of a block lie pages apart, where no prefetcher of the processor looks.
-        ahead = min(link + PREFETCH, weight.shape[0] - 1)
-        for column in range(begin, end, LINE):
-            prefetch_to_read(weight, ahead, column)
-            prefetch_to_read(bias, ahead, column)
-        w, b = weight[link, begin:end], bias[link, begin:end]
-        o, derivative = kept[0][link, at : at + lanes], kept[1][link, at : at + lanes]
-        outside = 0
-        for lane in range(lanes):
-            z[lane] = w[lane] * activation[lane] + b[lane]
-            outside |= is_outside(z[lane], w[lane])
-            o[lane], derivative[lane] = sigmoid_narrow(z[lane])  # as if all were narrow
-        wide[link] = outside != 0
-        if outside == 0:
-            for lane in range(lanes):
-                activation[lane] = o[lane]
+    for lane in range(lanes):
+        finite &= abs(weight[link, begin + lane]) <= LARGEST and abs(bias[link, begin + lane]) <= LARGEST
+        activation[lane], o[at, lane], _, derivative[at, lane], k = sigmoid(z[lane])
+        exponent[at, lane] = k if z[lane] < 0.0 else -k
+    return finite
+
+
+@njit_row
+def backward_narrow(
+    grad_weight,
+    grad_weight_exponent,
+    grad_bias,
+    grad_bias_exponent,
+    link,
+    begin,
+    lanes,
+    mantissa,
+    exponent,
+    o,
+    derivative,
+    copy,
+    at,
+    before,
+):
+    """One narrow link of every lane back; (mantissa, exponent) is the adjoint."""
+    for lane in range(lanes):
+        delta, delta_exponent = normalize_narrow(mantissa[lane] * derivative[at, lane], exponent[lane])
+        grad, grad_exponent = normalize_narrow(delta * o[before, lane], delta_exponent)
+        mantissa[lane] = delta * copy[at, lane]
+        exponent[lane] = delta_exponent
+        grad_bias[link, begin + lane] = delta
+        grad_bias_exponent[link, begin + lane] = delta_exponent
+        grad_weight[link, begin + lane] = grad
+        grad_weight_exponent[link, begin + lane] = grad_exponent
+
+
+@njit_row
+def backward_wide(out, link, begin, lanes, adjoint, kept, at, before, origin):
+    """One link of every lane back by the general formula; returns whether the next one needs it too."""
+    (grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent), (mantissa, exponent) = out, adjoint
+    (kept_o, derivative, copy, kept_k, wide) = kept
+    is_first, input_mantissa, input_exponent = origin
+    stays_wide = False  # some adjoint is zero, or near the smallest exponent
+    for lane in range(lanes):
+        k = abs(kept_k[at, lane]) if wide[at] else 0
+        if is_first:
+            o, o_exponent = input_mantissa[lane], input_exponent[lane]
         else:
-            exponent = kept[2][link, at : at + lanes]
-            for lane in range(lanes):
-                finite &= abs(w[lane]) <= LARGEST and abs(b[lane]) <= LARGEST
-                activation[lane], o[lane], _, derivative[lane], k = sigmoid(z[lane])
-                exponent[lane] = k if z[lane] < 0.0 else -k
-        if len(weight_copy) > 0:
-            copy = weight_copy[link]
-            for lane in range(lanes):
-                copy[lane] = w[lane]
+            o, o_exponent = kept_o[before, lane], min(kept_k[before, lane], 0) if wide[before] else 0
+        scaled, scaled_exponent = normalize(mantissa[lane], exponent[lane])
+        factor, factor_exponent = split(copy[at, lane])
+        delta, delta_exponent = normalize(scaled * derivative[at, lane], scaled_exponent - k)
+        grad, grad_exponent = normalize(delta * o, delta_exponent + o_exponent)
+        mantissa[lane], exponent[lane] = normalize(delta * factor, delta_exponent + factor_exponent)
+        stays_wide |= mantissa[lane] == 0.0 or exponent[lane] < EXPONENT_MIN // 2
+        grad_bias[link, begin + lane] = delta
+        grad_bias_exponent[link, begin + lane] = delta_exponent
+        grad_weight[link, begin + lane] = grad
+        grad_weight_exponent[link, begin + lane] = grad_exponent
+    return stays_wide
+
+
+@njit
+def begins_line(array):
+    """Tell whether the array begins at a cache line."""
+    return array.ctypes.data % (8 * LINE) == 0
+
+
+@njit
+def new_made(out):
+    """Room for a row of gradients, and whether it may go past the cache."""
+    grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent = out
+    streams = (
+        grad_weight.shape[1] % LINE == 0
+        and begins_line(grad_weight)
+        and begins_line(grad_weight_exponent)
+        and begins_line(grad_bias)
+        and begins_line(grad_bias_exponent)
+    )
+    return (
+        streams,
+        np.empty((1, LANES)),
+        np.empty((1, LANES), dtype=np.int64),
+        np.empty((1, LANES)),
+        np.empty((1, LANES), dtype=np.int64),
+    )
+
+
+@njit_row
+def run_stretches(kept, made, mirror, ahead, back):
+    """Take one stretch of links forward and, at the same time, the one before it back.
+
+    A stretch is its first link, how many, its first member and how many; its links, as weight and bias, or as the four
+    arrays of gradients; and what its lanes carry. Rows of `kept` that the one leaves the other takes, in opposite order
+    if `mirror` is set. Returns whether every weight and bias was finite.
+    """
+    o, derivative, copy, k, wide = kept
+    first, count, begin, lanes, (weight, bias), (activation, z) = ahead
+    back_first, back_count, back_begin, back_lanes, out, adjoint, (input_mantissa, input_exponent) = back
+    grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent = out
+    mantissa, exponent = adjoint
+    rows, depth = len(wide), weight.shape[0]
+    streams, made_weight, made_weight_exponent, made_bias, made_bias_exponent = made
+    streams = streams and back_lanes % LINE == 0
+    stays_wide = False
+    for lane in range(back_lanes):
+        stays_wide |= mantissa[lane] == 0.0 or exponent[lane] < EXPONENT_MIN // 2
+    finite = True
+    for step in range(max(count, back_count)):
+        if step < back_count:
+            i = back_count - 1 - step
+            at = i if mirror else rows - 1 - i
+            before = max(at - 1, 0) if mirror else min(at + 1, rows - 1)
+            link, column, n = UINT(back_first + i), UINT(back_begin), UINT(back_lanes)
+            if i > 0 and not (wide[at] or wide[before] or stays_wide):
+                if streams:
+                    backward_narrow(
+                        made_weight,
+                        made_weight_exponent,
+                        made_bias,
+                        made_bias_exponent,
+                        UINT(0),
+                        UINT(0),
+                        n,
+                        mantissa,
+                        exponent,
+                        o,
+                        derivative,
+                        copy,
+                        UINT(at),
+                        UINT(before),
+                    )
+                    stream_row(grad_weight, link, column, made_weight, n)
+                    stream_row(grad_weight_exponent, link, column, made_weight_exponent, n)
+                    stream_row(grad_bias, link, column, made_bias, n)
+                    stream_row(grad_bias_exponent, link, column, made_bias_exponent, n)
+                else:
+                    backward_narrow(
+                        grad_weight,
+                        grad_weight_exponent,
+                        grad_bias,
+                        grad_bias_exponent,
+                        link,
+                        column,
+                        n,
+                        mantissa,
+                        exponent,
+                        o,
+                        derivative,
+                        copy,
+                        UINT(at),
+                        UINT(before),
+                    )
+            else:
+                origin = i == 0, input_mantissa, input_exponent
+                stays_wide = backward_wide(out, link, column, n, adjoint, kept, UINT(at), UINT(before), origin)
+        # What goes back leaves its place to what goes forward: first the one, then the other.
+        if step < count:
+            link, at = first + step, rows - 1 - step if mirror else step
+            prefetch_row(weight, bias, min(link + PREFETCH, depth - 1), begin, begin + lanes)
+            finite &= forward_row(
+                weight,
+                bias,
+                UINT(link),
+                UINT(begin),
+                UINT(lanes),
+                activation,
+                z,
+                o,
+                derivative,
+                copy,
+                k,
+                wide,
+                UINT(at),
+            )
+    return finite
+
+
+@njit_row
+def prefetch_row(weight, bias, link, begin, end):
+    """Ask for a row of weights and biases.
+
+    Rows of a block lie pages apart, where no prefetcher of the processor looks.
+    """
+    for column in range(begin, end, LINE):
+        prefetch(weight, link, column)
+        prefetch(bias, link, column)
+
+
+@njit
+def new_kept(rows):
+    """Room for what a stretch keeps of each link: o_l, sigmoid'(z_l), w_l, the exponent k, and whether it is wide."""
+    return (
+        np.empty((rows, LANES)),
+        np.empty((rows, LANES)),
+        np.empty((rows, LANES)),
+        np.empty((rows, LANES), dtype=np.int64),
+        np.empty(rows, dtype=np.bool_),
+    )
+
+
+@njit_row
+def advance_row(weight, bias, link, begin, lanes, z, activation, scaled, scaled_exponent, mantissa, exponent, wide):
+    """One link of every lane forward, and the product of w sigmoid' as mantissa and exponent; nothing is kept.
+
+    The activation is also made as mantissa and exponent where the result says that a double can't hold it. Returns
+    that, and whether the products stay wide.
+    """
+    outside = np.int64(wide)
+    for lane in range(lanes):
+        z[lane] = weight[link, begin + lane] * activation[lane] + bias[link, begin + lane]
+        outside |= is_outside(z[lane], weight[link, begin + lane])
+    if outside == 0:
+        for lane in range(lanes):
+            activation[lane], derivative = sigmoid_narrow(z[lane])
+            mantissa[lane], exponent[lane] = normalize_narrow(
+                (mantissa[lane] * derivative) * weight[link, begin + lane], exponent[lane]
+            )
+        return True, False
+    wide = False
+    for lane in range(lanes):
+        activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
+        factor, factor_exponent = split(weight[link, begin + lane])
+        delta, delta_exponent = normalize(mantissa[lane] * derivative, exponent[lane] + derivative_exponent)
+        mantissa[lane], exponent[lane] = normalize(delta * factor, delta_exponent + factor_exponent)
+        wide |= mantissa[lane] == 0.0 or exponent[lane] < EXPONENT_MIN // 2
+    return False, wide
+
+
+@njit
+def advance_rows(given, first, last, begin, lanes, z, states, product):
+    """Take links first to last - 1 forward; `states` is where they start, and where they end."""
+    (weight, bias), (activation, scaled, scaled_exponent), (mantissa, exponent) = given, states, product
+    depth = weight.shape[0]
+    mantissa[:], exponent[:] = 0.5, 1
+    narrow, wide = False, False
+    for link in range(first, last):
+        prefetch_row(weight, bias, min(link + PREFETCH, depth - 1), begin, begin + lanes)
+        narrow, wide = advance_row(
+            weight,
+            bias,
+            UINT(link),
+            UINT(begin),
+            UINT(lanes),
+            z,
+            activation,
+            scaled,
+            scaled_exponent,
+            mantissa,
+            exponent,
+            wide,
+        )
+    for lane in range(lanes):
+        scaled[lane], scaled_exponent[lane] = scaled_activation(lane, activation, scaled, scaled_exponent, narrow)
+
+
+@njit
+def new_states(count):
+    """Room for states between links: o, and o as mantissa and exponent."""
+    return np.empty(count), np.empty(count), np.empty(count, dtype=np.int64)
+
+
+@njit
+def set_state(states, at, activation):
+    """Start from a given activation."""
+    states[0][at] = activation
+    states[1][at], states[2][at] = split(activation)
+
+
+@njit
+def copy_state(to, at, states, lane):
+    """Copy one state."""
+    to[0][at], to[1][at], to[2][at] = states[0][lane], states[1][lane], states[2][lane]
+
+
+@njit
+def backprop_blocks(given, x, cotangent, output, out, grad_x, start, stop):
+    """Chains where they lie, block by block: see csrc/backprop.h."""
+    depth = given[0].shape[0]
+    stretches = (depth + STRETCH - 1) // STRETCH
+    kept, made = new_kept(min(depth, STRETCH)), new_made(out)
+    starts = np.empty((stretches, LANES)), np.empty((stretches, LANES)), np.empty((stretches, LANES), dtype=np.int64)
+    states, carried = new_states(LANES), (np.empty(LANES), np.empty(LANES))
+    adjoint = np.empty(LANES), np.empty(LANES, dtype=np.int64)
+    origin = np.empty(LANES), np.empty(LANES, dtype=np.int64)
+    product = np.empty(LANES), np.empty(LANES, dtype=np.int64)
+    finite = True
+    mirror = False
+    back_first, back_count, back_begin, back_lanes = 0, 0, start, 0
+    for begin in range(start, stop + LANES, LANES):  # once more at the end, for the last one's way back
+        lanes = max(min(LANES, stop - begin), 0)
+        for lane in range(lanes):
+            set_state(states, lane, x[begin + lane])
+        for s in range(stretches):
+            starts[0][s], starts[1][s], starts[2][s] = states
+            if lanes and s + 1 < stretches:
+                advance_rows(given, s * STRETCH, (s + 1) * STRETCH, begin, lanes, carried[1], states, product)
+        for s in range(stretches - 1, -1, -1):
+            first = s * STRETCH
+            count = min(depth - first, STRETCH) if lanes else 0
+            carried[0][:] = starts[0][s]
+            ahead = first, count, begin, lanes, given, carried
+            finite &= run_stretches(
+                kept, made, mirror, ahead, (back_first, back_count, back_begin, back_lanes, out, adjoint, origin)
+            )
+            if s == stretches - 1:
+                for lane in range(back_lanes):
+                    member = back_begin + lane
+                    grad_x[0][member], grad_x[1][member] = normalize(adjoint[0][lane], adjoint[1][lane])
+                for lane in range(lanes):
+                    output[begin + lane] = carried[0][lane]
+                    adjoint[0][lane], adjoint[1][lane] = split(cotangent[begin + lane])
+            if lanes == 0:
+                break
+            origin[0][:], origin[1][:] = starts[1][s], starts[2][s]
+            back_first, back_count, back_begin, back_lanes = first, count, begin, lanes
+            mirror = not mirror
     return finite
 
 
 @njit
-def backward(kept, kept_w, at, wide, block, out):
-    """Back through a block of chains; (mantissa, exponent) is the adjoint, cotangent on entry, grad_x on return."""
-    begin, lanes, input_mantissa, input_exponent, mantissa, exponent = block
-    end = begin + lanes
-    stays_wide = True  # some adjoint is zero, or near the smallest exponent; not known yet
-    for link in range(len(wide) - 1, -1, -1):
-        if stays_wide:
-            stays_wide = False
-            for lane in range(lanes):
-                if mantissa[lane] == 0.0 or exponent[lane] < EXPONENT_MIN // 2:
-                    stays_wide = True
-        ahead = max(link - PREFETCH, 0)
-        for column in range(begin, end, LINE):
-            prefetch_to_write(out[0], ahead, column)
-            prefetch_to_write(out[1], ahead, column)
-            prefetch_to_write(out[2], ahead, column)
-            prefetch_to_write(out[3], ahead, column)
-        derivative, w = kept[1][link, at : at + lanes], kept_w[link, at : at + lanes]
-        grad_weight, grad_weight_exponent = out[0][link, begin:end], out[1][link, begin:end]
-        grad_bias, grad_bias_exponent = out[2][link, begin:end], out[3][link, begin:end]
-        if not (wide[link] or link == 0 or wide[link - 1] or stays_wide):
-            o = kept[0][link - 1, at : at + lanes]
-            for lane in range(lanes):
-                delta, delta_exponent = normalize_narrow(mantissa[lane] * derivative[lane], exponent[lane])
-                grad, grad_exponent = normalize_narrow(delta * o[lane], delta_exponent)
-                mantissa[lane] = delta * w[lane]
-                exponent[lane] = delta_exponent
-                grad_bias[lane] = delta
-                grad_bias_exponent[lane] = delta_exponent
-                grad_weight[lane] = grad
-                grad_weight_exponent[lane] = grad_exponent
-        else:
-            for lane in range(lanes):
-                k = abs(kept[2][link, at + lane]) if wide[link] else 0
-                if link == 0:
-                    o_mantissa, o_exponent = input_mantissa[lane], input_exponent[lane]
-                else:
-                    o_mantissa = kept[0][link - 1, at + lane]
-                    o_exponent = min(kept[2][link - 1, at + lane], 0) if wide[link - 1] else 0
-                adjoint, adjoint_exponent = normalize(mantissa[lane], exponent[lane])
-                factor, factor_exponent = split(w[lane])
-                delta, delta_exponent = normalize(adjoint * derivative[lane], adjoint_exponent - k)
-                grad, grad_exponent = normalize(delta * o_mantissa, delta_exponent + o_exponent)
-                mantissa[lane], exponent[lane] = normalize(delta * factor, delta_exponent + factor_exponent)
-                grad_bias[lane] = delta
-                grad_bias_exponent[lane] = delta_exponent
-                grad_weight[lane] = grad
-                grad_weight_exponent[lane] = grad_exponent
-            stays_wide = True
+def fill(tile, lanes, array, member, first, pitch):
+    """Copy links first to first + len(tile) - 1 of a chain into lane 0, those `pitch` links further into lane 1."""
+    column = UINT(member)
+    for lane in range(UINT(lanes)):
+        at = UINT(first) + lane * UINT(pitch)
+        for t in range(UINT(tile.shape[0])):
+            tile[t, lane] = array[at + t, column]
+
+
+@njit
+def drain(array, member, first, pitch, tile, lanes):
+    """Copy a tile back into a chain."""
+    column = UINT(member)
+    for lane in range(UINT(lanes)):
+        at = UINT(first) + lane * UINT(pitch)
+        for t in range(UINT(tile.shape[0])):
+            array[at + t, column] = tile[t, lane]
+
+
+@njit
+def run_forward(given, member, first, pitch, runs, length, ends, starts, products):
+    """Run segments of one deep chain forward, several runs side by side: see csrc/backprop.h."""
+    segments = len(products[0])
+    tile = np.empty((SEGMENT, runs)), np.empty((SEGMENT, runs))
+    z, product = np.empty(runs), (np.empty(runs), np.empty(runs, dtype=np.int64))
+    for s in range(first, first + length):
+        running = runs if s + (runs - 1) * pitch < segments else runs - 1
+        fill(tile[0], running, given[0], member, s * SEGMENT, pitch * SEGMENT)
+        fill(tile[1], running, given[1], member, s * SEGMENT, pitch * SEGMENT)
+        for i in range(running):
+            copy_state(starts, s + i * pitch, ends, i)
+        advance_rows(tile, 0, SEGMENT, 0, running, z, ends, product)
+        for i in range(running):
+            products[0][s + i * pitch], products[1][s + i * pitch] = product[0][i], product[1][i]
+
+
+@njit
+def run_page(given, out, member, first, lanes, count, kept, made, tiles, starts, adjoint, carried):
+    """Segments of one deep chain, `first` and those after it, a lane each: forward, and back."""
+    tile, tile_out = tiles
+    at = first * SEGMENT
+    fill(tile[0][:count], lanes, given[0], member, at, SEGMENT)
+    fill(tile[1][:count], lanes, given[1], member, at, SEGMENT)
     for lane in range(lanes):
-        mantissa[lane], exponent[lane] = normalize(mantissa[lane], exponent[lane])
+        carried[0][lane] = starts[0][first + lane]
+    origin = starts[1][first:], starts[2][first:]
+    finite = run_stretches(
+        kept, made, False, (0, count, 0, lanes, tile, carried), (0, 0, 0, 0, tile_out, adjoint, origin)
+    )
+    run_stretches(kept, made, True, (0, 0, 0, 0, tile, carried), (0, count, 0, lanes, tile_out, adjoint, origin))
+    drain(out[0], member, at, SEGMENT, tile_out[0][:count], lanes)
+    drain(out[1], member, at, SEGMENT, tile_out[1][:count], lanes)
+    drain(out[2], member, at, SEGMENT, tile_out[2][:count], lanes)
+    drain(out[3], member, at, SEGMENT, tile_out[3][:count], lanes)
+    return finite
+
+
+@njit
+def backprop_deep(given, x, cotangent, output, out, grad_x, member):
+    """One deep chain, in segments whose adjoints are defined one by one: see csrc/backprop.h."""
+    depth = given[0].shape[0]
+    segments, rest = depth // SEGMENT, depth % SEGMENT
+    length = (segments + LANES - 1) // LANES
+    runs = (segments + length - 1) // length
+    starts, guesses, ends = new_states(segments + 1), new_states(runs), new_states(runs)
+    products = np.empty(segments), np.empty(segments, dtype=np.int64)
+
+    # Forward: each run but the first is warmed up over the segment before it.
+    if runs > 1:
+        warm = new_states(runs - 1)
+        for i in range(runs - 1):
+            set_state(warm, i, 0.5)
+        nowhere = new_states(segments)
+        unused = np.empty(segments), np.empty(segments, dtype=np.int64)
+        run_forward(given, member, length - 1, length, runs - 1, 1, warm, nowhere, unused)
+        for i in range(1, runs):
+            copy_state(guesses, i, warm, i - 1)
+    set_state(guesses, 0, x[member])
+    for i in range(runs):
+        copy_state(ends, i, guesses, i)
+    run_forward(given, member, 0, length, runs, length, ends, starts, products)
+    for i in range(1, runs):
+        same = (
+            bits_of(guesses[0][i]) == bits_of(ends[0][i - 1])
+            and guesses[1][i] == ends[1][i - 1]
+            and guesses[2][i] == ends[2][i - 1]
+        )
+        if not same:
+            alone = new_states(1)
+            copy_state(alone, 0, ends, i - 1)
+            run = min(length, segments - i * length)
+            run_forward(given, member, i * length, 0, 1, run, alone, starts, products)
+            copy_state(ends, i, alone, 0)
+    copy_state(starts, segments, ends, runs - 1)
+
+    # Back: the links that fill no segment, and then a lane for each segment.
+    kept = new_kept(SEGMENT)
+    tiles = (
+        (np.empty((SEGMENT, LANES)), np.empty((SEGMENT, LANES))),
+        (
+            np.empty((SEGMENT, LANES)),
+            np.empty((SEGMENT, LANES), dtype=np.int64),
+            np.empty((SEGMENT, LANES)),
+            np.empty((SEGMENT, LANES), dtype=np.int64),
+        ),
+    )
+    carried = np.empty(LANES), np.empty(LANES)
+    unused = new_made(tiles[1])
+    made = False, unused[1], unused[2], unused[3], unused[4]
+    adjoints = np.empty(segments + 1), np.empty(segments + 1, dtype=np.int64)
+    mantissa, exponent = split(cotangent[member])
+    adjoints[0][segments], adjoints[1][segments] = mantissa, exponent
+    output[member] = ends[0][runs - 1]
+    finite = True
+    if rest > 0:
+        last = adjoints[0][segments:], adjoints[1][segments:]
+        finite &= run_page(given, out, member, segments, 1, rest, kept, made, tiles, starts, last, carried)
+        output[member] = carried[0][0]
+        mantissa, exponent = normalize(last[0][0], last[1][0])
+    for s in range(segments - 1, -1, -1):
+        adjoints[0][s], adjoints[1][s] = mantissa, exponent
+        mantissa, exponent = normalize(mantissa * products[0][s], exponent + products[1][s])
+    grad_x[0][member], grad_x[1][member] = mantissa, exponent
+    for first in range((segments - 1) // LANES * LANES, -1, -LANES):
+        lanes = min(segments - first, LANES)
+        page = adjoints[0][first : first + lanes], adjoints[1][first : first + lanes]
+        finite &= run_page(given, out, member, first, lanes, SEGMENT, kept, made, tiles, starts, page, carried)
+    return finite
 
 
 @njit
@@ -476,38 +885,14 @@ def backprop(
     start,
     stop,
 ):
-    """Gradients of given chains, block by block: see csrc/backprop.h for the memory that is kept."""
-    depth = weight.shape[0]
+    """Gradients of given chains: an ensemble block by block, a few deep chains cut in depth."""
+    out = grad_weight_mantissa, grad_weight_exponent, grad_bias_mantissa, grad_bias_exponent
+    given, grad_x = (weight, bias), (grad_x_mantissa, grad_x_exponent)
+    if weight.shape[1] > DEEP_MEMBERS or weight.shape[0] < DEEP_LINKS:
+        return backprop_blocks(given, x, cotangent, output, out, grad_x, start, stop)
     finite = True
-    copies = depth * LANES * 32 <= KEPT_MAX
-    kept = np.empty((3, depth if copies else 0, LANES))
-    kept_exponent = np.empty((depth if copies else 0, LANES), dtype=np.int64)
-    wide = np.empty(depth, dtype=np.bool_)
-    activation = np.empty(LANES)
-    mantissa = np.empty(LANES)
-    exponent = np.empty(LANES, dtype=np.int64)
-    input_mantissa = np.empty(LANES)
-    input_exponent = np.empty(LANES, dtype=np.int64)
-    for begin in range(start, stop, LANES):
-        lanes = min(LANES, stop - begin)
-        for lane in range(lanes):
-            activation[lane] = x[begin + lane]
-            input_mantissa[lane], input_exponent[lane] = split(x[begin + lane])
-            mantissa[lane], exponent[lane] = split(cotangent[begin + lane])
-        block = begin, lanes, input_mantissa, input_exponent, mantissa, exponent
-        out = grad_weight_mantissa, grad_weight_exponent, grad_bias_mantissa, grad_bias_exponent
-        if copies:
-            in_cache = kept[0], kept[1], kept_exponent
-            finite &= forward(weight, bias, begin, lanes, activation, in_cache, kept[2], 0, wide)
-            backward(in_cache, kept[2], 0, wide, block, out)
-        else:
-            in_place = grad_weight_mantissa, grad_bias_mantissa, grad_bias_exponent
-            finite &= forward(weight, bias, begin, lanes, activation, in_place, kept[2], begin, wide)
-            backward(in_place, weight, begin, wide, block, out)
-        for lane in range(lanes):
-            output[begin + lane] = activation[lane]
-            grad_x_mantissa[begin + lane] = mantissa[lane]
-            grad_x_exponent[begin + lane] = exponent[lane]
+    for member in range(start, stop):
+        finite &= backprop_deep(given, x, cotangent, output, out, grad_x, member)
     return finite
 
 
