@@ -13,22 +13,16 @@
 //   for bit, with the end of the run before, and a run that differs is run again (as in grow.h).
 #pragma once
 
+#include "front.h"
 #include "jobs.h"
-#include "scaled.h"
 
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-constexpr int WIDTH = SEGMENTS;     // lanes
 constexpr int64_t STRETCH = 1024;   // links of a stretch where chains lie
 constexpr int64_t SEGMENT = 128;    // links of a stretch that is copied
-constexpr int64_t TILE = 8;         // links of a copy
-constexpr int64_t PREFETCH = 16;    // links
 constexpr int64_t KEPT = 3 * WIDTH; // doubles of a link
 constexpr int64_t DEEP_MEMBERS = 8, DEEP_LINKS = 8192;  // few chains, and deep: worth cutting
-
-// Where there are registers enough, a row of lanes is written out, and its state stays in them.
-#define FASTGRAD_ROW _Pragma("GCC unroll 4") for (int j = 0; j < VECTORS; ++j)
 
 // Where a stretch keeps its links: a row of o_l, sigmoid'(z_l) and w_l of each lane; and of wide links the exponent k of
 // exp(-|z_l|), with the sign of z_l. Pointers to link 0; the next one lies `step` rows further on, or before.
@@ -63,24 +57,16 @@ struct Stretch {
     uint32_t wide;  // bit j where vector j has a zero, or nears the smallest exponent: only the general formula may go on
 };
 
-FASTGRAD_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // Is any lane of either infinite or not a number? Such values are never narrow: only the general path asks.
 FASTGRAD_INLINE bool not_finite(Floats a, Floats b) {
     return any(~((absolute(a) <= __DBL_MAX__) & (absolute(b) <= __DBL_MAX__)));
 }
-
-// Rows of a block lie pages apart, where no prefetcher of the processor looks. Into the second-level cache: where the
-// ensemble is a power of two, the few ways of the first would lose rows before their turn.
-FASTGRAD_INLINE void prefetch(const double* from) { __builtin_prefetch(from, 0, 2); }
 
 FASTGRAD_INLINE void keep(double* slot, Floats activation, Floats derivative, Floats weight) {
     store(slot, activation);
     store(slot + WIDTH, derivative);
     store(slot + 2 * WIDTH, weight);
 }
-
-FASTGRAD_INLINE bool stays_wide(Scaled a) { return any((a.mantissa == 0.0) | (a.exponent < EXPONENT_MIN / 2)); }
 
 template <bool STREAM>
 FASTGRAD_INLINE void put(const Links& out, int64_t cell, Scaled delta, Scaled grad_weight) {
@@ -162,7 +148,7 @@ static int64_t narrow_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t 
     const bool follows = BACKWARD && back.follows;
     Floats activation[VECTORS], adjoint[VECTORS];
     Ints exponent[VECTORS];
-    FASTGRAD_ROW {
+    FASTGRAD_ROW(VECTORS) {
         if (FORWARD) activation[j] = ahead.activation[j];
         if (BACKWARD) {
             adjoint[j] = back.adjoint[j];
@@ -175,7 +161,7 @@ static int64_t narrow_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t 
             Mask is_narrow = EVERY;
             const double* const weight = from.weight + step * from.stride;
             const double* const bias = from.bias + step * from.stride;
-            FASTGRAD_ROW {
+            FASTGRAD_ROW(VECTORS) {
                 prefetch(weight + PREFETCH * from.stride + j * LANES);
                 prefetch(bias + PREFETCH * from.stride + j * LANES);
                 w[j] = load(weight + j * LANES);
@@ -190,7 +176,7 @@ static int64_t narrow_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t 
         double* const place = kept.row + step * kept.step * KEPT;
         const double* const slot = kept_back.row + i * kept_back.step * KEPT;
         const double* const before = slot - kept_back.step * KEPT;
-        FASTGRAD_ROW {
+        FASTGRAD_ROW(VECTORS) {
             if (BACKWARD) {
                 const Scaled delta = normalize_narrow(adjoint[j] * load(slot + WIDTH + j * LANES), exponent[j]);
                 const Floats grad_weight = delta.mantissa * load(before + j * LANES);
@@ -206,7 +192,7 @@ static int64_t narrow_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t 
             }
         }
     }
-    FASTGRAD_ROW {
+    FASTGRAD_ROW(VECTORS) {
         if (FORWARD) ahead.activation[j] = activation[j];
         if (BACKWARD) {
             back.adjoint[j] = adjoint[j];
@@ -236,69 +222,6 @@ static bool run_stretches(Stretch& ahead, Stretch& back) {
     finite &= run_rows<true, false, STREAM>(ahead, back, both, ahead.count);
     run_rows<false, true, STREAM>(ahead, back, both, back.count);
     return finite;
-}
-
-// Lanes on their way forward: the state o, and the product of w sigmoid' since the stretch began. Nothing is kept.
-struct Front {
-    Floats activation[VECTORS];
-    Scaled product[VECTORS];
-    Scaled scaled[VECTORS];  // the activation: of the last link of a stretch only
-    uint32_t wide;           // bit j where product j has a zero, or nears the smallest exponent
-};
-
-FASTGRAD_INLINE void begin_product(Front& front) {
-    for (int j = 0; j < VECTORS; ++j) front.product[j] = one();
-    front.wide = 0;
-}
-
-// `end` links forward. With `scaled` the last one takes the general path, which gives the scaled activation too.
-template <bool PRODUCT>
-static void advance_rows(Front& front, const Links& given, int64_t end, bool scaled) {
-    const Links from = given;
-    int64_t step = 0;
-    for (; step < end; ++step) {
-        Floats activation[VECTORS];
-        Scaled product[VECTORS];
-        FASTGRAD_ROW {
-            activation[j] = front.activation[j];
-            product[j] = front.product[j];
-        }
-        for (; step < end - scaled && !(PRODUCT && front.wide); ++step) {
-            const double* const weight = from.weight + step * from.stride;
-            const double* const bias = from.bias + step * from.stride;
-            Floats w[VECTORS], z[VECTORS];
-            Mask is_narrow = EVERY;
-            FASTGRAD_ROW {
-                prefetch(weight + PREFETCH * from.stride + j * LANES);
-                prefetch(bias + PREFETCH * from.stride + j * LANES);
-                w[j] = load(weight + j * LANES);
-                z[j] = w[j] * activation[j] + load(bias + j * LANES);
-                is_narrow = PRODUCT ? narrow(is_narrow, z[j], w[j]) : at_most(is_narrow, absolute(z[j]), NARROW_Z);
-            }
-            if (!all(is_narrow)) break;
-            FASTGRAD_ROW {
-                const NarrowLink next = sigmoid_narrow(z[j]);
-                activation[j] = next.activation;
-                if (PRODUCT)
-                    product[j] = normalize_narrow((product[j].mantissa * next.derivative) * w[j], product[j].exponent);
-            }
-        }
-        FASTGRAD_ROW {
-            front.activation[j] = activation[j];
-            front.product[j] = product[j];
-        }
-        if (step == end) break;
-        for (int j = 0; j < VECTORS; ++j) {
-            const Floats w = load(from.weight + step * from.stride + j * LANES);
-            const Link next = sigmoid(w * activation[j] + load(from.bias + step * from.stride + j * LANES));
-            front.activation[j] = next.activation;
-            front.scaled[j] = normalize(next.mantissa, next.exponent);
-            if (!PRODUCT) continue;
-            const Scaled factor = split(w), delta = times(product[j], next.derivative, next.derivative_exponent);
-            front.product[j] = times(delta, factor.mantissa, factor.exponent);
-            front.wide = (front.wide & ~(1u << j)) | (uint32_t)stays_wide(front.product[j]) << j;
-        }
-    }
 }
 
 // Lane by lane: o as a double, and as mantissa * 2^exponent.
@@ -437,7 +360,8 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
         for (int64_t s = 0; s + 1 < stretches; ++s) {
             Front front;
             load_activations(front, starts + s * WIDTH);
-            advance_rows<false>(front, links_at(job, s * STRETCH, members), STRETCH, true);
+            const Links links = links_at(job, s * STRETCH, members);
+            advance_rows<false, VECTORS>(front, links.weight, links.bias, links.stride, STRETCH, true);
             store_states(starts + (s + 1) * WIDTH, front);
         }
         for (int64_t s = stretches - 1; s >= 0; --s, mirror = !mirror) {
@@ -577,7 +501,8 @@ static void advance_segment(Front& front, const Lanes& lanes) {
     Tile tile;
     for (int64_t t = 0; t < SEGMENT; t += TILE) {
         fill(tile, further(lanes, t), TILE);
-        advance_rows<PRODUCT>(front, tile.links(), TILE, t + TILE == SEGMENT);
+        (lanes.count > LANES ? advance_rows<PRODUCT, VECTORS> : advance_rows<PRODUCT, 1>)(
+            front, tile.weight, tile.bias, WIDTH, TILE, t + TILE == SEGMENT);
     }
 }
 

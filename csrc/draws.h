@@ -3,8 +3,8 @@
 // holds the twins that return the same bits.
 #pragma once
 
+#include "front.h"
 #include "jobs.h"
-#include "scaled.h"
 
 namespace fastgrad {
 namespace FASTGRAD_ISA {
@@ -69,24 +69,44 @@ FASTGRAD_INLINE Pair cos_sin_turns(Floats v) {
     return {select(((quarter + 1) & 2) != 0, -cosine, cosine), select((quarter & 2) != 0, -sine, sine)};
 }
 
-// The weight and the bias of one link of each lane's chain.
-FASTGRAD_INLINE Pair draw(const Law& weight, const Law& bias, uint64_t seed, Words link, Words member) {
-    Pair uniform{}, normal{};
-    if (weight.family == NORMAL || weight.family == UNIFORM || bias.family == NORMAL || bias.family == UNIFORM)
-        uniform = uniforms(seed, link, member);
+FASTGRAD_INLINE bool is_drawn(const Law& law) { return law.family == NORMAL || law.family == UNIFORM; }
+
+// Weights and biases of `rows` rows of N vectors, WIDTH doubles apart; `link` and `member` belong to the first row, and each
+// row is one link further. Stage by stage: a stage is short enough for the processor to work on several vectors at once.
+template <int N>
+static void draw_rows(const Law& weight, const Law& bias, uint64_t seed, const Words* link, const Words* member, int64_t rows,
+                      double* weights, double* biases) {
+    if (is_drawn(weight) || is_drawn(bias))
+        for (int64_t t = 0; t < rows; ++t)
+            for (int j = 0; j < N; ++j) {
+                const Pair uniform = uniforms(seed, link[j] + (uint64_t)t, member[j]);
+                store(weights + t * WIDTH + j * LANES, uniform.first);
+                store(biases + t * WIDTH + j * LANES, uniform.second);
+            }
     if (weight.family == NORMAL || bias.family == NORMAL) {
-        // Box and Muller: two independent standard normals
-        const Floats radius = square_root(-2.0 * log_of(uniform.first));
-        const Pair turn = cos_sin_turns(uniform.second);
-        normal = {radius * turn.first, radius * turn.second};
+        // Box and Muller: two independent standard normals, which take the places of the uniforms
+        Floats radius[TILE * N];
+        for (int64_t t = 0; t < rows; ++t)
+            for (int j = 0; j < N; ++j)
+                radius[t * N + j] = square_root(-2.0 * log_of(load(weights + t * WIDTH + j * LANES)));
+        for (int64_t t = 0; t < rows; ++t)
+            for (int j = 0; j < N; ++j) {
+                const int64_t cell = t * WIDTH + j * LANES;
+                const Pair turn = cos_sin_turns(load(biases + cell));
+                if (weight.family == NORMAL) store(weights + cell, radius[t * N + j] * turn.first);
+                if (bias.family == NORMAL) store(biases + cell, radius[t * N + j] * turn.second);
+            }
     }
-    Pair value{all_of(weight.location), all_of(bias.location)};
-    if (weight.family == NORMAL) value.first = weight.location + weight.scale * normal.first;
-    if (weight.family == UNIFORM) value.first = weight.location + weight.scale * uniform.first;
-    if (bias.family == NORMAL) value.second = bias.location + bias.scale * normal.second;
-    if (bias.family == UNIFORM) value.second = bias.location + bias.scale * uniform.second;
-    if (bias.family == CENTERED) value.second = -0.5 * value.first;
-    return value;
+    for (int64_t t = 0; t < rows; ++t)
+        for (int j = 0; j < N; ++j) {
+            const int64_t cell = t * WIDTH + j * LANES;
+            Floats w = all_of(weight.location), b = all_of(bias.location);
+            if (is_drawn(weight)) w = weight.location + weight.scale * load(weights + cell);
+            if (is_drawn(bias)) b = bias.location + bias.scale * load(biases + cell);
+            if (bias.family == CENTERED) b = -0.5 * w;
+            store(weights + cell, w);
+            store(biases + cell, b);
+        }
 }
 
 }  // namespace FASTGRAD_ISA

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "draws.h"
+#include "front.h"
 #include "jobs.h"
 
 namespace fastgrad {
@@ -17,62 +18,71 @@ namespace FASTGRAD_ISA {
 // multiplied out by itself, and the bits don't depend on how a chain was cut.
 constexpr int64_t LINK_BLOCK = 1024;
 
-// What a vector of chains carries from link to link.
-struct Running {
-    Floats activation;
-    Scaled scaled;           // the activation, where `narrow` says that a double can't hold it
-    bool narrow;
-    Scaled gap, bound;       // products since the last mark or block
-    bool wide_products;      // some product is zero or near the smallest exponent
-};
-
 struct Marked {
     Floats weight;
     Scaled input, derivative;
 };
 
-FASTGRAD_INLINE Scaled scaled_activation(const Running& s) {
-    return s.narrow ? split(s.activation) : normalize(s.scaled.mantissa, s.scaled.exponent);
+FASTGRAD_INLINE void begin_products(Front& front) {
+    begin_product(front);
+    for (int j = 0; j < VECTORS; ++j) front.bound[j] = one();
+    front.wide_bound = 0;
 }
 
-FASTGRAD_INLINE void clear_products(Running& s) {
-    s.gap = s.bound = one();
-    s.wide_products = false;
+struct Draws {
+    alignas(64) double weight[TILE * WIDTH], bias[TILE * WIDTH];
+};
+
+// Multiplies |w| / 4 of `count` links onto the bounds.
+template <int N>
+static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
+    Mask is_narrow = EVERY;
+    for (int64_t t = 0; t < count; ++t)
+        for (int j = 0; j < N; ++j) {
+            const Floats size = absolute(load(draws.weight + t * WIDTH + j * LANES));
+            is_narrow = at_most(at_least(is_narrow, size, NARROW_LOW), size, NARROW_HIGH);
+        }
+    if (all(is_narrow) && !front.wide_bound) {
+        Scaled bound[N];
+        FASTGRAD_ROW(N) bound[j] = front.bound[j];
+        for (int64_t t = 0; t < count; ++t)
+            FASTGRAD_ROW(N) {
+                const Floats size = absolute(load(draws.weight + t * WIDTH + j * LANES));
+                bound[j] = normalize_narrow(bound[j].mantissa * size, bound[j].exponent - 2);
+            }
+        FASTGRAD_ROW(N) front.bound[j] = bound[j];
+        return;
+    }
+    front.wide_bound = 0;
+    for (int j = 0; j < N; ++j) {
+        for (int64_t t = 0; t < count; ++t) {
+            const Scaled factor = split(load(draws.weight + t * WIDTH + j * LANES));
+            front.bound[j] = times(front.bound[j], absolute(factor.mantissa), factor.exponent - 2);
+        }
+        front.wide_bound |= (uint32_t)stays_wide(front.bound[j]) << j;
+    }
 }
 
-FASTGRAD_INLINE Running running(Floats activation, Scaled scaled) {
-    Running s{activation, scaled, false, {}, {}, false};
-    clear_products(s);
-    return s;
-}
-
-// One link: z = w o + b, o = sigmoid(z), and the products grow by w sigmoid'(z) and |w| / 4.
-FASTGRAD_INLINE void advance(Running& s, Floats w, Floats b) {
-    const Floats z = w * s.activation + b;
-    const Floats size = absolute(w);
-    if (!s.wide_products && all(narrow(EVERY, z, w))) {
-        const NarrowLink next = sigmoid_narrow(z);
-        s.activation = next.activation;
-        s.narrow = true;
-        s.gap = normalize_narrow((s.gap.mantissa * next.derivative) * w, s.gap.exponent);
-        s.bound = normalize_narrow(s.bound.mantissa * size, s.bound.exponent - 2);
-    } else {
-        const Link next = sigmoid(z);
-        const Scaled factor = split(w);
-        s.activation = next.activation;
-        s.scaled = {next.mantissa, next.exponent};
-        s.narrow = false;
-        const Scaled delta = times(s.gap, next.derivative, next.derivative_exponent);
-        s.gap = times(delta, factor.mantissa, factor.exponent);
-        s.bound = times(s.bound, absolute(factor.mantissa), factor.exponent - 2);
-        s.wide_products = any((s.gap.mantissa == 0.0) | (s.gap.exponent < EXPONENT_MIN / 2) | (s.bound.mantissa == 0.0));
+// `count` links of N vectors of lanes: drawn, and run forward. `link` and `member` are the next ones of each lane.
+template <int N>
+static void run_links(const GrowJob& a, Front& front, Words* link, const Words* member, int64_t count) {
+    Draws draws;
+    for (int64_t at = 0; at < count; at += TILE) {
+        const int64_t n = smaller(count - at, TILE);
+        draw_rows<N>(a.weight_law, a.bias_law, a.seed, link, member, n, draws.weight, draws.bias);
+        for (int j = 0; j < N; ++j) link[j] += (uint64_t)n;
+        multiply_bounds<N>(front, draws, n);
+        advance_rows<true, N>(front, draws.weight, draws.bias, WIDTH, n, at + n == count);
     }
 }
 
 // What a recorded link leaves, before the chain advances over it.
-FASTGRAD_INLINE Marked at_mark(const Running& s, Floats w, Floats b) {
-    const Link next = sigmoid(w * s.activation + b);
-    return {w, scaled_activation(s), normalize(next.derivative, next.derivative_exponent)};
+FASTGRAD_INLINE Marked at_mark(const GrowJob& a, const Front& front, int j, Words link, Words member) {
+    double weight[LANES], bias[LANES];
+    draw_rows<1>(a.weight_law, a.bias_law, a.seed, &link, &member, 1, weight, bias);
+    const Floats w = load(weight);
+    const Link next = sigmoid(w * front.activation[j] + load(bias));
+    return {w, front.scaled[j], normalize(next.derivative, next.derivative_exponent)};
 }
 
 FASTGRAD_INLINE void store(ScaledPointer to, int64_t cell, Scaled v, int n) {
@@ -97,50 +107,56 @@ FASTGRAD_INLINE void record_mark(const GrowJob& a, int64_t cell, const Marked& m
 }
 
 // Chains side by side: members begin to begin + count - 1, at most 32 of them.
+template <int N>
 static void grow_abreast(const GrowJob& a, int64_t begin, int count) {
-    Running s[VECTORS];
-    Words member[VECTORS];
+    Front front;
+    Words member[N], number[N];
     const int vectors = (count + LANES - 1) / LANES;
-    for (int j = 0; j < vectors; ++j) {
-        const int n = count - j * LANES < LANES ? count - j * LANES : LANES;
-        const int64_t cell = begin + j * LANES;
-        for (int i = 0; i < LANES; ++i) member[j][i] = (uint64_t)(cell + i);
-        s[j] = running(load(a.activation + cell, n, 0.5), load(a.scaled, cell, n));
-        store(a.carry_gap, cell, one(), n);
-        store(a.carry_bound, cell, one(), n);
+    const auto lanes = [&](int j) { return count - j * LANES < LANES ? count - j * LANES : LANES; };
+    for (int j = 0; j < N; ++j) {
+        front.activation[j] = all_of(0.5);
+        front.scaled[j] = one();
+        number[j] = Words{} + (uint64_t)a.first;
+        for (int i = 0; i < LANES; ++i) member[j][i] = (uint64_t)(begin + j * LANES + i);
     }
+    for (int j = 0; j < vectors; ++j) {
+        const int64_t cell = begin + j * LANES;
+        front.activation[j] = load(a.activation + cell, lanes(j), 0.5);
+        front.scaled[j] = load(a.scaled, cell, lanes(j));
+        store(a.carry_gap, cell, one(), lanes(j));
+        store(a.carry_bound, cell, one(), lanes(j));
+    }
+    begin_products(front);
     int64_t row = a.row - 1;  // of the last mark passed in this call; before the first, the carry
-    bool carried = true;
-    for (int64_t link = a.first; link < a.last; ++link) {
-        const bool marked = row + 1 < a.record && a.marks[row + 1] == link;
-        const bool block_ends = link % LINK_BLOCK == 0 || link + 1 == a.last;
-        if (marked) ++row;
+    const auto multiply_onto = [&](int64_t mark) {
+        const bool carried = mark < a.row;
         for (int j = 0; j < vectors; ++j) {
-            const int n = count - j * LANES < LANES ? count - j * LANES : LANES;
-            const Pair drawn = draw(a.weight_law, a.bias_law, a.seed, Words{} + (uint64_t)link, member[j]);
-            if (marked) {
-                const int64_t above = carried ? begin + j * LANES : (row - 1) * a.ensemble + begin + j * LANES;
-                multiply(carried ? a.carry_gap : a.gap, above, s[j].gap, n);
-                multiply(carried ? a.carry_bound : a.bound, above, s[j].bound, n);
-                record_mark(a, row * a.ensemble + begin + j * LANES, at_mark(s[j], drawn.first, drawn.second), n);
-            }
-            advance(s[j], drawn.first, drawn.second);
-            if (marked) clear_products(s[j]);
-            if (block_ends) {
-                const bool to_carry = carried && !marked;
-                const int64_t cell = to_carry ? begin + j * LANES : row * a.ensemble + begin + j * LANES;
-                multiply(to_carry ? a.carry_gap : a.gap, cell, s[j].gap, n);
-                multiply(to_carry ? a.carry_bound : a.bound, cell, s[j].bound, n);
-                clear_products(s[j]);
-            }
+            const int64_t cell = (carried ? 0 : mark * a.ensemble) + begin + j * LANES;
+            multiply(carried ? a.carry_gap : a.gap, cell, front.product[j], lanes(j));
+            multiply(carried ? a.carry_bound : a.bound, cell, front.bound[j], lanes(j));
         }
-        if (marked) carried = false;
+        begin_products(front);
+    };
+    for (int64_t link = a.first; link < a.last;) {
+        const int64_t next_mark = row + 1 < a.record ? a.marks[row + 1] : a.last;
+        if (next_mark == link) {
+            multiply_onto(row++);
+            for (int j = 0; j < vectors; ++j)
+                record_mark(a, row * a.ensemble + begin + j * LANES, at_mark(a, front, j, number[j], member[j]), lanes(j));
+            run_links<N>(a, front, number, member, 1);
+            begin_products(front);
+            ++link;
+            continue;
+        }
+        const int64_t block_end = ((link - 1) / LINK_BLOCK + 1) * LINK_BLOCK + 1;
+        const int64_t stop = smaller(smaller(next_mark, block_end), a.last);
+        run_links<N>(a, front, number, member, stop - link);
+        link = stop;
+        if (link == block_end || link == a.last) multiply_onto(row);
     }
     for (int j = 0; j < vectors; ++j) {
-        const int n = count - j * LANES < LANES ? count - j * LANES : LANES;
-        const int64_t cell = begin + j * LANES;
-        store(a.activation + cell, s[j].activation, n);
-        store(a.scaled, cell, scaled_activation(s[j]), n);
+        store(a.activation + begin + j * LANES, front.activation[j], lanes(j));
+        store(a.scaled, begin + j * LANES, front.scaled[j], lanes(j));
     }
 }
 
@@ -176,93 +192,87 @@ FASTGRAD_INLINE int64_t first_mark(const GrowJob& a, int64_t link) {
 
 // Runs segments side by side, one in each lane; more than one only if each begins a block. `column` is the first one's
 // place among the pieces.
+template <int N>
 static void run_segments(const GrowJob& a, int64_t member, Segment* segments, int count, int column, const Pieces& pieces) {
-    Running s[VECTORS];
-    Words link[VECTORS];
-    int64_t next_mark[SEGMENTS], event[SEGMENTS], length = 0;
-    const int vectors = (count + LANES - 1) / LANES;
-    for (int i = 0; i < vectors * LANES; ++i) {
+    Front front;
+    Words link[N], members[N];
+    int64_t next_mark[SEGMENTS], length = 0;
+    bool at_event[SEGMENTS];
+    for (int i = 0; i < N * LANES; ++i) {
         const Segment& from = segments[i < count ? i : count - 1];
-        Running& lane = s[i / LANES];
-        lane.activation[i % LANES] = from.begin.activation;
-        lane.scaled.mantissa[i % LANES] = from.begin.mantissa;
-        lane.scaled.exponent[i % LANES] = from.begin.exponent;
-        link[i / LANES][i % LANES] = (uint64_t)from.first;
+        const int j = i / LANES, k = i % LANES;
+        front.activation[j][k] = from.begin.activation;
+        front.scaled[j].mantissa[k] = from.begin.mantissa;
+        front.scaled[j].exponent[k] = from.begin.exponent;
+        link[j][k] = (uint64_t)from.first;
+        members[j][k] = (uint64_t)member;
     }
-    for (int j = 0; j < vectors; ++j) s[j] = running(s[j].activation, s[j].scaled);
+    begin_products(front);
     for (int i = 0; i < count; ++i) {
         next_mark[i] = first_mark(a, segments[i].first);
-        event[i] = 0;  // found below, at the first step
         if (segments[i].last - segments[i].first > length) length = segments[i].last - segments[i].first;
     }
     // An event of a lane is a step at which it stands before a marked link, or has come to its end.
     int64_t next_event = 0, block = 0;
-    for (int64_t step = 0; step <= length; ++step) {
-        bool events = step == next_event;
-        if (events) {
-            events = false;
+    for (int64_t step = 0;;) {
+        bool events = false;
+        if (step == next_event) {
             next_event = NEVER;
             for (int i = 0; i < count; ++i) {
                 const Segment& of = segments[i];
                 const int64_t here = of.first + step;
-                if (here == of.last) {
-                    const Running& lane = s[i / LANES];
-                    const Scaled scaled = scaled_activation(lane);
-                    segments[i].end = {lane.activation[i % LANES], scaled.mantissa[i % LANES], scaled.exponent[i % LANES]};
-                }
-                event[i] = NEVER;
+                const int j = i / LANES, k = i % LANES;
+                at_event[i] = false;
+                if (here == of.last)
+                    segments[i].end = {front.activation[j][k], front.scaled[j].mantissa[k], front.scaled[j].exponent[k]};
                 if (here >= of.last) continue;
-                if (next_mark[i] < a.record && a.marks[next_mark[i]] == here) {
-                    event[i] = step;
-                    events = true;
-                    next_event = step + 1;
-                } else {
-                    const int64_t mark = next_mark[i] < a.record ? a.marks[next_mark[i]] : NEVER;
-                    const int64_t at = (mark < of.last ? mark : of.last) - of.first;
-                    if (at < next_event) next_event = at;
-                }
-            }
-            if (step == length) break;
-        }
-        const bool block_ends = (segments[0].first + step) % LINK_BLOCK == 0 || (count == 1 && step + 1 == length);
-        for (int j = 0; j < vectors; ++j) {
-            const Pair drawn = draw(a.weight_law, a.bias_law, a.seed, link[j], Words{} + (uint64_t)member);
-            link[j] += 1;
-            if (!events) {
-                advance(s[j], drawn.first, drawn.second);
-            } else {
-                const Marked marked = at_mark(s[j], drawn.first, drawn.second);
-                const Running before = s[j];
-                advance(s[j], drawn.first, drawn.second);
-                for (int i = 0; i < LANES && j * LANES + i < count; ++i) {
-                    if (event[j * LANES + i] != step) continue;
-                    const int64_t row = next_mark[j * LANES + i]++;
-                    const int64_t cell = row * a.ensemble + member;
-                    a.weight[cell] = marked.weight[i];
-                    a.input.mantissa[cell] = marked.input.mantissa[i];
-                    a.input.exponent[cell] = marked.input.exponent[i];
-                    a.derivative.mantissa[cell] = marked.derivative.mantissa[i];
-                    a.derivative.exponent[cell] = marked.derivative.exponent[i];
-                    pieces.mark_gap_mantissa[row - a.row] = before.gap.mantissa[i];
-                    pieces.mark_gap_exponent[row - a.row] = before.gap.exponent[i];
-                    pieces.mark_bound_mantissa[row - a.row] = before.bound.mantissa[i];
-                    pieces.mark_bound_exponent[row - a.row] = before.bound.exponent[i];
-                    s[j].gap.mantissa[i] = s[j].bound.mantissa[i] = 0.5;
-                    s[j].gap.exponent[i] = s[j].bound.exponent[i] = 1;
-                }
-            }
-            if (block_ends) {
-                for (int i = 0; i < LANES && j * LANES + i < count; ++i) {
-                    const int64_t piece = block * SEGMENTS + column + j * LANES + i;
-                    pieces.gap_mantissa[piece] = s[j].gap.mantissa[i];
-                    pieces.gap_exponent[piece] = s[j].gap.exponent[i];
-                    pieces.bound_mantissa[piece] = s[j].bound.mantissa[i];
-                    pieces.bound_exponent[piece] = s[j].bound.exponent[i];
-                }
-                clear_products(s[j]);
+                const int64_t mark = next_mark[i] < a.record ? a.marks[next_mark[i]] : NEVER;
+                at_event[i] = mark == here;
+                events |= at_event[i];
+                next_event = smaller(next_event, at_event[i] ? step + 1 : smaller(mark, of.last) - of.first);
             }
         }
-        if (block_ends) ++block;
+        if (step == length) break;
+        const int64_t to_block_end = LINK_BLOCK - (segments[0].first + step - 1) % LINK_BLOCK;
+        int64_t steps = smaller(smaller(next_event, length) - step, to_block_end);
+        if (events) {
+            steps = 1;
+            Marked marked[N];
+            for (int j = 0; j < N; ++j) marked[j] = at_mark(a, front, j, link[j], members[j]);
+            const Front before = front;
+            run_links<N>(a, front, link, members, 1);
+            for (int i = 0; i < count; ++i) {
+                if (!at_event[i]) continue;
+                const int j = i / LANES, k = i % LANES;
+                const int64_t row = next_mark[i]++;
+                const int64_t cell = row * a.ensemble + member;
+                a.weight[cell] = marked[j].weight[k];
+                a.input.mantissa[cell] = marked[j].input.mantissa[k];
+                a.input.exponent[cell] = marked[j].input.exponent[k];
+                a.derivative.mantissa[cell] = marked[j].derivative.mantissa[k];
+                a.derivative.exponent[cell] = marked[j].derivative.exponent[k];
+                pieces.mark_gap_mantissa[row - a.row] = before.product[j].mantissa[k];
+                pieces.mark_gap_exponent[row - a.row] = before.product[j].exponent[k];
+                pieces.mark_bound_mantissa[row - a.row] = before.bound[j].mantissa[k];
+                pieces.mark_bound_exponent[row - a.row] = before.bound[j].exponent[k];
+                front.product[j].mantissa[k] = front.bound[j].mantissa[k] = 0.5;
+                front.product[j].exponent[k] = front.bound[j].exponent[k] = 1;
+            }
+        } else {
+            run_links<N>(a, front, link, members, steps);
+        }
+        step += steps;
+        if (steps == to_block_end || (count == 1 && step == length)) {
+            for (int i = 0; i < count; ++i) {
+                const int64_t piece = block * SEGMENTS + column + i;
+                pieces.gap_mantissa[piece] = front.product[i / LANES].mantissa[i % LANES];
+                pieces.gap_exponent[piece] = front.product[i / LANES].exponent[i % LANES];
+                pieces.bound_mantissa[piece] = front.bound[i / LANES].mantissa[i % LANES];
+                pieces.bound_exponent[piece] = front.bound[i / LANES].exponent[i % LANES];
+            }
+            begin_products(front);
+            ++block;
+        }
     }
 }
 
@@ -300,19 +310,18 @@ static void combine(const GrowJob& a, int64_t member, const Segment& of, int col
 
 // Guesses each segment's start by running the links that lead to it, from 1/2.
 static void warm_up(const GrowJob& a, int64_t member, Segment* segments, int count) {
-    for (int from = 0; from < count; from += LANES) {
-        const int n = count - from < LANES ? count - from : LANES;
-        Running s = running(all_of(0.5), one());
-        Words link{};
-        for (int i = 0; i < n; ++i) link[i] = (uint64_t)(segments[from + i].first - WARM_UP);
-        for (int64_t step = 0; step < WARM_UP; ++step) {
-            const Pair drawn = draw(a.weight_law, a.bias_law, a.seed, link, Words{} + (uint64_t)member);
-            advance(s, drawn.first, drawn.second);
-            link += 1;
-        }
-        const Scaled scaled = scaled_activation(s);
-        for (int i = 0; i < n; ++i)
-            segments[from + i].begin = {s.activation[i], scaled.mantissa[i], scaled.exponent[i]};
+    Front front;
+    Words link[VECTORS], members[VECTORS];
+    for (int i = 0; i < WIDTH; ++i) {
+        front.activation[i / LANES][i % LANES] = 0.5;
+        link[i / LANES][i % LANES] = (uint64_t)(segments[i < count ? i : 0].first - WARM_UP);
+        members[i / LANES][i % LANES] = (uint64_t)member;
+    }
+    begin_products(front);
+    run_links<VECTORS>(a, front, link, members, WARM_UP);
+    for (int i = 0; i < count; ++i) {
+        const Scaled& scaled = front.scaled[i / LANES];
+        segments[i].begin = {front.activation[i / LANES][i % LANES], scaled.mantissa[i % LANES], scaled.exponent[i % LANES]};
     }
 }
 
@@ -342,7 +351,7 @@ static Outcome grow_deep(const GrowJob& a, int64_t member) {
     const auto run_alone = [&](int64_t first, int64_t last) {
         if (first >= last) return;
         Segment alone{first, last, state, {}};
-        run_segments(a, member, &alone, 1, 0, pieces);
+        run_segments<1>(a, member, &alone, 1, 0, pieces);
         combine(a, member, alone, 0, pieces, row);
         state = alone.end;
     };
@@ -358,11 +367,11 @@ static Outcome grow_deep(const GrowJob& a, int64_t member) {
             segments[count] = {first, last, state, {}};
         }
         warm_up(a, member, segments + 1, count - 1);
-        run_segments(a, member, segments, count, 0, pieces);
+        run_segments<VECTORS>(a, member, segments, count, 0, pieces);
         for (int i = 0; i < count; ++i) {
             if (i > 0 && !same_bits(segments[i].begin, segments[i - 1].end)) {
                 segments[i].begin = segments[i - 1].end;
-                run_segments(a, member, segments + i, 1, i, pieces);
+                run_segments<1>(a, member, segments + i, 1, i, pieces);
             }
             combine(a, member, segments[i], i, pieces, row);
         }
@@ -383,8 +392,10 @@ static Outcome grow(const GrowJob& job) {
             if (grow_deep(job, member) != DONE) return NO_MEMORY;
         return DONE;
     }
-    for (int64_t begin = job.start; begin < job.stop; begin += SEGMENTS)
-        grow_abreast(job, begin, job.stop - begin < SEGMENTS ? (int)(job.stop - begin) : SEGMENTS);
+    for (int64_t begin = job.start; begin < job.stop; begin += WIDTH) {
+        const int lanes = (int)smaller(job.stop - begin, WIDTH);
+        (lanes > LANES ? grow_abreast<VECTORS> : grow_abreast<1>)(job, begin, lanes);
+    }
     return DONE;
 }
 

@@ -1,0 +1,93 @@
+// Lanes on their way forward, nothing kept: what backprop, where it looks for the start of a stretch, and grow have in
+// common. The lanes are chains, or segments of one chain.
+#pragma once
+
+#include "scaled.h"
+
+namespace fastgrad {
+namespace FASTGRAD_ISA {
+
+constexpr int WIDTH = SEGMENTS;   // lanes
+constexpr int64_t PREFETCH = 16;  // links
+constexpr int64_t TILE = 8;       // links of a copy, or of draws, in the first-level cache
+
+// Where there are registers enough, a row of lanes is written out, and its state stays in them.
+#define FASTGRAD_ROW(N) _Pragma("GCC unroll 4") for (int j = 0; j < N; ++j)
+
+FASTGRAD_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+FASTGRAD_INLINE bool stays_wide(Scaled a) { return any((a.mantissa == 0.0) | (a.exponent < EXPONENT_MIN / 2)); }
+
+// Rows of a block lie pages apart, where no prefetcher of the processor looks. Into the second-level cache: where the
+// ensemble is a power of two, the few ways of the first would lose rows before their turn.
+FASTGRAD_INLINE void prefetch(const double* from) { __builtin_prefetch(from, 0, 2); }
+
+// Lanes on their way forward: the state o, and the product of w sigmoid' since the stretch began. Nothing is kept.
+struct Front {
+    Floats activation[VECTORS];
+    Scaled product[VECTORS];
+    Scaled scaled[VECTORS];  // the activation, after a link that took the general path
+    Scaled bound[VECTORS];   // the product of |w| / 4, which grow alone looks at
+    uint32_t wide;           // bit j where product j has a zero, or nears the smallest exponent
+    uint32_t wide_bound;     // and bound j
+};
+
+FASTGRAD_INLINE void begin_product(Front& front) {
+    for (int j = 0; j < VECTORS; ++j) front.product[j] = one();
+    front.wide = 0;
+}
+
+// `end` links of N vectors forward. With `scaled` the last one takes the general path, which gives the scaled activation too.
+template <bool PRODUCT, int N>
+static void advance_rows(Front& front, const double* weights, const double* biases, int64_t stride, int64_t end,
+                         bool scaled) {
+    int64_t step = 0;
+    for (; step < end; ++step) {
+        Floats activation[N];
+        Scaled product[N];
+        FASTGRAD_ROW(N) {
+            activation[j] = front.activation[j];
+            product[j] = front.product[j];
+        }
+        for (; step < end - scaled && !(PRODUCT && front.wide); ++step) {
+            const double* const weight = weights + step * stride;
+            const double* const bias = biases + step * stride;
+            Floats w[N], z[N];
+            Mask is_narrow = EVERY;
+            FASTGRAD_ROW(N) {
+                if (stride != WIDTH) {  // a copy is in the cache already
+                    prefetch(weight + PREFETCH * stride + j * LANES);
+                    prefetch(bias + PREFETCH * stride + j * LANES);
+                }
+                w[j] = load(weight + j * LANES);
+                z[j] = w[j] * activation[j] + load(bias + j * LANES);
+                is_narrow = PRODUCT ? narrow(is_narrow, z[j], w[j]) : at_most(is_narrow, absolute(z[j]), NARROW_Z);
+            }
+            if (!all(is_narrow)) break;
+            FASTGRAD_ROW(N) {
+                const NarrowLink next = sigmoid_narrow(z[j]);
+                activation[j] = next.activation;
+                if (PRODUCT)
+                    product[j] = normalize_narrow((product[j].mantissa * next.derivative) * w[j], product[j].exponent);
+            }
+        }
+        FASTGRAD_ROW(N) {
+            front.activation[j] = activation[j];
+            front.product[j] = product[j];
+        }
+        if (step == end) break;
+        for (int j = 0; j < N; ++j) {
+            const Floats w = load(weights + step * stride + j * LANES);
+            const Link next = sigmoid(w * activation[j] + load(biases + step * stride + j * LANES));
+            front.activation[j] = next.activation;
+            front.scaled[j] = normalize(next.mantissa, next.exponent);
+            if (!PRODUCT) continue;
+            const Scaled factor = split(w), delta = times(product[j], next.derivative, next.derivative_exponent);
+            front.product[j] = times(delta, factor.mantissa, factor.exponent);
+            front.wide = (front.wide & ~(1u << j)) | (uint32_t)stays_wide(front.product[j]) << j;
+        }
+    }
+}
+
+}  // namespace FASTGRAD_ISA
+}  // namespace fastgrad
