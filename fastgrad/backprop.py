@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
+BRIEF_LINKS = 2**16  # links of all members: fewer are done before another thread has started
+
+
 class NotFiniteError(ValueError):
     """A kernel met a weight or a bias that is not finite."""
 
@@ -155,7 +158,11 @@ def backprop_chain(
             raise NotFiniteError("weight or bias: expected finite numbers")
 
     with Threads(threads) as pool:
-        pool.run(run, chain.ensemble)
+        if size <= BRIEF_LINKS:
+            with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):  # as on a new thread
+                run(0, chain.ensemble)
+        else:
+            pool.run(run, chain.ensemble)
     result.backend = name
     return result
 

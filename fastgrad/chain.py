@@ -284,6 +284,8 @@ def require_memory(what: str, n_bytes: int) -> None:
     TooLargeError
         Which is a ValueError and a MemoryError, with the size it would take.
     """
+    if n_bytes == 0:
+        return  # asking takes longer than a small job
     import psutil  # here: import fastgrad stays light
 
     free = psutil.virtual_memory().available

@@ -109,29 +109,29 @@ def prefetch(typing_context, array, row, column):
 
 
 @intrinsic
-def stream_row(typing_context, array, row, column, source, count):
-    """Copy the first `count` of source[0], a multiple of LINE, to array[row, column:], past the cache.
+def stream_row(typing_context, array, row, column, source, at, count):
+    """Copy the first `count` of source[at], a multiple of LINE, to array[row, column:], past the cache.
 
     That is an instruction of the processor, which no loop in Python makes. The place must begin a cache line.
     """
 
     def generate(context, builder, signature, arguments):
-        to_type, _, _, from_type, _ = signature.args
+        to_type, _, _, from_type, _, _ = signature.args
         to = context.make_array(to_type)(context, builder, arguments[0])
         origin = context.make_array(from_type)(context, builder, arguments[3])
         zero = arguments[1].type(0)
         line = ir.VectorType(context.get_data_type(to_type.dtype), LINE).as_pointer()
         place = cgutils.get_item_pointer(context, builder, to_type, to, list(arguments[1:3]))
-        made = cgutils.get_item_pointer(context, builder, from_type, origin, [zero, zero])
+        made = cgutils.get_item_pointer(context, builder, from_type, origin, [arguments[4], zero])
         place, made = builder.bitcast(place, line), builder.bitcast(made, line)
         past_the_cache = builder.module.add_metadata([ir.IntType(32)(1)])
-        with cgutils.for_range(builder, builder.udiv(arguments[4], arguments[4].type(LINE))) as loop:
+        with cgutils.for_range(builder, builder.udiv(arguments[5], zero.type(LINE))) as loop:
             value = builder.load(builder.gep(made, [loop.index]), align=8)
             store = builder.store(value, builder.gep(place, [loop.index]), align=8 * LINE)
             store.set_metadata("nontemporal", past_the_cache)
         return context.get_dummy_value()
 
-    return types.void(array, types.uintp, types.uintp, source, types.uintp), generate
+    return types.void(array, types.uintp, types.uintp, source, types.uintp, types.uintp), generate
 
 
 SIGN_AND_FRACTION = np.int64(-0x7FF0000000000001)
@@ -487,18 +487,16 @@ def begins_line(array):
 
 
 @njit
+def all_begin_lines(out):
+    """Tell whether all four arrays of gradients do."""
+    return begins_line(out[0]) and begins_line(out[1]) and begins_line(out[2]) and begins_line(out[3])
+
+
+@njit
 def new_made(out):
     """Room for a row of gradients, and whether it may go past the cache."""
-    grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent = out
-    streams = (
-        grad_weight.shape[1] % LINE == 0
-        and begins_line(grad_weight)
-        and begins_line(grad_weight_exponent)
-        and begins_line(grad_bias)
-        and begins_line(grad_bias_exponent)
-    )
     return (
-        streams,
+        out[0].shape[1] % LINE == 0 and all_begin_lines(out),
         np.empty((1, LANES)),
         np.empty((1, LANES), dtype=np.int64),
         np.empty((1, LANES)),
@@ -550,10 +548,10 @@ def run_stretches(kept, made, mirror, ahead, back):
                         UINT(at),
                         UINT(before),
                     )
-                    stream_row(grad_weight, link, column, made_weight, n)
-                    stream_row(grad_weight_exponent, link, column, made_weight_exponent, n)
-                    stream_row(grad_bias, link, column, made_bias, n)
-                    stream_row(grad_bias_exponent, link, column, made_bias_exponent, n)
+                    stream_row(grad_weight, link, column, made_weight, UINT(0), n)
+                    stream_row(grad_weight_exponent, link, column, made_weight_exponent, UINT(0), n)
+                    stream_row(grad_bias, link, column, made_bias, UINT(0), n)
+                    stream_row(grad_bias_exponent, link, column, made_bias_exponent, UINT(0), n)
                 else:
                     backward_narrow(
                         grad_weight,
@@ -738,24 +736,40 @@ def backprop_blocks(given, x, cotangent, output, out, grad_x, start, stop):
     return finite
 
 
-@njit
-def fill(tile, lanes, array, member, first, pitch):
-    """Copy links first to first + len(tile) - 1 of a chain into lane 0, those `pitch` links further into lane 1."""
-    column = UINT(member)
-    for lane in range(UINT(lanes)):
-        at = UINT(first) + lane * UINT(pitch)
-        for t in range(UINT(tile.shape[0])):
-            tile[t, lane] = array[at + t, column]
+@njit_row
+def fill(tile, lanes, array, member, first, pitch, ahead):
+    """Copy links first to first + len(tile) - 1 of a chain into lane 0, those `pitch` links further into lane 1.
+
+    Cache line by cache line, as in `drain`: the squares of a transposition fit the first-level cache. What lies `ahead`
+    comes next.
+    """
+    column, n, line = UINT(member), UINT(tile.shape[0]), UINT(LINE)
+    for lane_0 in range(UINT(0), UINT(lanes), line):
+        for t_0 in range(UINT(0), n, line):
+            for lane in range(lane_0, min(lane_0 + line, UINT(lanes))):
+                at = UINT(first) + lane * UINT(pitch)
+                prefetch(array, min(max(np.int64(at + t_0) + ahead, 0), array.shape[0] - 1), member)
+                for t in range(t_0, min(t_0 + line, n)):
+                    tile[t, lane] = array[at + t, column]
 
 
-@njit
-def drain(array, member, first, pitch, tile, lanes):
-    """Copy a tile back into a chain."""
-    column = UINT(member)
-    for lane in range(UINT(lanes)):
-        at = UINT(first) + lane * UINT(pitch)
-        for t in range(UINT(tile.shape[0])):
-            array[at + t, column] = tile[t, lane]
+@njit_row
+def drain(array, member, first, pitch, tile, lanes, line_of_lanes, streams):
+    """Copy a tile back into a chain, if `streams` is set past the cache."""
+    column, n, line = UINT(member), UINT(tile.shape[0]), UINT(LINE)
+    for lane_0 in range(UINT(0), UINT(lanes), line):
+        end = min(lane_0 + line, UINT(lanes))
+        for t_0 in range(UINT(0), n, line):
+            for lane in range(lane_0, end):
+                for t in range(t_0, min(t_0 + line, n)):
+                    line_of_lanes[lane - lane_0, t] = tile[t, lane]
+        for lane in range(lane_0, end):
+            at = UINT(first) + lane * UINT(pitch)
+            if streams:
+                stream_row(array, at, column, line_of_lanes, lane - lane_0, n)
+            else:
+                for t in range(n):
+                    array[at + t, column] = line_of_lanes[lane - lane_0, t]
 
 
 @njit
@@ -766,8 +780,8 @@ def run_forward(given, member, first, pitch, runs, length, ends, starts, product
     z, product = np.empty(runs), (np.empty(runs), np.empty(runs, dtype=np.int64))
     for s in range(first, first + length):
         running = runs if s + (runs - 1) * pitch < segments else runs - 1
-        fill(tile[0], running, given[0], member, s * SEGMENT, pitch * SEGMENT)
-        fill(tile[1], running, given[1], member, s * SEGMENT, pitch * SEGMENT)
+        fill(tile[0], running, given[0], member, s * SEGMENT, pitch * SEGMENT, SEGMENT)
+        fill(tile[1], running, given[1], member, s * SEGMENT, pitch * SEGMENT, SEGMENT)
         for i in range(running):
             copy_state(starts, s + i * pitch, ends, i)
         advance_rows(tile, 0, SEGMENT, 0, running, z, ends, product)
@@ -778,10 +792,11 @@ def run_forward(given, member, first, pitch, runs, length, ends, starts, product
 @njit
 def run_page(given, out, member, first, lanes, count, kept, made, tiles, starts, adjoint, carried):
     """Segments of one deep chain, `first` and those after it, a lane each: forward, and back."""
-    tile, tile_out = tiles
+    tile, tile_out, (floats, integers), may_stream = tiles
+    streams = may_stream and count == SEGMENT
     at = first * SEGMENT
-    fill(tile[0][:count], lanes, given[0], member, at, SEGMENT)
-    fill(tile[1][:count], lanes, given[1], member, at, SEGMENT)
+    fill(tile[0][:count], lanes, given[0], member, at, SEGMENT, -LANES * SEGMENT)
+    fill(tile[1][:count], lanes, given[1], member, at, SEGMENT, -LANES * SEGMENT)
     for lane in range(lanes):
         carried[0][lane] = starts[0][first + lane]
     origin = starts[1][first:], starts[2][first:]
@@ -789,10 +804,10 @@ def run_page(given, out, member, first, lanes, count, kept, made, tiles, starts,
         kept, made, False, (0, count, 0, lanes, tile, carried), (0, 0, 0, 0, tile_out, adjoint, origin)
     )
     run_stretches(kept, made, True, (0, 0, 0, 0, tile, carried), (0, count, 0, lanes, tile_out, adjoint, origin))
-    drain(out[0], member, at, SEGMENT, tile_out[0][:count], lanes)
-    drain(out[1], member, at, SEGMENT, tile_out[1][:count], lanes)
-    drain(out[2], member, at, SEGMENT, tile_out[2][:count], lanes)
-    drain(out[3], member, at, SEGMENT, tile_out[3][:count], lanes)
+    drain(out[0], member, at, SEGMENT, tile_out[0][:count], lanes, floats, streams)
+    drain(out[1], member, at, SEGMENT, tile_out[1][:count], lanes, integers, streams)
+    drain(out[2], member, at, SEGMENT, tile_out[2][:count], lanes, floats, streams)
+    drain(out[3], member, at, SEGMENT, tile_out[3][:count], lanes, integers, streams)
     return finite
 
 
@@ -836,17 +851,20 @@ def backprop_deep(given, x, cotangent, output, out, grad_x, member):
 
     # Back: the links that fill no segment, and then a lane for each segment.
     kept = new_kept(SEGMENT)
+    tile_out = (
+        np.empty((SEGMENT, LANES)),
+        np.empty((SEGMENT, LANES), dtype=np.int64),
+        np.empty((SEGMENT, LANES)),
+        np.empty((SEGMENT, LANES), dtype=np.int64),
+    )
     tiles = (
         (np.empty((SEGMENT, LANES)), np.empty((SEGMENT, LANES))),
-        (
-            np.empty((SEGMENT, LANES)),
-            np.empty((SEGMENT, LANES), dtype=np.int64),
-            np.empty((SEGMENT, LANES)),
-            np.empty((SEGMENT, LANES), dtype=np.int64),
-        ),
+        tile_out,
+        (np.empty((LINE, SEGMENT)), np.empty((LINE, SEGMENT), dtype=np.int64)),
+        given[0].shape[1] == 1 and all_begin_lines(out),
     )
     carried = np.empty(LANES), np.empty(LANES)
-    unused = new_made(tiles[1])
+    unused = new_made(tile_out)
     made = False, unused[1], unused[2], unused[3], unused[4]
     adjoints = np.empty(segments + 1), np.empty(segments + 1, dtype=np.int64)
     mantissa, exponent = split(cotangent[member])
