@@ -10,7 +10,7 @@ The jobs are `backprop` for given chains and `simulate` for drawn ones; `Scaled`
 exist three times: `available_backends` tells which can run here.
 """
 
-from fastgrad import laws
+from fastgrad import laws, theory
 from fastgrad.backprop import Gradients, backprop
 from fastgrad.chain import Chain, TooLargeError, agreement_rtol
 from fastgrad.info import build_info
@@ -38,4 +38,5 @@ __all__ = [
     "laws",
     "log2_distance",
     "simulate",
+    "theory",
 ]

@@ -104,8 +104,8 @@ def backprop(
 
     Notes
     -----
-    Memory: 32 bytes a link and chain for the result. The compiled backends keep activations and derivatives of a stretch
-    of links at a time, some 5 MiB a thread, and a byte a link.
+    Memory: 32 bytes a link and chain for the result. The compiled backends keep activations and derivatives of a
+    stretch of links at a time, some 5 MiB a thread, and a byte a link.
     """
     # The kernels see every weight anyway, and tell if one is not finite: that saves a pass over the arrays.
     chain = Chain.of(weight, bias, x, cotangent, finite=False)

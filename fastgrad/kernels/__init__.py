@@ -24,10 +24,10 @@ grad_bias_exponent, grad_x_mantissa, grad_x_exponent, start, stop)`` fills the g
     backward  a_L = c,   delta_l = a_l sigmoid'(z_l),   a_{l-1} = delta_l w_l
               grad_bias_l = delta_l,   grad_weight_l = delta_l o_{l-1}
 
-In the compiled backends a chain of 8192 links or more, in an ensemble of at most 8, is cut into segments of 128 links that
-run side by side. Its adjoint at the end of a segment is the cotangent times the products of w_l sigmoid'(z_l) over the
-segments after it (a product is taken from the segment's first link to its last); within the segment it goes on link by
-link. So the roundings differ from those of the plain loop, and the bits don't depend on threads or instruction sets.
+In the compiled backends a chain of 8192 links or more, in an ensemble of at most 8, is cut into segments of 128 links
+that run side by side. Its adjoint at the end of a segment is the cotangent times the products of w_l sigmoid'(z_l) over
+the segments after it (a product is taken from the segment's first link to its last); within the segment it goes on link
+by link. So the roundings differ from those of the plain loop, and the bits don't depend on threads or instruction sets.
 
 ``grow(weight_law, bias_law, seed, first, last, marks, row, activation, scaled_mantissa, scaled_exponent, weight,
 input_mantissa, input_exponent, derivative_mantissa, derivative_exponent, gap_mantissa, gap_exponent, bound_mantissa,

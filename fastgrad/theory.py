@@ -1,0 +1,348 @@
+"""Theory of a chain of random links: the moments of ln|w|, the bound's growth, fixed points, the Lyapunov exponent.
+
+The exponent is lim ln|do_L/do_0| / L = E ln|w| + E ln sigmoid'(z), in nats per link, with z = w o + b and o from its
+stationary law. That law is the left eigenvector of the transfer operator, (P f)(o) = E f(sigmoid(w o + b)), which is
+discretized here by collocation on Gauss-Legendre panels; all integrals are Gauss-Legendre too. About twelve digits.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from fastgrad.laws import Law, LawLike, parse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+EULER = 0.5772156649015329
+POINTS = 20  # of a panel
+PANEL = 1.5  # its width, in preactivations
+PANELS = (2.0, 1.3)  # and in the logarithm of the state: coarse, and fine to check the coarse
+RESOLVED = 1e-9  # by how much the two may differ, relatively
+SATURATED = 45.0  # from here on sigmoid is 0 or 1 for float64
+NARROW = 1e-8  # a law as narrow as that is a point: its variance is below float64's rounding
+SIGMAS = 9.0  # of a normal law: 1e-19 is beyond
+
+
+class Moments(NamedTuple):
+    """Mean and variance of a logarithm, in nats and nats²."""
+
+    mean: float
+    variance: float
+
+
+class FixedPoint(NamedTuple):
+    """Where a constant chain stays.
+
+    Attributes
+    ----------
+    activation : float
+        o with o = sigmoid(w o + b).
+    multiplier : float
+        w o (1 - o): by how much one link multiplies a gradient there. It attracts where the magnitude is below 1.
+    """
+
+    activation: float
+    multiplier: float
+
+
+def ln_weight(weight: LawLike) -> Moments:
+    """Mean and variance of ln|w|, in nats and nats² per link.
+
+    Closed forms: ln S - (gamma + ln 2) / 2 and pi² / 8 for a centered normal law; integrals of ln and ln² for a uniform
+    one. A normal law with another mean is integrated numerically.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `weight` is no law of weights. A law that is always 0 gives -inf and 0.
+    """
+    law = parse(weight, "weight")
+    if law.family == "constant" or law.scale == 0.0:
+        return Moments(math.log(abs(law.location)) if law.location else -math.inf, 0.0)
+    if law.family == "uniform":
+        low, high = law.location, law.location + law.scale
+        mean = (_ln_integral(high) - _ln_integral(low)) / law.scale
+        square = (_ln_square_integral(high) - _ln_square_integral(low)) / law.scale
+        return Moments(mean, max(square - mean * mean, 0.0))
+    if law.location == 0.0:
+        return Moments(math.log(law.scale) - (EULER + math.log(2)) / 2, math.pi**2 / 8)
+    # panels that shrink towards the logarithm's singularity
+    center, std = abs(law.location), law.scale
+    near = center * 0.5 ** np.arange(1, 200)
+    edges = np.concatenate([-near, [0.0], near, center + std * np.arange(-SIGMAS, SIGMAS + 1)])
+    edges = np.unique(edges[(edges >= center - SIGMAS * std) & (edges <= center + SIGMAS * std)])
+    w, share = _quadrature(edges)
+    share = share * np.exp(-0.5 * ((w - center) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+    ln = np.log(np.abs(w))
+    mean = float(share @ ln)
+    return Moments(mean, float(share @ (ln - mean) ** 2))
+
+
+def bound(weight: LawLike) -> Moments:
+    """Mean and variance, per link, of the logarithm of the textbook bound: the product of |w| / 4.
+
+    Over L links the logarithm has L times both, and is Gaussian for large L.
+    """
+    mean, variance = ln_weight(weight)
+    return Moments(mean - math.log(4), variance)
+
+
+def fixed_points(weight: float, bias: float) -> list[FixedPoint]:
+    """All points o with o = sigmoid(weight o + bias), ascending: one, or up to three where `weight` > 4.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not finite.
+    """
+    if not (math.isfinite(weight) and math.isfinite(bias)):
+        raise ValueError(f"weight, bias: expected finite numbers, got {weight!r} and {bias!r}")
+
+    def excess(z: float) -> float:  # whose zeros are preactivations that stay
+        return weight * _sigmoid(z) + bias - z
+
+    # Between the turning points of the excess, where w o (1 - o) = 1, there is one zero at most.
+    ends = [bias + min(weight, 0.0), bias + max(weight, 0.0)]
+    if weight > 4:
+        turn = 2 * math.acosh(math.sqrt(weight) / 2)
+        ends += [turn for turn in (-turn, turn) if ends[0] < turn < ends[1]]
+    ends.sort()
+    zeros = []
+    for low, high in pairwise(ends):
+        if (excess(low) > 0) == (excess(high) > 0) and excess(low) != 0 and excess(high) != 0:
+            continue
+        rising = excess(low) < 0 or excess(high) > 0
+        for _ in range(1200):  # until the two are neighbors
+            middle = (low + high) / 2
+            if middle in (low, high):
+                break
+            low, high = (middle, high) if (excess(middle) < 0) == rising else (low, middle)
+        zeros.append(low)
+    points = [FixedPoint(_sigmoid(z), weight * _sigmoid(z) * _sigmoid(-z)) for z in sorted(set(zeros or ends[:1]))]
+    return [p for i, p in enumerate(points) if i == 0 or p.activation != points[i - 1].activation]
+
+
+def lyapunov(weight: LawLike, bias: LawLike = "zero") -> float:
+    """Lyapunov exponent of a chain of random links, in nats per link, to about twelve digits.
+
+    With centered biases it is that of a chain which does not start at exactly 1/2.
+
+    Raises
+    ------
+    ValueError
+        If the exponent depends on where the chain starts (several attractors); if one law is normal and the other
+        uniform: the two are then not independent, and there is no such theory; or if the stationary law is not
+        resolved, as where steep links have very little noise.
+    """
+    w, b = parse(weight, "weight"), parse(bias, "bias")
+    mean = ln_weight(w).mean
+    if mean == -math.inf:
+        return mean
+    if {w.family, b.family} == {"normal", "uniform"} and w.scale and b.scale:
+        raise ValueError(
+            "bias: expected the family of the weight's law, or a constant: normal and uniform depend on each other"
+        )
+    if b.family == "centered":
+        return mean + _centered(w, mean)
+    if not (w.scale or b.scale):
+        return _of_constants(w.location, b.location)
+    _require_one_attractor(w, b)
+    return mean + _stationary_mean(_Random(w, b))
+
+
+class _Random:
+    """Links with random weights or biases, in the coordinate q = ln o: smooth on the scale 1, flat far down."""
+
+    def __init__(self, weight: Law, bias: Law) -> None:
+        self.weight, self.bias = weight, bias
+        reach = max(abs(weight.location) + SIGMAS * weight.scale, 1.0)
+        self.ends = -(SATURATED + math.log(reach)), 0.0
+
+    def preactivations(self, q: float) -> tuple[Floats, Floats]:
+        """Points z and weights to integrate over the law of z, from the state q."""
+        o = math.exp(q)
+        center = self.weight.location * o + self.bias.location
+        if "normal" in (self.weight.family, self.bias.family):
+            std = math.hypot(self.weight.scale * o, self.bias.scale)
+            if std < NARROW * (1 + abs(center)):
+                return np.array([center]), np.ones(1)
+            z, share = _quadrature(_edges(center + std * np.arange(-SIGMAS, SIGMAS + 1)))
+            density = np.exp(-0.5 * ((z - center) / std) ** 2) / math.sqrt(2 * math.pi) / std
+            return z, share * density
+        # the sum of two uniforms: a trapezoid
+        short, long = sorted([self.weight.scale * o, self.bias.scale])
+        if long < NARROW * (1 + abs(center)):
+            return np.array([center + long / 2]), np.ones(1)
+        short = short if short > NARROW * long else 0.0
+        corners = center + np.unique([0.0, short, long, short + long])
+        z, share = _quadrature(_edges(corners))
+        density = np.minimum(1.0, np.minimum(z - corners[0], corners[-1] - z) / short) if short else np.ones_like(z)
+        return z, share * density / long
+
+    def states(self, z: Floats) -> Floats:
+        """The state after a preactivation."""
+        return np.minimum(z, 0.0) - np.log1p(np.exp(-np.abs(z)))
+
+
+class _Centered:
+    """Links with biases -w/2, in the coordinate q = ln|o - 1/2|: z = w (o - 1/2), and only |w| matters."""
+
+    def __init__(self, weight: Law) -> None:
+        self.weight = weight
+        self.ends = -70.0, math.log(0.5)
+        ends = weight.location + weight.scale * (
+            np.arange(-SIGMAS, SIGMAS + 1) if weight.family == "normal" else np.arange(2)
+        )
+        # Panels that shrink towards w = 0, where the next state goes to -inf.
+        near = np.max(np.abs(ends)) * 0.5 ** np.arange(50)
+        self.w_edges = np.unique(np.concatenate([ends, [0.0], near, -near]).clip(ends[0], ends[-1]))
+
+    def preactivations(self, q: float) -> tuple[Floats, Floats]:
+        w, share = _quadrature(self.w_edges)
+        if self.weight.family == "normal":
+            share = share * np.exp(-0.5 * ((w - self.weight.location) / self.weight.scale) ** 2)
+            share = share / (math.sqrt(2 * math.pi) * self.weight.scale)
+        else:
+            share = share / self.weight.scale
+        return w * math.exp(q), share
+
+    def states(self, z: Floats) -> Floats:
+        return np.log(0.5 * np.tanh(0.5 * np.abs(z)))
+
+
+def _centered(weight: Law, ln_mean: float) -> float:
+    """E ln sigmoid'(z) with centered biases."""
+    if ln_mean <= math.log(4):  # the chain comes to 1/2, where it stays
+        return -math.log(4)
+    if weight.scale == 0.0:
+        return _of_constants(abs(weight.location), -abs(weight.location) / 2) - ln_mean
+    return _stationary_mean(_Centered(weight))
+
+
+def _of_constants(weight: float, bias: float) -> float:
+    """Exponent of a deterministic chain: where it ends up from 0 and from 1, which all others lie between."""
+    found = []
+    for o in (0.0, 1.0):
+        for _ in range(100_000):
+            last, o = o, _sigmoid(weight * _sigmoid(weight * o + bias) + bias)  # two links: also where it alternates
+            if o == last:
+                break
+        z = weight * o + bias
+        after = weight * _sigmoid(z) + bias
+        found.append(math.log(abs(weight)) + float(np.mean(_ln_derivative(np.array([z, after])))))
+    if abs(found[0] - found[1]) > 1e-9 * (1 + abs(found[0])):
+        raise ValueError(
+            f"weight, bias: the exponent depends on the start: {found[0]:.6g} from 0, {found[1]:.6g} from 1"
+        )
+    return float(found[0])
+
+
+def _require_one_attractor(weight: Law, bias: Law) -> None:
+    """Refuse chains that stay below some state if they start there, and above a higher one if they start there."""
+    least_w, most_w = _ends(weight)
+    least_b, most_b = _ends(bias)
+    if least_w < 0:  # no order is kept
+        return
+    low, high = 0.0, 1.0
+    for _ in range(100_000):
+        last = low, high
+        low, high = _sigmoid(most_w * low + most_b), _sigmoid(least_w * high + least_b)
+        if last == (low, high) or low >= high:
+            break
+    if low < high:
+        raise ValueError(
+            f"weight, bias: the exponent depends on the start: from 0 no chain passes {low:.3g}, from 1 none {high:.3g}"
+        )
+
+
+def _ends(law: Law) -> tuple[float, float]:
+    reach = SIGMAS * law.scale
+    return (
+        (law.location - reach, law.location + reach)
+        if law.family == "normal"
+        else (law.location, law.location + law.scale)
+    )
+
+
+def _stationary_mean(links: _Random | _Centered) -> float:
+    """E ln sigmoid'(z) over the stationary law of the state."""
+    coarse, fine = (_collocate(links, width) for width in PANELS)
+    if abs(fine - coarse) > RESOLVED * (1 + abs(fine)):
+        raise ValueError(
+            f"weight, bias: the stationary law is too narrow to be resolved (about {fine:.3g}, {coarse:.3g})"
+        )
+    return fine
+
+
+def _collocate(links: _Random | _Centered, width: float) -> float:
+    """Do so on panels of about this width."""
+    low, high = links.ends
+    edges = np.linspace(low, high, 1 + math.ceil((high - low) / width))
+    nodes, _ = _quadrature(edges)
+    size = len(nodes)
+    transfer, gain = np.empty((size, size)), np.empty(size)
+    points, _ = np.polynomial.legendre.leggauss(POINTS)
+    barycentric = np.array([1 / np.prod(p - np.delete(points, k)) for k, p in enumerate(points)])
+    half = (edges[1] - edges[0]) / 2
+    for i, q in enumerate(nodes):
+        z, share = links.preactivations(q)
+        gain[i] = share @ _ln_derivative(z)
+        state = np.maximum(links.states(z), edges[0])
+        panel = np.minimum(((state - edges[0]) / (2 * half)).astype(np.int64), len(edges) - 2)
+        at = (state - edges[panel]) / half - 1.0
+        away = at[:, None] - points
+        hit = away == 0.0
+        cardinal = barycentric / np.where(hit, 1.0, away)
+        cardinal = np.where(hit.any(axis=1)[:, None], hit, cardinal / cardinal.sum(axis=1)[:, None])
+        column = panel[:, None] * POINTS + np.arange(POINTS)
+        transfer[i] = np.bincount(column.ravel(), (share[:, None] * cardinal).ravel(), minlength=size)
+    # stationary P = stationary, of total 1
+    system = np.vstack([transfer.T - np.eye(size), np.ones(size)])
+    stationary = np.linalg.lstsq(system, np.append(np.zeros(size), 1.0), rcond=None)[0]
+    return float(stationary @ gain)
+
+
+@cache
+def _legendre() -> tuple[Floats, Floats]:
+    points, weights = np.polynomial.legendre.leggauss(POINTS)
+    return points, weights
+
+
+def _quadrature(edges: Floats) -> tuple[Floats, Floats]:
+    """Gauss-Legendre points and weights over panels."""
+    points, weights = _legendre()
+    half = np.diff(edges)[:, None] / 2
+    return (edges[:-1, None] + half * (points + 1)).ravel(), (half * weights).ravel()
+
+
+def _edges(edges: Floats) -> Floats:
+    """Panels with these edges, and no wider than PANEL where the sigmoid is not saturated."""
+    fine = np.arange(-SATURATED, SATURATED + PANEL, PANEL)
+    return np.unique(np.concatenate([edges, fine[(fine > edges[0]) & (fine < edges[-1])]]))
+
+
+def _sigmoid(z: float) -> float:
+    e = math.exp(-abs(z))
+    return (e if z < 0 else 1.0) / (1 + e)
+
+
+def _ln_derivative(z: Floats) -> Floats:
+    """Ln sigmoid'(z)."""
+    ln: Floats = -np.abs(z) - 2 * np.log1p(np.exp(-np.abs(z)))
+    return ln
+
+
+def _ln_integral(w: float) -> float:
+    return w * math.log(abs(w)) - w if w else 0.0
+
+
+def _ln_square_integral(w: float) -> float:
+    return w * (math.log(abs(w)) ** 2 - 2 * math.log(abs(w)) + 2) if w else 0.0
