@@ -350,8 +350,7 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
     const auto run = can_stream(links_at(job, 0, begin)) ? run_stretches<true> : run_stretches<false>;
     bool finite = true, mirror = false;
     int64_t members_back = 0;  // the first of the block that goes back
-    Stretch ahead, back;
-    back.count = 0;
+    Stretch ahead{}, back{};  // none yet: no links
     const auto end_block = [&] {
         for (int i = 0; i < WIDTH; ++i) put_grad_x(job, members_back + i, adjoint_of(back, i));
     };
@@ -509,7 +508,7 @@ static void advance_segment(Front& front, const Lanes& lanes) {
 // A segment of each lane, `count` links at most, forward and back. Returns whether every weight and bias was finite.
 static bool run_segment(Stretch& at, const Lanes& lanes, int64_t count) {
     Tile tiles[2];
-    Stretch none;
+    Stretch none{};
     const Kept kept = at.kept;
     bool finite = true;
     for (int64_t t = 0; t < count; t += TILE) {
@@ -574,6 +573,7 @@ static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lane
             for (int i = 0; i < lanes; ++i) job.output[begin + i] = at.activation[i / LANES][i % LANES];
     }
     for (int i = 0; i < lanes; ++i) put_grad_x(job, begin + i, adjoint_of(at, i));
+    stream_end();
     return finite ? DONE : NOT_FINITE;
 }
 

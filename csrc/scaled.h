@@ -56,7 +56,9 @@ FASTGRAD_INLINE Scaled normalize_narrow(Floats mantissa, Ints exponent) {
 // mantissa * 2^exponent, renormalized; the mantissa is 0 or a normal number.
 FASTGRAD_INLINE Scaled normalize(Floats mantissa, Ints exponent) {
     const Scaled scaled = normalize_narrow(mantissa, exponent);
-    const Ints zero = (mantissa == 0.0) | (scaled.exponent < EXPONENT_MIN);
+    // Compared before the sum, which could pass the smallest integer.
+    const Ints field = (Ints)((Words)(bits_of(mantissa) << 1) >> 53);
+    const Ints zero = (mantissa == 0.0) | (exponent < EXPONENT_MIN + 1022 - field);
     return {select(zero, Floats{}, scaled.mantissa), select(zero, Ints{}, scaled.exponent)};
 }
 

@@ -481,7 +481,7 @@ def machine_code(compiled):
 
     fg.backprop(np.ones((3, 2)), 0, 0.5, backend="numba")
     fg.simulate(3, 2, backend="numba")
-    for caller in (jit.backprop, jit.backprop_blocks, jit.run_stretches):
+    for caller in (jit.backprop_blocks, jit.run_stretches):
         again(caller)  # makes the signatures of what it calls known
     return lambda name: next(iter(again(getattr(jit, name)).inspect_asm().values()))
 

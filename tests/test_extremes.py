@@ -231,3 +231,31 @@ def test_subnormal_numbers_are_not_flushed(backend, python):
         "print(before, 1e-308 * float('1e-2'))"
     )
     assert printed.split() == ["1e-310", "1e-310"]
+
+
+def test_products_of_the_smallest_exponents_are_zero(backend):
+    """Two segments of a deep chain whose products have the smallest exponent, -2^62: the sum of both passes int64."""
+    w, b = np.ones(128), np.zeros(128)
+    b[0] = b[1] = 1.15e18
+
+    def excess():
+        """Exponent of the segment's product, from -2^62 on."""
+        return int(fg.backprop(w, b, 0.5).grad_x.exponent) + 2**62
+
+    for _ in range(6):
+        if excess() < 2000:
+            break
+        b[2] += (excess() - 500) * math.log(2.0)
+    for link in range(3, 20):
+        w[link] = 2.0 ** -min(900, excess())
+    assert excess() == 0
+    mantissa = float(fg.backprop(w, b, 0.5).grad_x.mantissa)
+    if mantissa > 0.7:
+        w[1] *= 0.55 / mantissa
+    assert excess() == 0
+    weight, bias = np.ones(8192), np.zeros(8192)
+    weight[-256:], bias[-256:] = np.tile(w, 2), np.tile(b, 2)
+    gradients = fg.backprop(weight, bias, 0.5, backend=backend)
+    assert (gradients.grad_x.mantissa, gradients.grad_x.exponent) == (0.0, 0)
+    assert np.all(gradients.grad_bias.mantissa[: 8192 - 256] == 0)
+    assert np.all(gradients.grad_bias.exponent <= 0)

@@ -153,6 +153,7 @@ BITS_32 = np.uint64(32)
 BITS_11 = np.uint64(11)
 ZERO, ONE = np.uint64(0), np.uint64(1)
 UINT = np.uintp
+FIRST = UINT(0)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 KEY_STEP_0, KEY_STEP_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 SQRT_HALF_BITS = np.int64(0x3FE6A09E667F3BCD)
@@ -181,10 +182,9 @@ def normalize(mantissa, exponent):
     """Renormalize mantissa * 2^exponent; the mantissa is 0 or a normal number."""
     bits = bits_of(mantissa)
     field = (bits >> 52) & 0x7FF
-    total = exponent + field - 1022
-    zero = field == 0 or total < EXPONENT_MIN
+    zero = field == 0 or exponent < EXPONENT_MIN + 1022 - field  # before the sum, which could pass the smallest integer
     fraction = float_of((bits & SIGN_AND_FRACTION) | EXPONENT_OF_HALF)
-    return 0.0 if zero else fraction, 0 if zero else total
+    return 0.0 if zero else fraction, 0 if zero else exponent + (field - 1022)
 
 
 @njit
@@ -431,8 +431,6 @@ def backward_narrow(
     grad_weight_exponent,
     grad_bias,
     grad_bias_exponent,
-    link,
-    begin,
     lanes,
     mantissa,
     exponent,
@@ -442,16 +440,16 @@ def backward_narrow(
     at,
     before,
 ):
-    """One narrow link of every lane back; (mantissa, exponent) is the adjoint."""
+    """One narrow link of every lane back, into row 0; (mantissa, exponent) is the adjoint."""
     for lane in range(lanes):
         delta, delta_exponent = normalize_narrow(mantissa[lane] * derivative[at, lane], exponent[lane])
         grad, grad_exponent = normalize_narrow(delta * o[before, lane], delta_exponent)
         mantissa[lane] = delta * copy[at, lane]
         exponent[lane] = delta_exponent
-        grad_bias[link, begin + lane] = delta
-        grad_bias_exponent[link, begin + lane] = delta_exponent
-        grad_weight[link, begin + lane] = grad
-        grad_weight_exponent[link, begin + lane] = grad_exponent
+        grad_bias[FIRST, lane] = delta
+        grad_bias_exponent[FIRST, lane] = delta_exponent
+        grad_weight[FIRST, lane] = grad
+        grad_weight_exponent[FIRST, lane] = grad_exponent
 
 
 @njit_row
@@ -519,7 +517,7 @@ def run_stretches(kept, made, mirror, ahead, back):
     mantissa, exponent = adjoint
     rows, depth = len(wide), weight.shape[0]
     streams, made_weight, made_weight_exponent, made_bias, made_bias_exponent = made
-    streams = streams and back_lanes % LINE == 0
+    streams = streams and back_begin % LINE == 0 and back_lanes % LINE == 0
     stays_wide = False
     for lane in range(back_lanes):
         stays_wide |= mantissa[lane] == 0.0 or exponent[lane] < EXPONENT_MIN // 2
@@ -531,44 +529,31 @@ def run_stretches(kept, made, mirror, ahead, back):
             before = max(at - 1, 0) if mirror else min(at + 1, rows - 1)
             link, column, n = UINT(back_first + i), UINT(back_begin), UINT(back_lanes)
             if i > 0 and not (wide[at] or wide[before] or stays_wide):
+                backward_narrow(
+                    made_weight,
+                    made_weight_exponent,
+                    made_bias,
+                    made_bias_exponent,
+                    n,
+                    mantissa,
+                    exponent,
+                    o,
+                    derivative,
+                    copy,
+                    UINT(at),
+                    UINT(before),
+                )
                 if streams:
-                    backward_narrow(
-                        made_weight,
-                        made_weight_exponent,
-                        made_bias,
-                        made_bias_exponent,
-                        UINT(0),
-                        UINT(0),
-                        n,
-                        mantissa,
-                        exponent,
-                        o,
-                        derivative,
-                        copy,
-                        UINT(at),
-                        UINT(before),
-                    )
                     stream_row(grad_weight, link, column, made_weight, UINT(0), n)
                     stream_row(grad_weight_exponent, link, column, made_weight_exponent, UINT(0), n)
                     stream_row(grad_bias, link, column, made_bias, UINT(0), n)
                     stream_row(grad_bias_exponent, link, column, made_bias_exponent, UINT(0), n)
                 else:
-                    backward_narrow(
-                        grad_weight,
-                        grad_weight_exponent,
-                        grad_bias,
-                        grad_bias_exponent,
-                        link,
-                        column,
-                        n,
-                        mantissa,
-                        exponent,
-                        o,
-                        derivative,
-                        copy,
-                        UINT(at),
-                        UINT(before),
-                    )
+                    for lane in range(n):
+                        grad_weight[link, column + lane] = made_weight[0, lane]
+                        grad_weight_exponent[link, column + lane] = made_weight_exponent[0, lane]
+                        grad_bias[link, column + lane] = made_bias[0, lane]
+                        grad_bias_exponent[link, column + lane] = made_bias_exponent[0, lane]
             else:
                 origin = i == 0, input_mantissa, input_exponent
                 stays_wide = backward_wide(out, link, column, n, adjoint, kept, UINT(at), UINT(before), origin)
@@ -800,10 +785,12 @@ def run_page(given, out, member, first, lanes, count, kept, made, tiles, starts,
     for lane in range(lanes):
         carried[0][lane] = starts[0][first + lane]
     origin = starts[1][first:], starts[2][first:]
-    finite = run_stretches(
-        kept, made, False, (0, count, 0, lanes, tile, carried), (0, 0, 0, 0, tile_out, adjoint, origin)
-    )
-    run_stretches(kept, made, True, (0, 0, 0, 0, tile, carried), (0, count, 0, lanes, tile_out, adjoint, origin))
+    finite = True
+    for back in (0, 1):  # one call, which is compiled once
+        ahead = 0, (1 - back) * count, 0, (1 - back) * lanes, tile, carried
+        finite &= run_stretches(
+            kept, made, back == 1, ahead, (0, back * count, 0, back * lanes, tile_out, adjoint, origin)
+        )
     drain(out[0], member, at, SEGMENT, tile_out[0][:count], lanes, floats, streams)
     drain(out[1], member, at, SEGMENT, tile_out[1][:count], lanes, integers, streams)
     drain(out[2], member, at, SEGMENT, tile_out[2][:count], lanes, floats, streams)
@@ -887,31 +874,37 @@ def backprop_deep(given, x, cotangent, output, out, grad_x, member):
     return finite
 
 
-@njit
 def backprop(
-    weight,
-    bias,
-    x,
-    cotangent,
-    output,
-    grad_weight_mantissa,
-    grad_weight_exponent,
-    grad_bias_mantissa,
-    grad_bias_exponent,
-    grad_x_mantissa,
-    grad_x_exponent,
-    start,
-    stop,
-):
+    weight: Any,
+    bias: Any,
+    x: Any,
+    cotangent: Any,
+    output: Any,
+    grad_weight_mantissa: Any,
+    grad_weight_exponent: Any,
+    grad_bias_mantissa: Any,
+    grad_bias_exponent: Any,
+    grad_x_mantissa: Any,
+    grad_x_exponent: Any,
+    start: int,
+    stop: int,
+) -> bool:
     """Gradients of given chains: an ensemble block by block, a few deep chains cut in depth."""
+    # Read-only or not is part of a type for Numba, which compiles for each.
+    given = read_only(weight), read_only(bias)
+    ends = read_only(x), read_only(cotangent), output
     out = grad_weight_mantissa, grad_weight_exponent, grad_bias_mantissa, grad_bias_exponent
-    given, grad_x = (weight, bias), (grad_x_mantissa, grad_x_exponent)
+    grad_x = grad_x_mantissa, grad_x_exponent
     if weight.shape[1] > DEEP_MEMBERS or weight.shape[0] < DEEP_LINKS:
-        return backprop_blocks(given, x, cotangent, output, out, grad_x, start, stop)
-    finite = True
-    for member in range(start, stop):
-        finite &= backprop_deep(given, x, cotangent, output, out, grad_x, member)
-    return finite
+        return bool(backprop_blocks(given, *ends, out, grad_x, start, stop))
+    return all(backprop_deep(given, *ends, out, grad_x, member) for member in range(start, stop))
+
+
+def read_only(array: Any) -> Any:
+    """View an array as one that can't be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @njit
@@ -937,7 +930,9 @@ def advance(w, b, z, activation, scaled, scaled_exponent, gap, gap_exponent, bou
         bound[lane], bound_exponent[lane] = normalize(
             bound[lane] * abs(factor), bound_exponent[lane] + (factor_exponent - 2)
         )
-        if gap[lane] == 0.0 or gap_exponent[lane] < EXPONENT_MIN // 2 or bound[lane] == 0.0:
+        if gap[lane] == 0.0 or gap_exponent[lane] < EXPONENT_MIN // 2:
+            wide = True
+        if bound[lane] == 0.0 or bound_exponent[lane] < EXPONENT_MIN // 2:
             wide = True
     return False, wide
 

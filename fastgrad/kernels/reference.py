@@ -38,9 +38,9 @@ FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
 def normalize(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
     """Renormalize mantissa * 2^exponent."""
     fraction, shift = np.frexp(mantissa)
-    total = exponent + shift
-    zero = (fraction == 0) | (total < EXPONENT_MIN)
-    return np.where(zero, 0.0, fraction), np.where(zero, 0, total)
+    shift = shift.astype(np.int64)
+    zero = (fraction == 0) | (exponent < EXPONENT_MIN - shift)  # before the sum, which could pass the smallest integer
+    return np.where(zero, 0.0, fraction), np.where(zero, 0, exponent + shift)
 
 
 def two_product(a: Floats, b: float) -> tuple[Floats, Floats]:
