@@ -289,7 +289,7 @@ def _collocate(links: _Random | _Centered, width: float) -> float:
     nodes, _ = _quadrature(edges)
     size = len(nodes)
     transfer, gain = np.empty((size, size)), np.empty(size)
-    points, _ = np.polynomial.legendre.leggauss(POINTS)
+    points, _ = _legendre()
     barycentric = np.array([1 / np.prod(p - np.delete(points, k)) for k, p in enumerate(points)])
     half = (edges[1] - edges[0]) / 2
     for i, q in enumerate(nodes):

@@ -491,15 +491,20 @@ def all_begin_lines(out):
 
 
 @njit
+def new_rows(rows):
+    """Room for two numbers of each row and lane, mantissa and exponent each."""
+    return (
+        np.empty((rows, LANES)),
+        np.empty((rows, LANES), dtype=np.int64),
+        np.empty((rows, LANES)),
+        np.empty((rows, LANES), dtype=np.int64),
+    )
+
+
+@njit
 def new_made(out):
     """Room for a row of gradients, and whether it may go past the cache."""
-    return (
-        out[0].shape[1] % LINE == 0 and all_begin_lines(out),
-        np.empty((1, LANES)),
-        np.empty((1, LANES), dtype=np.int64),
-        np.empty((1, LANES)),
-        np.empty((1, LANES), dtype=np.int64),
-    )
+    return (out[0].shape[1] % LINE == 0 and all_begin_lines(out),) + new_rows(1)  # noqa: RUF005  (Numba has no *)
 
 
 @njit_row
@@ -838,12 +843,7 @@ def backprop_deep(given, x, cotangent, output, out, grad_x, member):
 
     # Back: the links that fill no segment, and then a lane for each segment.
     kept = new_kept(SEGMENT)
-    tile_out = (
-        np.empty((SEGMENT, LANES)),
-        np.empty((SEGMENT, LANES), dtype=np.int64),
-        np.empty((SEGMENT, LANES)),
-        np.empty((SEGMENT, LANES), dtype=np.int64),
-    )
+    tile_out = new_rows(SEGMENT)
     tiles = (
         (np.empty((SEGMENT, LANES)), np.empty((SEGMENT, LANES))),
         tile_out,
@@ -851,8 +851,7 @@ def backprop_deep(given, x, cotangent, output, out, grad_x, member):
         given[0].shape[1] == 1 and all_begin_lines(out),
     )
     carried = np.empty(LANES), np.empty(LANES)
-    unused = new_made(tile_out)
-    made = False, unused[1], unused[2], unused[3], unused[4]
+    made = (False,) + new_rows(1)  # noqa: RUF005
     adjoints = np.empty(segments + 1), np.empty(segments + 1, dtype=np.int64)
     mantissa, exponent = split(cotangent[member])
     adjoints[0][segments], adjoints[1][segments] = mantissa, exponent
@@ -1232,12 +1231,7 @@ def grow_deep(job, member):
     (carry_gap, carry_gap_exponent, carry_bound, carry_bound_exponent) = job[4]
     blocks = (last - 1) // LINK_BLOCK - (first - 1) // LINK_BLOCK + 1
     n_marks = np.searchsorted(marks, last) - row
-    pieces = (
-        np.empty((blocks, LANES)),
-        np.empty((blocks, LANES), dtype=np.int64),
-        np.empty((blocks, LANES)),
-        np.empty((blocks, LANES), dtype=np.int64),
-    )
+    pieces = new_rows(blocks)
     mark_pieces = (
         np.empty(n_marks),
         np.empty(n_marks, dtype=np.int64),
