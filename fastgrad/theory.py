@@ -304,10 +304,12 @@ def _collocate(links: _Random | _Centered, width: float) -> float:
         cardinal = np.where(hit.any(axis=1)[:, None], hit, cardinal / cardinal.sum(axis=1)[:, None])
         column = panel[:, None] * POINTS + np.arange(POINTS)
         transfer[i] = np.bincount(column.ravel(), (share[:, None] * cardinal).ravel(), minlength=size)
-    # stationary P = stationary, of total 1
-    system = np.vstack([transfer.T - np.eye(size), np.ones(size)])
-    stationary = np.linalg.lstsq(system, np.append(np.zeros(size), 1.0), rcond=None)[0]
-    return float(stationary @ gain)
+    # stationary P = stationary, of total 1: that takes the place of one equation, which follows from the others
+    system = transfer.T - np.eye(size)
+    system[-1] = 1.0
+    total = np.zeros(size)
+    total[-1] = 1.0
+    return float(np.linalg.solve(system, total) @ gain)
 
 
 @cache
