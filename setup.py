@@ -14,7 +14,7 @@ STRICT = (
 )
 
 SOURCES = ["bindings.cpp", "isa_baseline.cpp", "isa_avx2.cpp", "isa_avx512.cpp"]
-HEADERS = ["coefficients.h", "jobs.h", "simd.h", "scaled.h", "draws.h", "front.h", "backprop.h", "grow.h"]
+HEADERS = ["coefficients.h", "jobs.h", "simd.h", "scaled.h", "draws.h", "front.h", "backprop.h", "grow.h", "train.h"]
 
 setup(
     ext_modules=[

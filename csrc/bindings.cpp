@@ -90,11 +90,22 @@ void grow(const LawTuple& weight_law, const LawTuple& bias_law, uint64_t seed, i
                           scaled(carry_bound_mantissa, carry_bound_exponent), activation.shape(0), start, stop});
 }
 
+void train(Floats weight, Floats bias, const Floats& x, const Floats& target, const Floats& least_loss, int loss,
+           double learning_rate, double clip_value, double clip_norm, double tolerance, int64_t first, int64_t last,
+           int64_t steps, const Ints& marks, int64_t row, Floats loss_at, Ints moved, Ints under, Ints left, int64_t start,
+           int64_t stop) {
+    run(chosen->train,
+        fastgrad::TrainJob{weight.mutable_data(), bias.mutable_data(), x.data(), target.data(), least_loss.data(), loss,
+                           learning_rate, clip_value, clip_norm, tolerance, first, last, steps, marks.data(),
+                           marks.shape(0), row, loss_at.mutable_data(), moved.mutable_data(), under.mutable_data(),
+                           left.mutable_data(), weight.shape(0), weight.shape(1), start, stop});
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     const auto exactly = [](const char* name) { return py::arg(name).noconvert(); };
-    module.doc() = "The C++ kernels; use them through fastgrad.backprop and fastgrad.simulate.";
+    module.doc() = "The C++ kernels; use them through fastgrad.backprop, fastgrad.simulate and fastgrad.train.";
 #if defined(__clang__)
     module.attr("compiler") = "Clang " __clang_version__;
 #elif defined(__GNUC__)
@@ -118,4 +129,9 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
                exactly("gap_exponent"), exactly("bound_mantissa"), exactly("bound_exponent"),
                exactly("carry_gap_mantissa"), exactly("carry_gap_exponent"), exactly("carry_bound_mantissa"),
                exactly("carry_bound_exponent"), py::arg("start"), py::arg("stop"));
+    module.def("train", &train, exactly("weight"), exactly("bias"), exactly("x"), exactly("target"),
+               exactly("least_loss"), py::arg("loss"), py::arg("learning_rate"), py::arg("clip_value"),
+               py::arg("clip_norm"), py::arg("tolerance"), py::arg("first"), py::arg("last"), py::arg("steps"),
+               exactly("marks"), py::arg("row"), exactly("loss_at"), exactly("moved"), exactly("under"),
+               exactly("left"), py::arg("start"), py::arg("stop"));
 }

@@ -37,20 +37,11 @@ FASTGRAD_INLINE Pair uniforms(uint64_t seed, Words link, Words member) {
     return {uniform(r0, r1), uniform(r2, r3)};
 }
 
-// ln u for 0 < u < 1: u = 2^k (1 + f) with 1 + f from sqrt(1/2) to sqrt(2); ln(1 + f) by s = f / (2 + f).
+// ln u for 0 < u < 1: u = 2^k (1 + f).
 FASTGRAD_INLINE Floats log_of(Floats u) {
     const Words offset = (Words)(bits_of(u) - 0x3FE6A09E667F3BCD + ((int64_t)1024 << 52));
     const Ints k = (Ints)(offset >> 52) - 1024;
-    const Floats f = float_of(bits_of(u) - (k << 52)) - 1.0;
-    const Floats whole = float_of(k + ROUNDER_BITS) - ROUNDER;
-    const Floats s = f / (2.0 + f);
-    const Floats t = s * s;
-    const Floats t2 = t * t;
-    const Floats even = (LOG[0] + LOG[2] * t2) + (LOG[4] + LOG[6] * t2) * (t2 * t2);
-    const Floats odd = (LOG[1] + LOG[3] * t2) + LOG[5] * (t2 * t2);
-    const Floats remainder = t * (even + odd * t);
-    const Floats half_square = 0.5 * f * f;
-    return whole * LN2_HIGH - ((half_square - (s * (half_square + remainder) + whole * LN2_LOW)) - f);
+    return log_reduced(float_of(k + ROUNDER_BITS) - ROUNDER, float_of(bits_of(u) - (k << 52)) - 1.0);
 }
 
 // cos(2πv), sin(2πv) for 0 < v < 1; the quarter turns come off exactly, so that small values keep all their digits.

@@ -16,6 +16,7 @@
 #define FASTGRAD_LANES 4
 #include "backprop.h"
 #include "grow.h"
+#include "train.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -24,6 +25,6 @@
 #endif
 
 namespace fastgrad {
-const InstructionSet avx2{"avx2", [] { return __builtin_cpu_supports("avx2") != 0; }, isa_avx2::backprop, isa_avx2::grow};
+const InstructionSet avx2{"avx2", [] { return __builtin_cpu_supports("avx2") != 0; }, isa_avx2::backprop, isa_avx2::grow, isa_avx2::train};
 }
 #endif

@@ -9,7 +9,8 @@
 #define FASTGRAD_LANES 2
 #include "backprop.h"
 #include "grow.h"
+#include "train.h"
 
 namespace fastgrad {
-const InstructionSet baseline{"baseline", [] { return true; }, isa_baseline::backprop, isa_baseline::grow};
+const InstructionSet baseline{"baseline", [] { return true; }, isa_baseline::backprop, isa_baseline::grow, isa_baseline::train};
 }

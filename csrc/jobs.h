@@ -47,6 +47,22 @@ struct GrowJob {
     int64_t ensemble, start, stop;                      // members start to stop - 1 are run
 };
 
+enum Loss : int { SQUARED = 0, CROSS_ENTROPY = 1 };
+
+struct TrainJob {
+    double *weight, *bias;                              // (depth, ensemble) trained in place
+    const double *x, *target, *least_loss;              // (ensemble,)
+    int loss;
+    double learning_rate, clip_value, clip_norm;        // infinite: no clipping
+    double tolerance;
+    int64_t first, last, steps;                         // first to last - 1 are run; after `steps` the loss is looked at, no more
+    const int64_t* marks;                               // (record,) steps to record, ascending
+    int64_t record, row;                                // row: the first mark that is not below `first`
+    double* loss_at;                                    // (record, ensemble) the loss after so many steps
+    int64_t *moved, *under, *left;                      // (ensemble,) state: see the contract
+    int64_t depth, ensemble, start, stop;               // members start to stop - 1 are run
+};
+
 enum Outcome { DONE, NOT_FINITE, NO_MEMORY };  // NOT_FINITE: some weight or bias; the results mean nothing
 
 struct InstructionSet {
@@ -54,6 +70,7 @@ struct InstructionSet {
     bool (*runs_here)();
     Outcome (*backprop)(const BackpropJob&);
     Outcome (*grow)(const GrowJob&);
+    Outcome (*train)(const TrainJob&);
 };
 
 extern const InstructionSet baseline;

@@ -84,6 +84,18 @@ FASTGRAD_INLINE Quotient exp_reduced(Floats r) {
     return {even + odd, even - odd};
 }
 
+// k ln 2 + ln(1 + f) for 1 + f from sqrt(1/2) to sqrt(2), by s = f / (2 + f); `whole` is k.
+FASTGRAD_INLINE Floats log_reduced(Floats whole, Floats f) {
+    const Floats s = f / (2.0 + f);
+    const Floats t = s * s;
+    const Floats t2 = t * t;
+    const Floats even = (LOG[0] + LOG[2] * t2) + (LOG[4] + LOG[6] * t2) * (t2 * t2);
+    const Floats odd = (LOG[1] + LOG[3] * t2) + LOG[5] * (t2 * t2);
+    const Floats remainder = t * (even + odd * t);
+    const Floats half_square = 0.5 * f * f;
+    return whole * LN2_HIGH - ((half_square - (s * (half_square + remainder) + whole * LN2_LOW)) - f);
+}
+
 // The lanes of `mask` that are narrow.
 FASTGRAD_INLINE Mask narrow(Mask mask, Floats z, Floats w) {
     const Floats size = absolute(w);

@@ -18,6 +18,7 @@ from fastgrad.kernels import BackendUnavailableError, available_backends
 from fastgrad.laws import Law
 from fastgrad.scaled import Scaled, log2_distance
 from fastgrad.simulate import Growth, Lyapunov, draw, simulate
+from fastgrad.train import Training, train, train_drawn
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ __all__ = [
     "Lyapunov",
     "Scaled",
     "TooLargeError",
+    "Training",
     "agreement_rtol",
     "available_backends",
     "backprop",
@@ -39,4 +41,6 @@ __all__ = [
     "log2_distance",
     "simulate",
     "theory",
+    "train",
+    "train_drawn",
 ]

@@ -206,14 +206,14 @@ LAWS: dict[str, Callable[..., Law]] = {
 }
 
 
-def parse(law: LawLike, argument: Literal["weight", "bias"]) -> Law:
+def parse(law: LawLike, argument: Literal["weight", "bias", "x", "target"]) -> Law:
     """Turn a string, a law, or a maker of a law into a law.
 
     Parameters
     ----------
     law : str, Law or callable
         ``"normal:std=4"``, ``normal(std=4)``, or ``glorot_normal`` without parentheses.
-    argument : {"weight", "bias"}
+    argument : {"weight", "bias", "x", "target"}
         What it is for: named in errors, and ``centered`` is a law of the bias only.
 
     Raises
@@ -231,9 +231,27 @@ def parse(law: LawLike, argument: Literal["weight", "bias"]) -> Law:
         parsed = _call(law, [], {}, argument)
     else:
         raise TypeError(f"{argument}: expected a law such as 'normal:std=4', got {type(law).__name__}")
-    if parsed.family == "centered" and argument == "weight":
-        raise ValueError("weight: centered is a law of the bias (-w/2); expected another law")
+    if parsed.family == "centered" and argument != "bias":
+        raise ValueError(f"{argument}: centered is a law of the bias (-w/2); expected another law")
     return parsed
+
+
+def law_or_number(law: LawLike | float, argument: Literal["x", "target"]) -> Law:
+    """Parse what may also be a number, which is then the same for every chain.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `parse` does.
+    """
+    try:
+        number = float(law)  # type: ignore[arg-type]  # what is no number is a law
+    except (TypeError, ValueError):
+        return parse(law, argument)  # type: ignore[arg-type]  # which says what is wrong with it
+    try:
+        return constant(number)
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from None
 
 
 def _parse_text(text: str, argument: str) -> Law:

@@ -55,24 +55,36 @@ class Threads:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def run(self, kernel: Callable[[int, int], None], ensemble: int, at_most: int | None = None) -> None:
+    def run(
+        self,
+        kernel: Callable[[int, int], None],
+        ensemble: int,
+        at_most: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
         """Call ``kernel(start, stop)`` for slices that make up the ensemble, and wait.
 
         Parameters
         ----------
         at_most : int, optional
             Members of a slice, rounded up to whole blocks; a slice is a call, and has to end before Ctrl-C is heard.
+        progress : callable, optional
+            Called with the number of members done.
         """
-        self.run_all([partial(kernel, start, stop) for start, stop in slices(ensemble, self.count, at_most)])
+        parts = list(slices(ensemble, self.count, at_most))
+        tell = None if progress is None else lambda done: progress(parts[done - 1][1])
+        self.run_all([partial(kernel, *part) for part in parts], tell)
 
-    def run_all(self, calls: Sequence[Callable[[], None]]) -> None:
-        """Make calls at the same time, and wait for all of them.
+    def run_all(self, calls: Sequence[Callable[[], None]], progress: Callable[[int], None] | None = None) -> None:
+        """Make calls at the same time, and wait for all of them; `progress` is called with how many are done.
 
         Even a single one runs on a thread of the pool: the main thread waits where Ctrl-C can wake it.
         """
         futures = [self._pool.submit(call) for call in calls]
-        for future in futures:
+        for done, future in enumerate(futures, 1):
             future.result()
+            if progress is not None:
+                progress(done)
 
 
 def slices(ensemble: int, count: int, at_most: int | None = None) -> Iterator[tuple[int, int]]:

@@ -24,7 +24,7 @@ LOW_32 = np.uint64(0xFFFFFFFF)
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 KEY_STEPS = 0x9E3779B9, 0xBB67AE85  # the golden ratio and sqrt(3) - 1, in units of 2^-32
 
-STREAM_LINKS = 0  # 1 is kept for inputs, 2 for dense layers
+STREAM_LINKS, STREAM_INPUTS = 0, 1  # 2 is kept for dense layers
 MEMBERS_MAX = 2**32  # the member is one counter word
 SEED_MAX = 2**64 - 1
 
@@ -60,7 +60,9 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int])
     return c0, c1, c2, c3
 
 
-def uniforms(seed: int, links: NDArray[np.int64], members: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def uniforms(
+    seed: int, links: NDArray[np.int64], members: NDArray[np.int64], stream: int = STREAM_LINKS
+) -> tuple[Floats, Floats]:
     """Two independent uniforms in (0, 1) for each link and member.
 
     ``U = ((A >> 11) + 0.5) 2^-53`` from the first two words, V likewise from the last two. The largest of the 2^53
@@ -72,6 +74,8 @@ def uniforms(seed: int, links: NDArray[np.int64], members: NDArray[np.int64]) ->
         0 to 2^64 - 1.
     links, members : int64 arrays
         Counted from 1 and from 0.
+    stream : int
+        The fourth counter word: what is drawn.
 
     Returns
     -------
@@ -79,9 +83,8 @@ def uniforms(seed: int, links: NDArray[np.int64], members: NDArray[np.int64]) ->
     """
     link = links.astype(np.uint64)[:, None]
     member = members.astype(np.uint64)[None, :]
-    stream = np.uint64(STREAM_LINKS)
     words = philox4x32(
-        (link & LOW_32, link >> np.uint64(32), member, stream),  # type: ignore[arg-type]  # a scalar broadcasts
+        (link & LOW_32, link >> np.uint64(32), member, np.uint64(stream)),  # type: ignore[arg-type]  # a scalar broadcasts
         (seed % 2**32, seed >> 32),
     )
 
@@ -106,7 +109,12 @@ def cos_sin_turns(v: Floats) -> tuple[Floats, Floats]:
 
 
 def draw(
-    weight: Law, bias: Law, seed: int, links: NDArray[np.int64], members: NDArray[np.int64]
+    weight: Law,
+    bias: Law,
+    seed: int,
+    links: NDArray[np.int64],
+    members: NDArray[np.int64],
+    stream: int = STREAM_LINKS,
 ) -> tuple[Floats, Floats]:
     """Weights and biases of any links of any members.
 
@@ -126,7 +134,7 @@ def draw(
     families = {weight.family, bias.family}
     u = v = cosine = sine = np.zeros(())
     if families & {"normal", "uniform"}:
-        u, v = uniforms(seed, links, members)
+        u, v = uniforms(seed, links, members, stream)
     if "normal" in families:
         # Box and Muller, Annals of Mathematical Statistics 29 (1958) 610.
         radius = np.sqrt(-2.0 * np.log(u))
@@ -136,17 +144,28 @@ def draw(
     return np.broadcast_to(w, shape), np.broadcast_to(b, shape)
 
 
+def draw_inputs(x: Law, target: Law, seed: int, members: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Inputs and targets of any members: as weight and bias of link 1, but from the stream of the inputs.
+
+    Returns
+    -------
+    x, target : ndarray of float64, shape (len(members),)
+    """
+    drawn = draw(x, target, seed, np.ones(1, dtype=np.int64), members, STREAM_INPUTS)
+    return drawn[0][0], drawn[1][0]
+
+
 def _from_variates(law: Law, uniform: Floats, normal: Floats) -> Floats:
     if law.family == "constant":
         return np.asarray(law.location)
     return law.location + law.scale * (normal if law.family == "normal" else uniform)
 
 
-def warn_if_dependent(weight: Law, bias: Law) -> None:
-    """Warn where the two laws of a link share their uniforms (see the end of the table in `fastgrad.laws`)."""
-    if {weight.family, bias.family} == {"normal", "uniform"} and weight.scale and bias.scale:
+def warn_if_dependent(first: Law, second: Law, names: tuple[str, str] = ("weight", "bias")) -> None:
+    """Warn where two laws share their uniforms (see the end of the table in `fastgrad.laws`)."""
+    if {first.family, second.family} == {"normal", "uniform"} and first.scale and second.scale:
         warnings.warn(
-            f"weight={weight} and bias={bias} are made from the same pair of uniforms: within a link they are not "
-            "independent; take both normal or both uniform",
+            f"{names[0]}={first} and {names[1]}={second} are made from the same pair of uniforms: they are not "
+            "independent of each other; take both normal or both uniform",
             stacklevel=3,
         )

@@ -1,8 +1,8 @@
 """The backends, and the contract of their kernels.
 
-A backend is a module with two functions, `backprop` and `grow`. A kernel is serial, releases the GIL where it is
-compiled, takes and fills arrays, and never checks, prints, or knows about threads. Its last two arguments are the range
-of members to run, so that several threads can share one set of arrays.
+A backend is a module with three functions, `backprop`, `grow` and `train`. A kernel is serial, releases the GIL where
+it is compiled, takes and fills arrays, and never checks, prints, or knows about threads. Its last two arguments are the
+range of members to run, so that several threads can share one set of arrays.
 
 All arrays are C-contiguous, float64 or int64, links first. A pair "mantissa, exponent" holds numbers
 ``mantissa * 2**exponent`` with ``1/2 <= |mantissa| < 1``, or 0 and 0.
@@ -55,12 +55,41 @@ blocks: so a chain can be cut in depth, and the bits don't depend on how. A call
 
 From these `simulate` makes the recorded gradients: the adjoints are suffix products. Memory does not grow with depth.
 
+``train(weight, bias, x, target, least_loss, loss, learning_rate, clip_value, clip_norm, tolerance, first, last, steps,
+marks, row, loss_at, moved, under, left, start, stop)`` takes the steps first … last - 1 of gradient descent:
+
+    ==========================  =================  ==================================================================
+    weight, bias                (depth, ensemble)  state: w_l and b_l after `first` steps become those after `last`
+    x, target                   (ensemble,)        o_0 and y
+    least_loss                  (ensemble,)        the least value that the loss can have
+    loss                        int                0: (o_L - y)² / 2;  1: -y ln o_L - (1 - y) ln(1 - o_L)
+    learning_rate               float              w_l -= rate grad_weight_l, b_l -= rate grad_bias_l, all at once
+    clip_value, clip_norm       float              largest magnitude of a gradient, and after that the largest Euclidean
+                                                   norm of all gradients of a chain; infinite: none
+    tolerance                   float              for `under`
+    first, last, steps          int                `last` is at most steps + 1: after `steps` steps the loss is looked
+                                                   at, and no parameter moves any more
+    marks                       (record,)          the steps to record, ascending
+    row                         int                the first mark that is not below `first`
+    loss_at                     (record, ensemble) filled: the loss after so many steps, at each mark of the call;
+                                                   infinite once a chain has left float64
+    moved                       (ensemble,)        state: the last step that changed any parameter
+    under                       (ensemble,)        state: after how many steps the loss came within `tolerance` of the
+                                                   least one and stayed there; -1 where it is not
+    left                        (ensemble,)        state: the step that would have taken a parameter out of float64;
+                                                   0 without. Such a chain keeps what it had before, and moves no more
+    ==========================  =================  ==================================================================
+
+With the second loss the way back starts from delta_L = o_L - y: there is no 0/0 where the sigmoid is saturated. A
+gradient is exact to rounding however large or small, and only its product with the learning rate becomes a double.
+
 The sigmoid (design: e = exp(-|z|) = p 2^-k, sigmoid = 1/(1+e) or e/(1+e), sigmoid' = e/(1+e)²) never uses o (1 - o),
 which is wrong from z = 20 and zero from z = 36.74. Beyond |z| = 2^60 the derivative is 0, and so is a product whose
 exponent falls below -2^62: exponents can't overflow.
 
-Beside the functions a backend states three numbers. ``PAGE_LINKS`` and ``CALL_ELEMENTS`` bound the links, and links
+Beside the functions a backend states four numbers. ``PAGE_LINKS`` and ``CALL_ELEMENTS`` bound the links, and links
 times members, of one call of `grow`: it lasts a fraction of a second, so that progress and Ctrl-C work between calls.
+For `train` links, members and steps multiply to at most ``CALL_ELEMENTS``, and ``SLICE_MEMBERS`` are best run together.
 ``WORK_BYTES`` is the memory that `backprop` takes for each link of each member beside the arrays it is given.
 """
 
@@ -94,6 +123,7 @@ class Backend(Protocol):
 
     PAGE_LINKS: int
     CALL_ELEMENTS: int
+    SLICE_MEMBERS: int
     WORK_BYTES: int
 
     def backprop(
@@ -143,6 +173,32 @@ class Backend(Protocol):
         stop: int,
     ) -> None:
         """Run the links from first to last of the members from start to stop."""
+
+    def train(
+        self,
+        weight: Floats,
+        bias: Floats,
+        x: Floats,
+        target: Floats,
+        least_loss: Floats,
+        loss: int,
+        learning_rate: float,
+        clip_value: float,
+        clip_norm: float,
+        tolerance: float,
+        first: int,
+        last: int,
+        steps: int,
+        marks: Ints,
+        row: int,
+        loss_at: Floats,
+        moved: Ints,
+        under: Ints,
+        left: Ints,
+        start: int,
+        stop: int,
+    ) -> None:
+        """Take the steps from first to last of the members from start to stop."""
 
 
 class BackendUnavailableError(RuntimeError):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 PAGE_LINKS = 2**18
 CALL_ELEMENTS = 2**22
+SLICE_MEMBERS = 2**9
 LINE = 8  # doubles of a cache line
 WORK_BYTES = 0  # the result's own memory holds what reverse mode keeps
 
@@ -148,6 +149,7 @@ LARGEST = float(np.finfo(np.float64).max)
 TWO_64 = 2.0**64
 
 CONSTANT, NORMAL, UNIFORM, CENTERED = 0, 1, 2, 3
+SQUARED, CROSS_ENTROPY = 0, 1
 LOW_32 = np.uint64(0xFFFFFFFF)
 BITS_32 = np.uint64(32)
 BITS_11 = np.uint64(11)
@@ -326,11 +328,8 @@ def uniforms(seed, link, member, first, second):
 
 
 @njit
-def log_of(u):
-    """Natural logarithm of 0 < u < 1: u = 2^k (1 + f), 1 + f from sqrt(1/2) to sqrt(2), s = f / (2 + f)."""
-    k = (bits_of(u) - SQRT_HALF_BITS) >> 52
-    f = float_of(bits_of(u) - (k << 52)) - 1.0
-    whole = float_of(k + ROUNDER_BITS) - ROUNDER
+def log_reduced(whole, f):
+    """Natural logarithm of 2^whole (1 + f), 1 + f from sqrt(1/2) to sqrt(2), by s = f / (2 + f)."""
     s = f / (2.0 + f)
     t = s * s
     t2 = t * t
@@ -339,6 +338,13 @@ def log_of(u):
     remainder = t * (even + odd * t)
     half_square = 0.5 * f * f
     return whole * LN2_HIGH - ((half_square - (s * (half_square + remainder) + whole * LN2_LOW)) - f)
+
+
+@njit
+def log_of(u):
+    """Natural logarithm of 0 < u < 1: u = 2^k (1 + f)."""
+    k = (bits_of(u) - SQRT_HALF_BITS) >> 52
+    return log_reduced(float_of(k + ROUNDER_BITS) - ROUNDER, float_of(bits_of(u) - (k << 52)) - 1.0)
 
 
 @njit
@@ -508,12 +514,13 @@ def new_made(out):
 
 
 @njit_row
-def run_stretches(kept, made, mirror, ahead, back):
+def run_stretches(kept, made, mirror, lead, ahead, back):
     """Take one stretch of links forward and, at the same time, the one before it back.
 
     A stretch is its first link, how many, its first member and how many; its links, as weight and bias, or as the four
     arrays of gradients; and what its lanes carry. Rows of `kept` that the one leaves the other takes, in opposite order
-    if `mirror` is set. Returns whether every weight and bias was finite.
+    if `mirror` is set. With `lead` = 1 row 0 holds the input as if it were an activation, and the links follow it.
+    Returns whether every weight and bias was finite.
     """
     o, derivative, copy, k, wide = kept
     first, count, begin, lanes, (weight, bias), (activation, z) = ahead
@@ -530,10 +537,10 @@ def run_stretches(kept, made, mirror, ahead, back):
     for step in range(max(count, back_count)):
         if step < back_count:
             i = back_count - 1 - step
-            at = i if mirror else rows - 1 - i
+            at = lead + i if mirror else rows - 1 - i
             before = max(at - 1, 0) if mirror else min(at + 1, rows - 1)
             link, column, n = UINT(back_first + i), UINT(back_begin), UINT(back_lanes)
-            if i > 0 and not (wide[at] or wide[before] or stays_wide):
+            if i + lead > 0 and not (wide[at] or wide[before] or stays_wide):
                 backward_narrow(
                     made_weight,
                     made_weight_exponent,
@@ -560,11 +567,11 @@ def run_stretches(kept, made, mirror, ahead, back):
                         grad_bias[link, column + lane] = made_bias[0, lane]
                         grad_bias_exponent[link, column + lane] = made_bias_exponent[0, lane]
             else:
-                origin = i == 0, input_mantissa, input_exponent
+                origin = i + lead == 0, input_mantissa, input_exponent
                 stays_wide = backward_wide(out, link, column, n, adjoint, kept, UINT(at), UINT(before), origin)
         # What goes back leaves its place to what goes forward: first the one, then the other.
         if step < count:
-            link, at = first + step, rows - 1 - step if mirror else step
+            link, at = first + step, rows - 1 - step if mirror else lead + step
             prefetch_row(weight, bias, min(link + PREFETCH, depth - 1), begin, begin + lanes)
             finite &= forward_row(
                 weight,
@@ -709,7 +716,7 @@ def backprop_blocks(given, x, cotangent, output, out, grad_x, start, stop):
             carried[0][:] = starts[0][s]
             ahead = first, count, begin, lanes, given, carried
             finite &= run_stretches(
-                kept, made, mirror, ahead, (back_first, back_count, back_begin, back_lanes, out, adjoint, origin)
+                kept, made, mirror, 0, ahead, (back_first, back_count, back_begin, back_lanes, out, adjoint, origin)
             )
             if s == stretches - 1:
                 for lane in range(back_lanes):
@@ -794,7 +801,7 @@ def run_page(given, out, member, first, lanes, count, kept, made, tiles, starts,
     for back in (0, 1):  # one call, which is compiled once
         ahead = 0, (1 - back) * count, 0, (1 - back) * lanes, tile, carried
         finite &= run_stretches(
-            kept, made, back == 1, ahead, (0, back * count, 0, back * lanes, tile_out, adjoint, origin)
+            kept, made, back == 1, 0, ahead, (0, back * count, 0, back * lanes, tile_out, adjoint, origin)
         )
     drain(out[0], member, at, SEGMENT, tile_out[0][:count], lanes, floats, streams)
     drain(out[1], member, at, SEGMENT, tile_out[1][:count], lanes, integers, streams)
@@ -897,6 +904,263 @@ def backprop(
     if weight.shape[1] > DEEP_MEMBERS or weight.shape[0] < DEEP_LINKS:
         return bool(backprop_blocks(given, *ends, out, grad_x, start, stop))
     return all(backprop_deep(given, *ends, out, grad_x, member) for member in range(start, stop))
+
+
+@njit
+def to_float(mantissa, exponent):
+    """Return mantissa * 2^exponent as a double, rounded once; infinite where no double holds it."""
+    first = min(max(exponent, -1000), 1000)
+    second = min(max(exponent - first, -1000), 1000)
+    return (mantissa * power_of_two(first)) * power_of_two(second)
+
+
+@njit
+def softplus_rest(z):
+    """ln(1 + exp(-|z|))."""
+    r, k = reduce(abs(z) if abs(z) < 1000.0 else 1000.0)  # where exp(-|z|) is 0
+    numerator, denominator = exp_reduced(r)
+    e = to_float(0.5 * (numerator / denominator), 1 - k)
+    large = e > 0.4  # 1 + e = 2 (1 + f)
+    return log_reduced(1.0 if large else 0.0, 0.5 * (e - 1.0) if large else e)
+
+
+@njit
+def cross_entropy(z, y):
+    """-y ln o - (1 - y) ln(1 - o) for o = sigmoid(z)."""
+    share = y if z < 0.0 else 1.0 - y
+    return (0.0 if share == 0.0 else share * abs(z)) + softplus_rest(z)  # z may be infinite
+
+
+@njit
+def exceeds(mantissa, exponent, limit, limit_exponent):
+    """Compare positive numbers; zero exceeds none."""
+    return (mantissa != 0.0) & ((exponent > limit_exponent) | ((exponent == limit_exponent) & (mantissa > limit)))
+
+
+@njit
+def clipped(rule, mantissa, exponent):
+    """A gradient, at most clip_value in magnitude."""
+    limit, limit_exponent, clips = rule
+    if not clips:
+        return mantissa, exponent
+    large = exceeds(abs(mantissa), exponent, limit, limit_exponent)
+    return (-limit if mantissa < 0.0 else limit) if large else mantissa, limit_exponent if large else exponent
+
+
+@njit
+def add_square(total, total_exponent, mantissa, exponent):
+    """Add a square to total * 4^total_exponent."""
+    higher = 0 if mantissa == 0.0 else exponent - total_exponent
+    lower = power_of_two(-2 * min(abs(higher), 500))
+    square = mantissa * mantissa
+    if higher > 0:
+        return total * lower + square, exponent
+    return total + square * lower, total_exponent
+
+
+@njit
+def norm_factor(value_rule, norm_rule, gradients, lane):
+    """Factor by which the gradients of a chain are multiplied, so that their norm is at most clip_norm."""
+    grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent = gradients
+    total, total_exponent = 0.0, EXPONENT_MIN
+    for link in range(len(grad_weight)):
+        mantissa, exponent = clipped(value_rule, grad_weight[link, lane], grad_weight_exponent[link, lane])
+        total, total_exponent = add_square(total, total_exponent, mantissa, exponent)
+        mantissa, exponent = clipped(value_rule, grad_bias[link, lane], grad_bias_exponent[link, lane])
+        total, total_exponent = add_square(total, total_exponent, mantissa, exponent)
+    if total == 0.0:
+        return 0.5, np.int64(1)
+    norm, norm_exponent = normalize(math.sqrt(total), total_exponent)
+    limit, limit_exponent, _ = norm_rule
+    if not exceeds(norm, norm_exponent, limit, limit_exponent):
+        return 0.5, np.int64(1)
+    return normalize(limit / norm, limit_exponent - norm_exponent)
+
+
+@njit_row
+def move(rule, rate, factor, factor_exponent, clips_norm, link, lanes, before, after, exponents, moves, leaves):
+    """One link's parameters after a step, in the place of their gradients; marks lanes that move or leave float64."""
+    rate_mantissa, rate_exponent = rate
+    for lane in range(lanes):
+        mantissa, exponent = clipped(rule, after[link, lane], exponents[link, lane])
+        exponent = exponent + rate_exponent
+        if clips_norm:
+            mantissa = mantissa * factor[lane]
+            exponent = exponent + factor_exponent[lane]
+        moved = before[link, lane] - to_float(rate_mantissa * mantissa, exponent)
+        moves[lane] |= np.int64(moved != before[link, lane])
+        leaves[lane] |= np.int64(not (abs(moved) <= LARGEST))
+        after[link, lane] = moved
+
+
+@njit
+def evaluate(loss, lanes, depth, kept, made, lead, packed, carried, start, back, target, now):
+    """The loss of the parameters as they are, and what the way back begins with."""
+    activation, _ = carried
+    mantissa, exponent = back[5]
+    activation[:] = start
+    last = depth - 1
+    nothing = 0, 0, 0, 0, back[4], back[5], back[6]
+    if loss == CROSS_ENTROPY:
+        run_stretches(kept, made, False, lead, (0, last, 0, lanes, packed, carried), nothing)
+        for lane in range(lanes):
+            now[lane] = cross_entropy(packed[0][last, lane] * activation[lane] + packed[1][last, lane], target[lane])
+        run_stretches(kept, made, False, lead + last, (last, 1, 0, lanes, packed, carried), nothing)
+    else:
+        run_stretches(kept, made, False, lead, (0, depth, 0, lanes, packed, carried), nothing)
+    for lane in range(lanes):
+        error = activation[lane] - target[lane]
+        mantissa[lane], exponent[lane] = split(error)
+        if loss == CROSS_ENTROPY:  # delta_L = o_L - y: as if sigmoid' were 1
+            kept[1][lead + last, lane] = 1.0
+            kept[3][lead + last, lane] = 0
+        else:
+            now[lane] = 0.5 * error * error
+
+
+@njit
+def train_block(job, state, begin, lanes):
+    """All steps of the call for one block of lanes: see csrc/train.h."""
+    loss, rate, value_rule, norm_rule, tolerance, first, last, steps, marks, row = job
+    weight, bias, x, target_of, least_of, loss_at, moved, under, left = state
+    depth = weight.shape[0]
+    kept, made = new_kept(depth + 1), (False,) + new_rows(1)  # noqa: RUF005  (Numba has no *)
+    next_weight, grad_weight_exponent, next_bias, grad_bias_exponent = new_rows(depth)
+    now_weight, now_bias = np.empty((depth, LANES)), np.empty((depth, LANES))
+    carried = np.empty(LANES), np.empty(LANES)
+    adjoint = np.empty(LANES), np.empty(LANES, dtype=np.int64)
+    origin = np.empty(LANES), np.empty(LANES, dtype=np.int64)
+    start, target, now = np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    factor, factor_exponent = np.empty(LANES), np.empty(LANES, dtype=np.int64)
+    moves, leaves = np.empty(LANES, dtype=np.int64), np.empty(LANES, dtype=np.int64)
+    outside = np.int64(0)
+    for lane in range(lanes):
+        for link in range(depth):
+            now_weight[link, lane], now_bias[link, lane] = weight[link, begin + lane], bias[link, begin + lane]
+        start[lane], target[lane] = x[begin + lane], target_of[begin + lane]
+        origin[0][lane], origin[1][lane] = split(start[lane])
+        # The input lies where the activation before link 0 would be, if it is a number of that kind.
+        outside |= is_outside(0.0, start[lane])
+        kept[0][0, lane] = start[lane]
+    kept[4][0] = False
+    lead = 0 if outside else 1
+    clips_norm = norm_rule[2]
+    for step in range(first, last):
+        out = next_weight, grad_weight_exponent, next_bias, grad_bias_exponent
+        packed = now_weight, now_bias
+        back = 0, depth, 0, lanes, out, adjoint, origin
+        evaluate(loss, lanes, depth, kept, made, lead, packed, carried, start, back, target, now)
+        for lane in range(lanes):
+            member = begin + lane
+            if not now[lane] - least_of[member] <= tolerance:
+                under[member] = -1
+            elif under[member] < 0:
+                under[member] = step
+        any_moves = False
+        if step < steps:
+            run_stretches(kept, made, True, lead, (0, 0, 0, 0, packed, carried), back)
+            for lane in range(lanes):
+                moves[lane] = leaves[lane] = 0
+                if clips_norm:
+                    factor[lane], factor_exponent[lane] = norm_factor(value_rule, norm_rule, out, lane)
+            for link in range(UINT(0), UINT(depth)):
+                move(
+                    value_rule,
+                    rate,
+                    factor,
+                    factor_exponent,
+                    clips_norm,
+                    link,
+                    UINT(lanes),
+                    now_weight,
+                    next_weight,
+                    grad_weight_exponent,
+                    moves,
+                    leaves,
+                )
+                move(
+                    value_rule,
+                    rate,
+                    factor,
+                    factor_exponent,
+                    clips_norm,
+                    link,
+                    UINT(lanes),
+                    now_bias,
+                    next_bias,
+                    grad_bias_exponent,
+                    moves,
+                    leaves,
+                )
+            for lane in range(lanes):
+                member = begin + lane
+                if leaves[lane] != 0 or left[member] != 0:  # it keeps what it had
+                    for link in range(depth):
+                        next_weight[link, lane], next_bias[link, lane] = now_weight[link, lane], now_bias[link, lane]
+                    if left[member] == 0:
+                        left[member] = step + 1
+                elif moves[lane] != 0:
+                    moved[member] = step + 1
+                    any_moves = True
+            now_weight, next_weight = next_weight, now_weight
+            now_bias, next_bias = next_bias, now_bias
+        # A block that stands still stays as it is: the marks that are left get the same loss.
+        known = step + 1 if any_moves else last
+        while row < len(marks) and marks[row] < known:
+            for lane in range(lanes):
+                member = begin + lane
+                is_out = left[member] != 0 and left[member] <= marks[row]
+                loss_at[row, member] = np.inf if is_out else now[lane]
+            row += 1
+        if not any_moves:
+            break
+    for lane in range(lanes):
+        for link in range(depth):
+            weight[link, begin + lane], bias[link, begin + lane] = now_weight[link, lane], now_bias[link, lane]
+
+
+@njit
+def train_compiled(job, numbers, state, start, stop):
+    """Gradient descent on given chains, block by block."""
+    loss, learning_rate, clip_value, clip_norm, tolerance, first, last, steps = numbers
+    rate = split(learning_rate)
+    clips_value, clips_norm = clip_value <= LARGEST, clip_norm <= LARGEST
+    value, value_exponent = split(clip_value if clips_value else 1.0)
+    norm, norm_exponent = split(clip_norm if clips_norm else 1.0)
+    rules = (value, value_exponent, clips_value), (norm, norm_exponent, clips_norm)
+    marks, row = job
+    whole = loss, rate, rules[0], rules[1], tolerance, first, last, steps, marks, row
+    for begin in range(start, stop, LANES):
+        train_block(whole, state, begin, min(LANES, stop - begin))
+
+
+def train(
+    weight: Any,
+    bias: Any,
+    x: Any,
+    target: Any,
+    least_loss: Any,
+    loss: int,
+    learning_rate: float,
+    clip_value: float,
+    clip_norm: float,
+    tolerance: float,
+    first: int,
+    last: int,
+    steps: int,
+    marks: Any,
+    row: int,
+    loss_at: Any,
+    moved: Any,
+    under: Any,
+    left: Any,
+    start: int,
+    stop: int,
+) -> None:
+    """Gradient descent on given chains."""
+    numbers = loss, learning_rate, clip_value, clip_norm, tolerance, first, last, steps
+    state = weight, bias, read_only(x), read_only(target), read_only(least_loss), loss_at, moved, under, left
+    train_compiled((read_only(marks), row), numbers, state, start, stop)
 
 
 def read_only(array: Any) -> Any:

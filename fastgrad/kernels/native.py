@@ -16,10 +16,12 @@ INSTRUCTION_SET_VARIABLE = "FASTGRAD_ISA"
 
 PAGE_LINKS = 2**18
 CALL_ELEMENTS = 2**22
+SLICE_MEMBERS = 2**9
 WORK_BYTES = 0  # the result's own memory holds what reverse mode keeps, or a few MiB per thread
 
 backprop = _cpp.backprop
 grow = _cpp.grow
+train = _cpp.train
 
 _wanted = os.environ.get(INSTRUCTION_SET_VARIABLE)
 if _wanted and _wanted not in _cpp.instruction_sets():

@@ -32,6 +32,9 @@ SPLITTER = 2.0**27 + 1  # Veltkamp's constant, to split a double in two halves
 DEAD = 2.0**60  # from here on the exponent of exp(-|z|) can't be held: the derivative is 0
 EXPONENT_MIN = -(2**62)  # a product below this becomes 0, so that exponents can't overflow
 
+SQUARED, CROSS_ENTROPY = 0, 1
+SLICE_MEMBERS = 2**12  # of a call of `train`: whole arrays of them stay in the cache
+
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
 
 
@@ -93,6 +96,42 @@ def forward(weight: Floats, bias: Floats, activation: Floats) -> tuple[Floats, F
     return z, o
 
 
+class Backward(NamedTuple):
+    """Gradients of every link as mantissa and exponent, and the adjoint of the input."""
+
+    grad_weight: tuple[Floats, Ints]
+    grad_bias: tuple[Floats, Ints]
+    adjoint: tuple[Floats, Ints]
+
+
+def backward(w: Floats, x: Floats, z: Floats, adjoint: tuple[Floats, Ints], *, is_delta: bool = False) -> Backward:
+    """Gradients from the preactivations and the adjoint a_L; or, if `is_delta` is set, from delta_L."""
+    no_shift = np.zeros((), dtype=np.int64)
+    link = sigmoid(z)
+    if is_delta:
+        link.derivative[-1], link.derivative_exponent[-1] = 1.0, 0
+    x_mantissa, x_exponent = normalize(x, no_shift)
+    input_mantissa = np.concatenate([x_mantissa[None], link.mantissa[:-1]])  # o_{l-1}
+    input_exponent = np.concatenate([x_exponent[None], link.exponent[:-1]])
+
+    # delta_l = a_l sigmoid'(z_l),  a_{l-1} = delta_l w_l
+    w_mantissa, w_exponent = normalize(w, no_shift)
+    factor_mantissa = link.derivative * w_mantissa
+    factor_exponent = link.derivative_exponent + w_exponent
+    adjoint_mantissa = np.empty_like(w)
+    adjoint_exponent = np.empty(w.shape, dtype=np.int64)
+    mantissa, exponent = adjoint
+    for row in range(len(w) - 1, -1, -1):
+        adjoint_mantissa[row], adjoint_exponent[row] = mantissa, exponent
+        mantissa, exponent = normalize(mantissa * factor_mantissa[row], exponent + factor_exponent[row])
+    delta = normalize(adjoint_mantissa * link.derivative, adjoint_exponent + link.derivative_exponent)
+    return Backward(
+        grad_weight=normalize(delta[0] * input_mantissa, delta[1] + input_exponent),
+        grad_bias=delta,
+        adjoint=(mantissa, exponent),
+    )
+
+
 def backprop(
     weight: Floats,
     bias: Floats,
@@ -113,31 +152,109 @@ def backprop(
     w = weight[:, members]
     if not (np.isfinite(w).all() and np.isfinite(bias[:, members]).all()):
         return False
-    no_shift = np.zeros((), dtype=np.int64)
-
-    # forward: z_l = w_l o_{l-1} + b_l,  o_l = sigmoid(z_l)
     z, output[members] = forward(w, bias[:, members], x[members])
-    link = sigmoid(z)
-    x_mantissa, x_exponent = normalize(x[members], no_shift)
-    input_mantissa = np.concatenate([x_mantissa[None], link.mantissa[:-1]])  # o_{l-1}
-    input_exponent = np.concatenate([x_exponent[None], link.exponent[:-1]])
-
-    # backward: delta_l = a_l sigmoid'(z_l),  a_{l-1} = delta_l w_l
-    w_mantissa, w_exponent = normalize(w, no_shift)
-    factor_mantissa = link.derivative * w_mantissa
-    factor_exponent = link.derivative_exponent + w_exponent
-    adjoint_mantissa = np.empty_like(w)
-    adjoint_exponent = np.empty(w.shape, dtype=np.int64)
-    mantissa, exponent = normalize(cotangent[members], no_shift)
-    for row in range(len(w) - 1, -1, -1):
-        adjoint_mantissa[row], adjoint_exponent[row] = mantissa, exponent
-        mantissa, exponent = normalize(mantissa * factor_mantissa[row], exponent + factor_exponent[row])
-    grad_x_mantissa[members], grad_x_exponent[members] = mantissa, exponent
-    delta = normalize(adjoint_mantissa * link.derivative, adjoint_exponent + link.derivative_exponent)
-    grad_bias_mantissa[:, members], grad_bias_exponent[:, members] = delta
-    grad_weight = normalize(delta[0] * input_mantissa, delta[1] + input_exponent)
-    grad_weight_mantissa[:, members], grad_weight_exponent[:, members] = grad_weight
+    found = backward(w, x[members], z, normalize(cotangent[members], np.zeros((), dtype=np.int64)))
+    grad_weight_mantissa[:, members], grad_weight_exponent[:, members] = found.grad_weight
+    grad_bias_mantissa[:, members], grad_bias_exponent[:, members] = found.grad_bias
+    grad_x_mantissa[members], grad_x_exponent[members] = found.adjoint
     return True
+
+
+def train(
+    weight: Floats,
+    bias: Floats,
+    x: Floats,
+    target: Floats,
+    least_loss: Floats,
+    loss: int,
+    learning_rate: float,
+    clip_value: float,
+    clip_norm: float,
+    tolerance: float,
+    first: int,
+    last: int,
+    steps: int,
+    marks: Ints,
+    row: int,
+    loss_at: Floats,
+    moved: Ints,
+    under: Ints,
+    left: Ints,
+    start: int,
+    stop: int,
+) -> None:
+    """Gradient descent on given chains."""
+    members = slice(start, stop)
+    w, b, y = weight[:, members], bias[:, members], target[members]
+    no_shift = np.zeros((), dtype=np.int64)
+    rate, rate_exponent = np.frexp(learning_rate)
+    for step in range(first, last):
+        z, output = forward(w, b, x[members])
+        error = output - y
+        with np.errstate(over="ignore", under="ignore"):
+            now = 0.5 * error * error if loss == SQUARED else cross_entropy(z[-1], y)
+        has_left = left[members] != 0
+        if row < len(marks) and marks[row] == step:
+            loss_at[row, members] = np.where(has_left, np.inf, now)
+            row += 1
+        low = now - least_loss[members] <= tolerance
+        under[members] = np.where(low, np.where(under[members] < 0, step, under[members]), -1)
+        if step == steps:
+            return
+
+        # w_l -= rate grad_weight_l, b_l -= rate grad_bias_l
+        found = backward(w, x[members], z, normalize(error, no_shift), is_delta=loss == CROSS_ENTROPY)
+        mantissa, exponent = (np.stack(parts) for parts in zip(found.grad_weight, found.grad_bias, strict=True))
+        mantissa, exponent = clip(mantissa, exponent, clip_value, clip_norm)
+        after = np.stack([w, b]) - to_float(rate * mantissa, exponent + rate_exponent)
+        leaves = ~np.isfinite(after).all(axis=(0, 1))
+        after = np.where(leaves | has_left, np.stack([w, b]), after)
+        left[members] = np.where(leaves & ~has_left, step + 1, left[members])
+        moves = (after != np.stack([w, b])).any(axis=(0, 1))
+        moved[members] = np.where(moves, step + 1, moved[members])
+        w[:], b[:] = after
+        if not moves.any():  # and never will: every mark that is left gets the same loss
+            later = marks[row : np.searchsorted(marks, last)]
+            loss_at[row : row + len(later), members] = np.where(left[members] != 0, np.inf, now)
+            return
+
+
+def cross_entropy(z: Floats, y: Floats) -> Floats:
+    """Return -y ln o - (1 - y) ln(1 - o) for o = sigmoid(z)."""
+    share = np.where(z < 0, y, 1 - y)
+    size = np.abs(z)
+    return np.where(share == 0, 0.0, share * np.where(share == 0, 0.0, size)) + np.log1p(np.exp(-size))
+
+
+def to_float(mantissa: Floats, exponent: Ints) -> Floats:
+    """Return mantissa * 2^exponent, rounded once; infinite where no double holds it."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(mantissa, np.clip(exponent, -5000, 5000).astype(np.int32))
+
+
+def clip(mantissa: Floats, exponent: Ints, value: float, norm: float) -> tuple[Floats, Ints]:
+    """Gradients at most `value` in magnitude, and then over the first two axes at most `norm` in Euclidean norm."""
+    if np.isfinite(value):
+        size, size_exponent = np.frexp(value)
+        large = exceeds(np.abs(mantissa), exponent, size, size_exponent)
+        mantissa = np.where(large, np.copysign(size, mantissa), mantissa)
+        exponent = np.where(large, size_exponent, exponent)
+    if np.isfinite(norm):
+        zero = mantissa == 0
+        top = np.where(zero, EXPONENT_MIN, exponent).max(axis=(0, 1))
+        scaled = np.where(zero, 0.0, to_float(mantissa, exponent - top))
+        root, shift = np.frexp(np.sqrt((scaled * scaled).sum(axis=(0, 1))))
+        limit, limit_exponent = np.frexp(norm)
+        large = exceeds(root, top + shift, limit, limit_exponent)
+        factor = np.where(large, limit / np.where(large, root, 1.0), 1.0)
+        mantissa, exponent = normalize(mantissa * factor, exponent + np.where(large, limit_exponent - top - shift, 0))
+    return mantissa, exponent
+
+
+def exceeds(mantissa: Floats, exponent: Ints, limit: float, limit_exponent: int) -> NDArray[np.bool_]:
+    """Compare positive normalized numbers; zero exceeds none."""
+    larger = (exponent > limit_exponent) | ((exponent == limit_exponent) & (mantissa > limit))
+    return np.asarray((mantissa != 0) & larger)
 
 
 def product(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:

@@ -1,0 +1,267 @@
+// train: gradient descent on chains. The contract and the formulas are in fastgrad/kernels/__init__.py; the stages and
+// names are those of reference.py and jit.py.
+//
+// A block of lanes is copied, and takes all the steps of the call before the next block: what it needs stays in the cache.
+// A step is a stretch of backprop.h forward and back, the whole depth long; then every parameter moves.
+#pragma once
+
+#include "backprop.h"
+
+namespace fastgrad {
+namespace FASTGRAD_ISA {
+
+// mantissa * 2^exponent as a double, rounded once, for 2^-22 <= |mantissa| < 1, or 0; infinite where no double holds it.
+FASTGRAD_INLINE Floats to_float(Floats mantissa, Ints exponent) {
+    const Ints far = (exponent < -1000) | (exponent > 1000);
+    if (!any(far)) return mantissa * power_of_two(exponent);
+    const Ints low = all_of((int64_t)-1000), high = all_of((int64_t)1000);
+    const Ints first = select(exponent < low, low, select(exponent > high, high, exponent));
+    const Ints rest = exponent - first;
+    const Ints second = select(rest < low, low, select(rest > high, high, rest));
+    return (mantissa * power_of_two(first)) * power_of_two(second);
+}
+
+// ln(1 + exp(-|z|)).
+FASTGRAD_INLINE Floats softplus_rest(Floats z) {
+    const Floats size = select(absolute(z) < 1000.0, absolute(z), all_of(1000.0));  // where exp(-|z|) is 0
+    const Reduced reduced = reduce(size);
+    const Quotient p = exp_reduced(reduced.r);
+    const Floats e = to_float(0.5 * (p.numerator / p.denominator), 1 - reduced.k);
+    const Ints large = e > 0.4;  // 1 + e = 2 (1 + f)
+    return log_reduced(select(large, all_of(1.0), Floats{}), select(large, 0.5 * (e - 1.0), e));
+}
+
+// -y ln o - (1 - y) ln(1 - o) for o = sigmoid(z).
+FASTGRAD_INLINE Floats cross_entropy(Floats z, Floats y) {
+    const Floats share = select(z < 0.0, y, 1.0 - y);
+    return select(share == 0.0, Floats{}, share * absolute(z)) + softplus_rest(z);  // z may be infinite
+}
+
+FASTGRAD_INLINE Ints exceeds(Scaled a, Scaled b) {
+    return (a.mantissa != 0.0) & ((a.exponent > b.exponent) | ((a.exponent == b.exponent) & (a.mantissa > b.mantissa)));
+}
+
+// value * 4^exponent, a sum of squares.
+struct Squares {
+    Floats value;
+    Ints exponent;
+};
+
+FASTGRAD_INLINE void add_square(Squares& sum, Scaled a) {
+    const Ints higher = select(a.mantissa == 0.0, Ints{}, a.exponent - sum.exponent);
+    const Ints up = higher > 0;
+    const Ints distance = select(up, higher, -higher);
+    const Floats lower = power_of_two(-2 * select(distance < 500, distance, all_of((int64_t)500)));
+    const Floats square = a.mantissa * a.mantissa;
+    sum.value = select(up, sum.value * lower + square, sum.value + square * lower);
+    sum.exponent = select(up, a.exponent, sum.exponent);
+}
+
+// How a gradient becomes a step.
+struct Rule {
+    Scaled rate, clip_value, clip_norm;
+    bool clips_value, clips_norm;
+};
+
+FASTGRAD_INLINE Scaled clipped(const Rule& rule, Scaled gradient) {
+    if (!rule.clips_value) return gradient;
+    const Ints large = exceeds({absolute(gradient.mantissa), gradient.exponent}, rule.clip_value);
+    const Floats limit = select(gradient.mantissa < 0.0, -rule.clip_value.mantissa, rule.clip_value.mantissa);
+    return {select(large, limit, gradient.mantissa), select(large, rule.clip_value.exponent, gradient.exponent)};
+}
+
+// A block of lanes: the packed parameters, what they become, and what backprop keeps and makes of each link.
+struct Trainees {
+    double *weight, *bias, *next_weight, *next_bias;
+    int64_t *grad_weight_exponent, *grad_bias_exponent;
+    Stretch at;
+    Floats target[VECTORS], least_loss[VECTORS], loss[VECTORS];
+    Ints moved[VECTORS], under[VECTORS], left[VECTORS];
+};
+
+FASTGRAD_INLINE Links links_of(const Trainees& block) {
+    return {block.weight, block.bias, block.next_weight, block.grad_weight_exponent, block.next_bias, block.grad_bias_exponent, WIDTH};
+}
+
+// The loss of the parameters as they are, and what the way back begins with.
+static void evaluate(const TrainJob& job, Trainees& block, States start) {
+    Stretch none{};
+    Stretch& at = block.at;
+    at.links = links_of(block);
+    start_stretch(at, start);
+    const int64_t last = job.depth - 1;
+    if (job.loss == SQUARED) {
+        run_rows<true, false, false>(at, none, 0, job.depth);
+    } else {
+        run_rows<true, false, false>(at, none, 0, last);
+        for (int j = 0; j < VECTORS; ++j) {
+            const int64_t cell = last * WIDTH + j * LANES;
+            const Floats z = load(block.weight + cell) * at.activation[j] + load(block.bias + cell);
+            block.loss[j] = cross_entropy(z, block.target[j]);
+        }
+        run_rows<true, false, false>(at, none, last, job.depth);
+    }
+    for (int j = 0; j < VECTORS; ++j) {
+        const Floats error = at.activation[j] - block.target[j];
+        const Scaled adjoint = split(error);
+        at.adjoint[j] = adjoint.mantissa;
+        at.exponent[j] = adjoint.exponent;
+        if (job.loss == SQUARED) {
+            block.loss[j] = 0.5 * error * error;
+        } else {  // delta_L = o_L - y: as if sigmoid' were 1
+            store(at.kept.row + last * KEPT + WIDTH + j * LANES, all_of(1.0));
+            store(at.kept.exponent + last * WIDTH + j * LANES, Ints{});
+        }
+    }
+    look_at_adjoints(at);
+}
+
+// Factors by which the gradients of a chain are multiplied, so that their norm is at most clip_norm.
+FASTGRAD_INLINE Scaled norm_factor(const TrainJob& job, const Rule& rule, const Trainees& block, int j) {
+    Squares sum{Floats{}, all_of(EXPONENT_MIN)};
+    for (int64_t cell = j * LANES; cell < job.depth * WIDTH; cell += WIDTH) {
+        add_square(sum, clipped(rule, {load(block.next_weight + cell), load(block.grad_weight_exponent + cell)}));
+        add_square(sum, clipped(rule, {load(block.next_bias + cell), load(block.grad_bias_exponent + cell)}));
+    }
+    const Floats root = square_root(sum.value);
+    const Ints zero = root == 0.0;
+    const Scaled norm = normalize(root, select(zero, Ints{}, sum.exponent));
+    const Floats divisor = select(zero, all_of(0.5), norm.mantissa);
+    const Scaled factor = normalize(rule.clip_norm.mantissa / divisor, rule.clip_norm.exponent - norm.exponent);
+    const Ints large = exceeds(norm, rule.clip_norm);
+    return {select(large, factor.mantissa, all_of(0.5)), select(large, factor.exponent, all_of((int64_t)1))};
+}
+
+// Parameters after a step, in the place of their gradients; marks the lanes that move, and those that leave float64.
+FASTGRAD_INLINE void move(const Rule& rule, Scaled factor, const double* from, double* to, const int64_t* exponents,
+                          Ints& moves, Ints& leaves) {
+    const Scaled gradient = clipped(rule, {load(to), load(exponents)});
+    Floats mantissa = gradient.mantissa;
+    Ints exponent = gradient.exponent + rule.rate.exponent;
+    if (rule.clips_norm) {
+        mantissa = mantissa * factor.mantissa;
+        exponent = exponent + factor.exponent;
+    }
+    const Floats before = load(from);
+    const Floats after = before - to_float(rule.rate.mantissa * mantissa, exponent);
+    moves |= after != before;
+    leaves |= ~(absolute(after) <= __DBL_MAX__);
+    store(to, after);
+}
+
+// One step of every lane. Returns whether any chain has moved.
+static bool descend(const TrainJob& job, const Rule& rule, Trainees& block, int64_t step, int lanes) {
+    Stretch none{};
+    run_rows<false, true, false>(none, block.at, 0, job.depth);
+    Ints any_moves{};
+    for (int j = 0; j < VECTORS; ++j) {
+        const Scaled factor = rule.clips_norm ? norm_factor(job, rule, block, j) : one();
+        Ints moves{}, leaves{};
+        for (int64_t cell = j * LANES; cell < job.depth * WIDTH; cell += WIDTH) {
+            move(rule, factor, block.weight + cell, block.next_weight + cell, block.grad_weight_exponent + cell, moves, leaves);
+            move(rule, factor, block.bias + cell, block.next_bias + cell, block.grad_bias_exponent + cell, moves, leaves);
+        }
+        leaves |= block.left[j] != 0;
+        if (any(leaves)) {  // they keep what they had
+            for (int64_t cell = j * LANES; cell < job.depth * WIDTH; cell += WIDTH) {
+                store(block.next_weight + cell, select(leaves, load(block.weight + cell), load(block.next_weight + cell)));
+                store(block.next_bias + cell, select(leaves, load(block.bias + cell), load(block.next_bias + cell)));
+            }
+            block.left[j] = select(leaves & (block.left[j] == 0), all_of(step + 1), block.left[j]);
+            moves &= ~leaves;
+        }
+        block.moved[j] = select(moves, all_of(step + 1), block.moved[j]);
+        for (int i = 0; i < LANES; ++i)
+            if (j * LANES + i >= lanes) moves[i] = 0;
+        any_moves |= moves;
+    }
+    double* const weight = block.weight;
+    double* const bias = block.bias;
+    block.weight = block.next_weight;
+    block.bias = block.next_bias;
+    block.next_weight = weight;
+    block.next_bias = bias;
+    return any(any_moves);
+}
+
+static void train_block(const TrainJob& job, const Rule& rule, Trainees& block, States start, int64_t begin, int lanes) {
+    int64_t row = job.row;
+    for (int64_t step = job.first; step < job.last; ++step) {
+        evaluate(job, block, start);
+        for (int j = 0; j < VECTORS; ++j) {
+            const Ints low = block.loss[j] - block.least_loss[j] <= job.tolerance;
+            block.under[j] = select(low, select(block.under[j] < 0, all_of(step), block.under[j]), all_of((int64_t)-1));
+        }
+        const bool moves = step < job.steps && descend(job, rule, block, step, lanes);
+        // A block that stands still stays as it is: the marks that are left get the same loss.
+        const int64_t known = moves ? step + 1 : job.last;
+        for (; row < job.record && job.marks[row] < known; ++row)
+            for (int i = 0; i < lanes; ++i) {
+                const int64_t left = block.left[i / LANES][i % LANES];
+                const bool is_out = left != 0 && left <= job.marks[row];
+                job.loss_at[row * job.ensemble + begin + i] = is_out ? __builtin_inf() : block.loss[i / LANES][i % LANES];
+            }
+        if (!moves) break;
+    }
+}
+
+static Outcome train(const TrainJob& job) {
+    const int64_t cells = job.depth * WIDTH;
+    Room room(Room::of_kept(job.depth + 1) + Room::of_states(WIDTH) + 6 * Room::size(cells * 8));
+    if (!room.memory) return NO_MEMORY;
+    const Kept kept = room.take_kept(job.depth + 1);
+    const States start = room.take_states(WIDTH);
+    Trainees block{};
+    block.weight = room.take<double>(cells);
+    block.bias = room.take<double>(cells);
+    block.next_weight = room.take<double>(cells);
+    block.next_bias = room.take<double>(cells);
+    block.grad_weight_exponent = room.take<int64_t>(cells);
+    block.grad_bias_exponent = room.take<int64_t>(cells);
+    const Rule rule{split(all_of(job.learning_rate)), split(all_of(job.clip_value < __DBL_MAX__ ? job.clip_value : 1.0)),
+                    split(all_of(job.clip_norm < __DBL_MAX__ ? job.clip_norm : 1.0)), job.clip_value < __DBL_MAX__,
+                    job.clip_norm < __DBL_MAX__};
+    for (int64_t begin = job.start; begin < job.stop; begin += WIDTH) {
+        const int lanes = (int)smaller(job.stop - begin, WIDTH);
+        Mask narrow_input = EVERY;
+        for (int i = 0; i < WIDTH; ++i) {
+            const int j = i / LANES, k = i % LANES;
+            const bool used = i < lanes;
+            for (int64_t link = 0; link < job.depth; ++link) {
+                block.weight[link * WIDTH + i] = used ? job.weight[link * job.ensemble + begin + i] : 1.0;
+                block.bias[link * WIDTH + i] = used ? job.bias[link * job.ensemble + begin + i] : 0.0;
+            }
+            set_state(start, i, used ? job.x[begin + i] : 0.5);
+            block.target[j][k] = used ? job.target[begin + i] : 0.5;
+            block.least_loss[j][k] = used ? job.least_loss[begin + i] : 0.0;
+            block.moved[j][k] = used ? job.moved[begin + i] : 0;
+            block.under[j][k] = used ? job.under[begin + i] : 0;
+            block.left[j][k] = used ? job.left[begin + i] : 0;
+        }
+        // The input lies where the activation before link 0 would be, if it is a number of that kind.
+        for (int j = 0; j < VECTORS; ++j) {
+            const Floats x = load(start.activation + j * LANES);
+            narrow_input = narrow(narrow_input, Floats{}, x);
+            store(kept.row + j * LANES, x);
+        }
+        kept.wide[0] = 0;
+        block.at.kept = later(kept, 1);
+        block.at.follows = all(narrow_input);
+        block.at.count = job.depth;
+        train_block(job, rule, block, start, begin, lanes);
+        for (int i = 0; i < lanes; ++i) {
+            const int j = i / LANES, k = i % LANES;
+            for (int64_t link = 0; link < job.depth; ++link) {
+                job.weight[link * job.ensemble + begin + i] = block.weight[link * WIDTH + i];
+                job.bias[link * job.ensemble + begin + i] = block.bias[link * WIDTH + i];
+            }
+            job.moved[begin + i] = block.moved[j][k];
+            job.under[begin + i] = block.under[j][k];
+            job.left[begin + i] = block.left[j][k];
+        }
+    }
+    return DONE;
+}
+
+}  // namespace FASTGRAD_ISA
+}  // namespace fastgrad

@@ -1,0 +1,308 @@
+"""Gradient descent on chains: which of them learn, stand still, or run away."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fastgrad.chain import Chain, integer, per_member, real_array, require_memory
+from fastgrad.kernels import BackendName, load
+from fastgrad.laws import LawLike, law_or_number
+from fastgrad.parallel import SLICE_MIN, Threads
+from fastgrad.philox import draw_inputs, warn_if_dependent
+from fastgrad.scaled import json_ready
+from fastgrad.simulate import QUANTILES, draw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+LossName = Literal["squared", "cross_entropy"]
+LOSSES: dict[LossName, int] = {"squared": 0, "cross_entropy": 1}  # the numbers by which the kernels know them
+STATUSES = ("converged", "stalled", "diverged", "running")
+STEPS_MAX = 10**15
+
+
+@dataclass(frozen=True)
+class Training:
+    """What `train` returns; for a single chain the ensemble axis is absent.
+
+    Attributes
+    ----------
+    step : ndarray of int64, shape (record,)
+        After how many steps the loss was recorded; 0 and the last are among them.
+    loss : ndarray of float64, shape (record, ensemble)
+        Infinite from the step on that takes a chain out of float64.
+    weight, bias : ndarray of float64, shape (depth, ensemble)
+        After the last step; of a diverged chain the last ones that float64 holds.
+    status : ndarray of str, shape (ensemble,)
+        ``converged``: the loss is within `tolerance` of the least it can be. ``stalled``: it is not, and no parameter
+        moves any more, because each update is below half a unit in the last place, or zero. ``diverged``: a parameter
+        left float64. ``running``: none of these yet.
+    last_step : ndarray of int64, shape (ensemble,)
+        The step since which the loss of a converged chain stays within the tolerance; the last step that moved anything
+        in a stalled one; the one that took a diverged one out of float64; or the number of steps.
+    backend : str
+        The backend that ran.
+    """
+
+    step: Ints
+    loss: Floats
+    weight: Floats
+    bias: Floats
+    status: Any
+    last_step: Any
+    backend: BackendName
+
+    def summary(self) -> dict[str, Any]:
+        """Return the result in few numbers, as a plain dict that `json.dumps` takes.
+
+        Returns
+        -------
+        dict
+            ``ensemble``, ``backend``; ``share`` of the chains by status, ``last_step`` their median by status (None for
+            a status that no chain has), ``loss``: its quantiles over chains ``q05`` … ``q95`` at each ``step``. A
+            quantile is the value of a member. What is not finite is None, with ``<key>_why`` beside it.
+        """
+        status, last_step = np.atleast_1d(self.status), np.atleast_1d(self.last_step)
+        loss = self.loss.reshape(len(self.step), -1)
+        quantiles = np.quantile(loss, QUANTILES, axis=1, method="inverted_cdf")
+        found = {name: status == name for name in STATUSES}
+        return json_ready(  # type: ignore[no-any-return]
+            {
+                "ensemble": len(status),
+                "backend": self.backend,
+                "share": {name: float(np.mean(of)) for name, of in found.items()},
+                "last_step": {
+                    name: int(np.quantile(last_step[of], 0.5, method="inverted_cdf")) if of.any() else None
+                    for name, of in found.items()
+                },
+                "step": self.step,
+                "loss": {f"q{100 * q:02.0f}": row for q, row in zip(QUANTILES, quantiles, strict=True)},
+            }
+        )
+
+
+def train(
+    weight: ArrayLike,
+    bias: ArrayLike,
+    x: ArrayLike,
+    target: ArrayLike,
+    *,
+    learning_rate: float = 0.01,
+    steps: int = 1000,
+    loss: LossName = "squared",
+    clip_value: float | None = None,
+    clip_norm: float | None = None,
+    tolerance: float = 1e-12,
+    record: int = 64,
+    backend: BackendName | Literal["auto"] = "auto",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Training:
+    """Plain gradient descent on a chain, or on many, each with an input and a target of its own.
+
+    All parameters of a chain move at once: ``w_l -= learning_rate dloss/dw_l`` and ``b_l -= learning_rate dloss/db_l``.
+    The gradients are those of `backprop`, exact to rounding however large or small; only a parameter's change is a
+    float.
+
+    Parameters
+    ----------
+    weight : array_like, shape (depth,) or (depth, ensemble)
+        Where training starts. Not written to.
+    bias : array_like
+        The shape of `weight`, or one that broadcasts to it.
+    x, target : array_like, a number or shape (ensemble,)
+        The input o_0 and the wanted output y.
+    learning_rate : float
+        Above 0.
+    steps : int
+        From 1.
+    loss : {"squared", "cross_entropy"}
+        (o_L - y)² / 2; or -y ln o_L - (1 - y) ln(1 - o_L), for targets from 0 to 1.
+    clip_value : float, optional
+        Largest magnitude of a gradient: above 0.
+    clip_norm : float, optional
+        Largest Euclidean norm of all gradients of a chain, after `clip_value`: above 0.
+    tolerance : float
+        A chain has converged where its loss is at most this above the least value that the loss can have: 0, or for the
+        cross entropy the entropy of the target. Steps go on all the same.
+    record : int
+        After how many numbers of steps to record the loss, at least 2: evenly spaced, 0 and `steps` among them.
+    backend : {"auto", "cpp", "numba", "numpy"}
+        "numba" and "cpp" return equal bits.
+    threads : int, optional
+        By default all processors that this process may use. The result does not depend on it.
+    progress : callable, optional
+        Called as ``progress(done, total)`` from time to time.
+
+    Returns
+    -------
+    Training
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, with the argument's name, what was wrong and what was expected.
+    BackendUnavailableError
+        If the backend that was named can't run here.
+    TooLargeError
+        If the arrays would not fit in memory.
+
+    Notes
+    -----
+    What becomes of a chain does not depend on those beside it. Memory: 16 bytes a link and chain for the parameters,
+    8 record a chain for the loss; the compiled backends work on 32 or 128 chains at a time, in 90 bytes a link of each.
+
+    Examples
+    --------
+    The textbook's chain: one step, and it never moves again.
+
+    >>> import fastgrad as fg
+    >>> t = fg.train([500, 500, 400], [-100_000, -250, -200], 200, -149.5, steps=10)
+    >>> float(t.weight[0]), str(t.status), int(t.last_step)
+    (-937000.0, 'stalled', 1)
+    """
+    chain = Chain.of(weight, bias, x)
+    ensemble = chain.ensemble
+    y = per_member("target", target, ensemble)
+    steps = integer("steps", steps, 1, STEPS_MAX)
+    record = integer("record", record, 2, 2**31)
+    if loss not in LOSSES:
+        raise ValueError(f"loss: expected squared or cross_entropy, got {loss!r}")
+    if loss == "cross_entropy" and not np.all((y >= 0) & (y <= 1)):
+        worst = int(np.argmax((y < 0) | (y > 1)))
+        raise ValueError(f"target: expected 0 to 1 for the cross entropy, got {y[worst]} at index [{worst}]")
+    rate = _positive("learning_rate", learning_rate)
+    largest = math.inf if clip_value is None else _positive("clip_value", clip_value)
+    norm = math.inf if clip_norm is None else _positive("clip_norm", clip_norm)
+    tolerance = _number("tolerance", tolerance)
+    if tolerance < 0:
+        raise ValueError(f"tolerance: expected at least 0, got {tolerance!r}")
+    marks = np.unique(np.linspace(0, steps, min(record, steps + 1)).round().astype(np.int64))
+    name, kernels = load(backend)
+
+    with Threads(threads) as pool:
+        side_by_side = min(ensemble, kernels.SLICE_MEMBERS)
+        require_memory(
+            f"training {chain.depth} links x {ensemble} chains",
+            16 * chain.depth * ensemble
+            + 8 * len(marks) * ensemble
+            + 90 * chain.depth * 128 * min(pool.count, -(-ensemble // SLICE_MIN))
+            + kernels.WORK_BYTES * chain.depth * side_by_side * pool.count,
+        )
+        w, b = chain.weight.copy(), chain.bias.copy()
+        loss_at = np.empty((len(marks), ensemble))
+        moved, left = np.zeros(ensemble, dtype=np.int64), np.zeros(ensemble, dtype=np.int64)
+        under = np.full(ensemble, -1, dtype=np.int64)
+        least = _entropy(y) if loss == "cross_entropy" else np.zeros(ensemble)
+        # One more call than steps: after the last one the loss is looked at.
+        page = max(1, kernels.CALL_ELEMENTS // (chain.depth * side_by_side))
+        for first in range(0, steps + 1, page):
+            last = min(first + page, steps + 1)
+            row = int(np.searchsorted(marks, first))
+
+            def run(start: int, stop: int, first: int = first, last: int = last, row: int = row) -> None:
+                kernels.train(
+                    w,
+                    b,
+                    chain.x,
+                    y,
+                    least,
+                    LOSSES[loss],
+                    rate,
+                    largest,
+                    norm,
+                    tolerance,
+                    first,
+                    last,
+                    steps,
+                    marks,
+                    row,
+                    loss_at,
+                    moved,
+                    under,
+                    left,
+                    start,
+                    stop,
+                )
+
+            def tell(members: int, first: int = first, last: int = last) -> None:
+                if progress is not None:
+                    progress(first * ensemble + (last - first) * members, (steps + 1) * ensemble)
+
+            pool.run(run, ensemble, side_by_side, tell)
+
+    ways = [left > 0, under >= 0, moved < steps]
+    status = np.select(ways, ["diverged", "converged", "stalled"], "running")
+    last_step = np.select(ways, [left, under, moved], steps)
+    one: Any = 0 if chain.single else slice(None)
+    return Training(
+        step=marks,
+        loss=loss_at[:, one],
+        weight=w[:, one],
+        bias=b[:, one],
+        status=status[one],
+        last_step=last_step[one],
+        backend=name,
+    )
+
+
+def train_drawn(
+    depth: int = 3,
+    ensemble: int = 1000,
+    weight: LawLike = "normal:std=4",
+    bias: LawLike = "zero",
+    x: LawLike | float = "uniform:low=0,high=1",
+    target: LawLike | float = "uniform:low=0.1,high=0.9",
+    seed: int = 0,
+    **how: Any,
+) -> Training:
+    """Train drawn chains on drawn inputs and targets.
+
+    Parameters
+    ----------
+    depth, ensemble, weight, bias, seed
+        As for `draw`.
+    x, target : str, Law or float
+        What each chain's input and target are drawn from, from a stream of their own; a number is the same for all.
+    **how
+        What `train` takes.
+
+    Raises
+    ------
+    TypeError, ValueError, TooLargeError
+        As `draw` and `train` do.
+    """
+    laws = law_or_number(x, "x"), law_or_number(target, "target")
+    warn_if_dependent(*laws, names=("x", "target"))
+    chains = draw(depth, ensemble, weight, bias, seed)
+    return train(*chains, *draw_inputs(*laws, seed, np.arange(ensemble)), **how)
+
+
+def _number(name: str, value: Any) -> float:
+    number = real_array(name, value)
+    if number.shape != ():
+        raise ValueError(f"{name}: expected a number, got shape {number.shape}")
+    return float(number)
+
+
+def _positive(name: str, value: Any) -> float:
+    number = _number(name, value)
+    if number <= 0:
+        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+    return number
+
+
+def _entropy(y: Floats) -> Floats:
+    """-y ln y - (1 - y) ln(1 - y)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [np.where(p > 0, -p * np.log(p), 0.0) for p in (y, 1 - y)]
+    return np.asarray(terms[0] + terms[1])
