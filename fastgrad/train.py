@@ -186,7 +186,7 @@ def train(
     tolerance = _number("tolerance", tolerance)
     if tolerance < 0:
         raise ValueError(f"tolerance: expected at least 0, got {tolerance!r}")
-    marks = np.unique(np.linspace(0, steps, min(record, steps + 1)).round().astype(np.int64))
+    recorded = min(record, steps + 1)
     name, kernels = load(backend)
 
     with Threads(threads) as pool:
@@ -194,10 +194,11 @@ def train(
         require_memory(
             f"training {chain.depth} links x {ensemble} chains",
             16 * chain.depth * ensemble
-            + 8 * len(marks) * ensemble
+            + 8 * recorded * (ensemble + 4)
             + 90 * chain.depth * 128 * min(pool.count, -(-ensemble // SLICE_MIN))
             + kernels.WORK_BYTES * chain.depth * side_by_side * pool.count,
         )
+        marks = np.unique(np.linspace(0, steps, recorded).round().astype(np.int64))
         w, b = chain.weight.copy(), chain.bias.copy()
         loss_at = np.empty((len(marks), ensemble))
         moved, left = np.zeros(ensemble, dtype=np.int64), np.zeros(ensemble, dtype=np.int64)

@@ -128,6 +128,18 @@ def simulations(*given):
     return run
 
 
+def trainings(*given):
+    """Train each of these: a chain's weight and bias, its inputs for targets too, and how."""
+
+    def run(**how):
+        return [
+            fg.train(weight, bias, x, np.abs(np.asarray(x)) / 4, record=50, **more, **how)
+            for (weight, bias, x, _), more in given
+        ]
+
+    return run
+
+
 ODD = (1, 2, 3, 31, 32, 33, 63, 64, 65, 131, 257)
 LAWS = [
     ("normal:std=4", "zero"),
@@ -186,6 +198,24 @@ JOBS = {
     "simulate, deep and wide": lambda: simulations(
         *((20_000, 1, 64, *laws, 0.5) for laws in LAWS if "500" in laws[0] or "1e" in laws[0] or laws[0] == "zero")
     ),
+    "train, odd ensembles": lambda: trainings(
+        *((chains((10, n), symmetric(3), seed=n), {"steps": 60, "learning_rate": 2.0}) for n in (1, 33, 200))
+    ),
+    "train, cross entropy": lambda: trainings(
+        *((chains((5, 67), symmetric(high)), {"steps": 40, "loss": "cross_entropy"}) for high in (2, 50, 1e4))
+    ),
+    "train, clipped": lambda: trainings(
+        *(
+            (
+                chains((6, 67), symmetric(high)),
+                {"steps": 30, "learning_rate": 1e6, "clip_value": 1e-3, "clip_norm": 2e-3},
+            )
+            for high in (3, 866)
+        )
+    ),
+    "train, deep and wide": lambda: trainings(
+        (with_wide_links(*chains((300, 67), symmetric(7))), {"steps": 5, "learning_rate": 1e300})
+    ),
 }
 
 PINNED = {
@@ -205,6 +235,10 @@ PINNED = {
     "simulate, 300 000 links": "2e06edd1265561f359fd1de320343b0f7d3176961985747958d00c8b1ca069ad",
     "simulate, never forgetting": "9b2e4358528a9b6f49e2a40920338606a222b1294f167006e8a5836cf57de9c3",
     "simulate, deep and wide": "496ccc8e2c337cc384ddaedba68ab680d8582e47579719a29722175c1a6113b3",
+    "train, odd ensembles": "102599db0351b59127ce51580cb9581f1fec06221ffa614bfbb2b25afcec551d",
+    "train, cross entropy": "b2ccded62bf09528d4d2a9bc60de13b313ad7680c80c4d2cbf76be75babe1c14",
+    "train, clipped": "c507a422fac3cf8b845f8cc53e478902a2364bdcba1f3678b6d211b71f9cd19e",
+    "train, deep and wide": "3ef516397933b22fda084f15aceec3c16de4fc0847d6fc109b331813813f066a",
 }
 
 
@@ -212,10 +246,22 @@ def bits(results):
     """SHA-256 over everything in results."""
     made = hashlib.sha256()
     for result in results:
-        for name in ("link", "output", "grad_x", "grad_weight", "grad_bias", "adjoint", "bound"):
+        fields = (
+            "output",
+            "grad_x",
+            "grad_weight",
+            "grad_bias",
+            "adjoint",
+            "bound",
+            "loss",
+            "weight",
+            "bias",
+            "last_step",
+        )
+        for name in ("link", *fields):
             value = getattr(result, name, None)
             for array in [value.mantissa, value.exponent] if isinstance(value, fg.Scaled) else [value]:
-                if array is not None:
+                if isinstance(array, np.ndarray | np.generic):
                     made.update(str(array.shape).encode() + array.tobytes())
     return made.hexdigest()
 
