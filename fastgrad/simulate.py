@@ -65,6 +65,8 @@ class Growth:
         single chain, by batch means over its links. The mean is -inf where a gradient is exactly zero.
     depth, ensemble, weight, bias, seed
         As given.
+    x : ndarray of float64, shape (ensemble,)
+        The inputs o_0.
     backend : str
         The backend that ran.
     """
@@ -81,6 +83,7 @@ class Growth:
     weight: Law
     bias: Law
     seed: int
+    x: Floats
     backend: BackendName
 
     def summary(self) -> dict[str, Any]:
@@ -265,7 +268,8 @@ def simulate(
             f"{size_text(memory)} of memory), expected at most {LINKS_MAX:.0e}"
         )
     require_memory(f"records of {len(marks)} links x {ensemble} chains", memory)
-    activation = per_member("x", x, ensemble).copy()
+    inputs = per_member("x", x, ensemble)
+    activation = inputs.copy()
     name, kernels = load(backend)
 
     weight_at = np.empty((len(marks), ensemble))
@@ -320,6 +324,7 @@ def simulate(
         weight=weight_law,
         bias=bias_law,
         seed=seed,
+        x=inputs,
         backend=name,
     )
 

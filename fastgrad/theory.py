@@ -2,7 +2,8 @@
 
 The exponent is lim ln|do_L/do_0| / L = E ln|w| + E ln sigmoid'(z), in nats per link, with z = w o + b and o from its
 stationary law. That law is the left eigenvector of the transfer operator, (P f)(o) = E f(sigmoid(w o + b)), which is
-discretized here by collocation on Gauss-Legendre panels; all integrals are Gauss-Legendre too. About twelve digits.
+discretized here by collocation on Gauss-Legendre panels; all integrals are Gauss-Legendre too. About twelve digits, and
+nine at least.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import numpy as np
 from fastgrad.laws import Law, LawLike, parse
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
 
 EULER = 0.5772156649015329
 POINTS = 20  # of a panel
-PANEL = 1.5  # its width, in preactivations
-PANELS = (2.0, 1.3)  # and in the logarithm of the state: coarse, and fine to check the coarse
-RESOLVED = 1e-9  # by how much the two may differ, relatively
+PANEL = 4.0  # its width, in preactivations
+PANEL_SIGMAS = 2.0  # or in standard deviations of the preactivation
+PANELS = (2.6, 2.0, 1.3, 0.8)  # and in the logarithm of the state: finer, until two in a row agree
+RESOLVED = 1e-9  # by how much they may differ, relatively
 SATURATED = 45.0  # from here on sigmoid is 0 or 1 for float64
 NARROW = 1e-8  # a law as narrow as that is a point: its variance is below float64's rounding
 SIGMAS = 9.0  # of a normal law: 1e-19 is beyond
@@ -36,6 +38,24 @@ class Moments(NamedTuple):
 
     mean: float
     variance: float
+
+
+class Prediction(NamedTuple):
+    """What theory says of an ensemble of chains.
+
+    Attributes
+    ----------
+    lyapunov : float or None
+        Exponent of an endless chain, in nats per link; None if there is no theory of it.
+    why_not : str or None
+        The reason, then.
+    bound : Moments
+        Mean and variance per link of the logarithm of the textbook's bound, in nats and nats².
+    """
+
+    lyapunov: float | None
+    why_not: str | None
+    bound: Moments
 
 
 class FixedPoint(NamedTuple):
@@ -131,7 +151,7 @@ def fixed_points(weight: float, bias: float) -> list[FixedPoint]:
 
 
 def lyapunov(weight: LawLike, bias: LawLike = "zero") -> float:
-    """Lyapunov exponent of a chain of random links, in nats per link, to about twelve digits.
+    """Lyapunov exponent of a chain of random links, in nats per link, to about twelve digits and nine at least.
 
     With centered biases it is that of a chain which does not start at exactly 1/2.
 
@@ -158,6 +178,30 @@ def lyapunov(weight: LawLike, bias: LawLike = "zero") -> float:
     return mean + _stationary_mean(_Random(w, b))
 
 
+def predict(weight: LawLike, bias: LawLike = "zero", x: ArrayLike = 0.5) -> Prediction:
+    """Collect what theory says of chains with these laws and inputs.
+
+    With centered biases a chain that starts at exactly 1/2 stays there, and reaches the bound.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is no law.
+    """
+    w, b = parse(weight, "weight"), parse(bias, "bias")
+    of_bound = bound(w)
+    if b.family == "centered":
+        at_half = np.asarray(x) == 0.5
+        if at_half.all():
+            return Prediction(of_bound.mean, None, of_bound)
+        if at_half.any():
+            return Prediction(None, "some chains start at exactly 1/2, and others do not", of_bound)
+    try:
+        return Prediction(lyapunov(w, b), None, of_bound)
+    except ValueError as error:
+        return Prediction(None, str(error), of_bound)
+
+
 class _Random:
     """Links with random weights or biases, in the coordinate q = ln o: smooth on the scale 1, flat far down."""
 
@@ -174,7 +218,8 @@ class _Random:
             std = math.hypot(self.weight.scale * o, self.bias.scale)
             if std < NARROW * (1 + abs(center)):
                 return np.array([center]), np.ones(1)
-            z, share = _quadrature(_edges(center + std * np.arange(-SIGMAS, SIGMAS + 1)))
+            steps = 2 * math.ceil(SIGMAS / PANEL_SIGMAS)
+            z, share = _quadrature(_edges(center + std * np.linspace(-SIGMAS, SIGMAS, steps + 1)))
             density = np.exp(-0.5 * ((z - center) / std) ** 2) / math.sqrt(2 * math.pi) / std
             return z, share * density
         # the sum of two uniforms: a trapezoid
@@ -274,12 +319,12 @@ def _ends(law: Law) -> tuple[float, float]:
 
 def _stationary_mean(links: _Random | _Centered) -> float:
     """E ln sigmoid'(z) over the stationary law of the state."""
-    coarse, fine = (_collocate(links, width) for width in PANELS)
-    if abs(fine - coarse) > RESOLVED * (1 + abs(fine)):
-        raise ValueError(
-            f"weight, bias: the stationary law is too narrow to be resolved (about {fine:.3g}, {coarse:.3g})"
-        )
-    return fine
+    coarse = fine = math.inf
+    for width in PANELS:
+        coarse, fine = fine, _collocate(links, width)
+        if abs(fine - coarse) <= RESOLVED * (1 + abs(fine)):
+            return fine
+    raise ValueError(f"weight, bias: the stationary law is too narrow to be resolved (about {fine:.3g}, {coarse:.3g})")
 
 
 def _collocate(links: _Random | _Centered, width: float) -> float:
