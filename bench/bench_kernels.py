@@ -1,4 +1,4 @@
-"""Both kernels on every backend, over three shapes; run with ``pytest bench`` (see README.md beside this file)."""
+"""The kernels on every backend: gradients over three shapes, and training; run with ``pytest bench`` (see README.md beside this file)."""
 
 import math
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
+from fastgrad.train import drawn_task
 
 SHAPES = {
     "one chain of 10^6 links": (1_000_000, 1),
@@ -14,6 +15,7 @@ SHAPES = {
 }
 WEIGHT, BIAS, SEED = "normal:std=4", "normal:std=1", 0
 ROUNDS = {"numpy": 3, "numba": 15, "cpp": 15}
+TRAINING = {"depth": 10, "ensemble": 100_000, "steps": 5}
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -66,3 +68,30 @@ def test_simulate(benchmark, backend, job):
         return fg.simulate(depth, ensemble, WEIGHT, BIAS, seed=SEED, backend=name, threads=1)
 
     timed(benchmark, backend, job, "simulate", run, ("adjoint", "grad_weight", "grad_bias", "bound"))
+
+
+@pytest.fixture(scope="module")
+def task():
+    """Chains with inputs and targets, and what the reference makes of them."""
+    chain, target = drawn_task(TRAINING["depth"], TRAINING["ensemble"], "normal", "normal", 0.5, 0.25, SEED)
+    arguments = chain.weight, chain.bias, chain.x, target
+    return arguments, fg.train(*arguments, steps=TRAINING["steps"], backend="numpy", threads=1)
+
+
+def test_train(benchmark, backend, task):
+    arguments, reference = task
+
+    def run():
+        return fg.train(*arguments, steps=TRAINING["steps"], record=2, backend=backend, threads=1)
+
+    def check(training):
+        assert np.allclose(training.weight, reference.weight, rtol=1e-12, atol=1e-12)
+        assert np.array_equal(training.status, reference.status)
+
+    check(run())  # compiles, or loads the cache
+    depth, ensemble, steps = TRAINING.values()
+    benchmark.group = f"train: {depth} links x {ensemble} chains, {steps} steps"
+    last = benchmark.pedantic(run, rounds=ROUNDS[backend], warmup_rounds=1)
+    if benchmark.stats is not None:  # None with --benchmark-disable
+        benchmark.extra_info["ns_per_link"] = 1e9 * benchmark.stats.stats.median / (depth * ensemble * steps)
+    check(last)

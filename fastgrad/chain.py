@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -128,13 +128,31 @@ class Chain:
         OSError
             If it can't be opened.
         """
-        path = Path(path)
-        readers = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv}
-        if path.suffix.lower() not in readers:
-            raise ValueError(f"{path}: expected a file ending in .npz, .npy or .csv")
-        arrays: dict[str, Any] = {"bias": 0.0, **readers[path.suffix.lower()](path), **override}
+        return cls._of_file(path, {**_read(path, FILE_FIELDS), **override})
+
+    @classmethod
+    def load_task(cls, path: str | Path, **override: float) -> tuple[Self, Floats]:
+        """Read a chain and its target, for training: the array ``target`` of an ``.npz`` file, or of `override`.
+
+        Raises
+        ------
+        ValueError, OSError
+            As `load` does; and if neither has a target.
+        """
+        arrays = {**_read(path, (*FILE_FIELDS, "target")), **override}
+        if "target" not in arrays:
+            raise ValueError(f"{path}: has no array 'target', and none was given")
+        target = arrays.pop("target")
+        chain = cls._of_file(path, arrays)
         try:
-            return cls.of(**arrays)
+            return chain, per_member("target", target, chain.ensemble)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def _of_file(cls, path: str | Path, arrays: Mapping[str, Any]) -> Self:
+        try:
+            return cls.of(**{"bias": 0.0, **arrays})
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -146,6 +164,20 @@ class Chain:
             np.savez(file, weight=weight, bias=bias, x=x, cotangent=cotangent)
 
 
+def _read(path: str | Path, fields: Sequence[str]) -> Mapping[str, Any]:
+    path = Path(path)
+    readers = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path}: expected a file ending in .npz, .npy or .csv")
+    arrays = readers[path.suffix.lower()](path)
+    unknown = [name for name in arrays if name not in fields]
+    if unknown or "weight" not in arrays:
+        wrong = f"unknown array {unknown[0]!r}" if unknown else "no array 'weight'"
+        expected = ", ".join(fields[1:-1])
+        raise ValueError(f"{path}: {wrong}; expected weight, and {expected} and {fields[-1]} if wanted")
+    return arrays
+
+
 def _read_npz(path: Path) -> Mapping[str, Any]:
     with path.open("rb") as file:  # a missing file is an OSError, a broken one a ValueError
         try:
@@ -153,10 +185,6 @@ def _read_npz(path: Path) -> Mapping[str, Any]:
                 arrays = dict(archive)
         except Exception:  # zipfile, zlib and NumPy raise many kinds, with advice that does not fit
             raise ValueError(f"{path}: not a readable .npz file of number arrays") from None
-    unknown = [name for name in arrays if name not in FILE_FIELDS]
-    if unknown or "weight" not in arrays:
-        wrong = f"unknown array {unknown[0]!r}" if unknown else "no array 'weight'"
-        raise ValueError(f"{path}: {wrong}; expected weight, and bias, x and cotangent if wanted")
     return arrays
 
 

@@ -11,12 +11,19 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from fastgrad.backprop import backprop
+from fastgrad.chain import Chain
 from fastgrad.scaled import Scaled
 from fastgrad.simulate import simulate
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from fastgrad.kernels import BackendName
+
+    Floats = NDArray[np.float64]
 
 X = 200.0
 LAST_WEIGHT = 400.0
@@ -82,6 +89,16 @@ class Example:
     backend: BackendName
 
 
+def worked_chain(weight: float = 500.0) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Weights, and the biases that keep every preactivation at 0 from the input `X`."""
+    return (weight, weight, LAST_WEIGHT), (-weight * X, -weight / 2, -LAST_WEIGHT / 2)
+
+
+def worked_task(x: float = X, target: float = TARGET) -> tuple[Chain, Floats]:
+    """Return the chain and its target, to be trained."""
+    return Chain.of(*worked_chain(), x), np.array([target])
+
+
 def worked_example(
     weight: float = 500.0, learning_rate: float = 0.01, backend: BackendName | Literal["auto"] = "auto"
 ) -> Example:
@@ -104,8 +121,7 @@ def worked_example(
         raise ValueError(f"weight: expected a finite number whose product with x = {X:g} is finite too, got {weight!r}")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate: expected a positive number, got {learning_rate!r}")
-    w = (weight, weight, LAST_WEIGHT)
-    b = (-weight * X, -weight / 2, -LAST_WEIGHT / 2)
+    w, b = worked_chain(weight)
 
     # Link by link through the kernel: each factor by itself.
     activations = [X]

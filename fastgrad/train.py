@@ -28,6 +28,7 @@ LossName = Literal["squared", "cross_entropy"]
 LOSSES: dict[LossName, int] = {"squared": 0, "cross_entropy": 1}  # the numbers by which the kernels know them
 STATUSES = ("converged", "stalled", "diverged", "running")
 STEPS_MAX = 10**15
+DRAWN_X, DRAWN_TARGET = "uniform:low=0,high=1", "uniform:low=0.1,high=0.9"
 
 
 @dataclass(frozen=True)
@@ -67,23 +68,29 @@ class Training:
         Returns
         -------
         dict
-            ``ensemble``, ``backend``; ``share`` of the chains by status, ``last_step`` their median by status (None for
-            a status that no chain has), ``loss``: its quantiles over chains ``q05`` … ``q95`` at each ``step``. A
-            quantile is the value of a member. What is not finite is None, with ``<key>_why`` beside it.
+            ``ensemble``, ``backend``; by status the ``share`` of the chains, and their medians ``last_step`` and
+            ``final_loss`` (None for a status that no chain has); ``unchanged``: the share of chains that are running,
+            but whose loss was the same at each recorded step of the second half; ``loss``: its quantiles over chains
+            ``q05`` … ``q95`` at each ``step``. Medians and quantiles are values of a member. What is not finite is
+            None, with ``<key>_why`` beside it.
         """
         status, last_step = np.atleast_1d(self.status), np.atleast_1d(self.last_step)
         loss = self.loss.reshape(len(self.step), -1)
         quantiles = np.quantile(loss, QUANTILES, axis=1, method="inverted_cdf")
         found = {name: status == name for name in STATUSES}
+        same = (loss[len(loss) // 2 :] == loss[-1]).all(axis=0)
+
+        def median(values: Floats | Ints, of: NDArray[np.bool_]) -> float | None:
+            return np.quantile(values[of], 0.5, method="inverted_cdf").item() if of.any() else None
+
         return json_ready(  # type: ignore[no-any-return]
             {
                 "ensemble": len(status),
                 "backend": self.backend,
                 "share": {name: float(np.mean(of)) for name, of in found.items()},
-                "last_step": {
-                    name: int(np.quantile(last_step[of], 0.5, method="inverted_cdf")) if of.any() else None
-                    for name, of in found.items()
-                },
+                "last_step": {name: median(last_step, of) for name, of in found.items()},
+                "final_loss": {name: median(loss[-1], of) for name, of in found.items()},
+                "unchanged": float(np.mean(same & found["running"])),
                 "step": self.step,
                 "loss": {f"q{100 * q:02.0f}": row for q, row in zip(QUANTILES, quantiles, strict=True)},
             }
@@ -170,7 +177,38 @@ def train(
     >>> float(t.weight[0]), str(t.status), int(t.last_step)
     (-937000.0, 'stalled', 1)
     """
-    chain = Chain.of(weight, bias, x)
+    return train_chain(
+        Chain.of(weight, bias, x),
+        target,
+        learning_rate=learning_rate,
+        steps=steps,
+        loss=loss,
+        clip_value=clip_value,
+        clip_norm=clip_norm,
+        tolerance=tolerance,
+        record=record,
+        backend=backend,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def train_chain(
+    chain: Chain,
+    target: ArrayLike,
+    *,
+    learning_rate: float,
+    steps: int,
+    loss: LossName,
+    clip_value: float | None,
+    clip_norm: float | None,
+    tolerance: float,
+    record: int,
+    backend: BackendName | Literal["auto"],
+    threads: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Training:
+    """Do the work of `train` for a chain that is checked already."""
     ensemble = chain.ensemble
     y = per_member("target", target, ensemble)
     steps = integer("steps", steps, 1, STEPS_MAX)
@@ -261,8 +299,8 @@ def train_drawn(
     ensemble: int = 1000,
     weight: LawLike = "normal:std=4",
     bias: LawLike = "zero",
-    x: LawLike | float = "uniform:low=0,high=1",
-    target: LawLike | float = "uniform:low=0.1,high=0.9",
+    x: LawLike | float = DRAWN_X,
+    target: LawLike | float = DRAWN_TARGET,
     seed: int = 0,
     **how: Any,
 ) -> Training:
@@ -282,10 +320,25 @@ def train_drawn(
     TypeError, ValueError, TooLargeError
         As `draw` and `train` do.
     """
+    chain, wanted = drawn_task(depth, ensemble, weight, bias, x, target, seed)
+    return train(chain.weight, chain.bias, chain.x, wanted, **how)
+
+
+def drawn_task(
+    depth: int,
+    ensemble: int,
+    weight: LawLike,
+    bias: LawLike,
+    x: LawLike | float,
+    target: LawLike | float,
+    seed: int,
+) -> tuple[Chain, Floats]:
+    """Chains with their inputs, and their targets, as `train_drawn` draws them."""
     laws = law_or_number(x, "x"), law_or_number(target, "target")
     warn_if_dependent(*laws, names=("x", "target"))
     chains = draw(depth, ensemble, weight, bias, seed)
-    return train(*chains, *draw_inputs(*laws, seed, np.arange(ensemble)), **how)
+    inputs, wanted = draw_inputs(*laws, seed, np.arange(ensemble))
+    return Chain.of(*chains, inputs), wanted
 
 
 def _number(name: str, value: Any) -> float:

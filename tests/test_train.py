@@ -1,13 +1,18 @@
 """Gradient descent: what the steps are, what becomes of a chain, and that every backend says the same."""
 
+import csv
+import io
+import json
 import math
 from functools import partial
 
 import mpmath
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import fastgrad as fg
+from fastgrad.cli import main
 from fastgrad.kernels import load
 from fastgrad.philox import philox4x32
 
@@ -387,3 +392,93 @@ def test_bad_laws():
         fg.train_drawn(x=math.inf)
     with pytest.warns(UserWarning, match="x=normal.* and target=uniform"):
         fg.train_drawn(1, 1, x="normal", steps=1)
+
+
+# The command line
+
+
+def run(*arguments):
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(main, ["train", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+def document(*arguments):
+    return json.loads(run(*arguments, "--format", "json").stdout)
+
+
+def test_command_tells_the_worked_example(backend):
+    text = run("--example", "--backend", backend).stdout
+    assert "Stalled after step 1: the loss goes from 11 250 to 11 175.125, and stays there." in text
+    for row in ("1 500 -937 000 -100 000 -104 687.5", "2 500 481.25 -250 -287.5", "3 400 399.8125 -200 -200.375"):
+        assert row in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    result = document("--example", "--backend", backend)["result"]
+    assert result["weight"] == [-937_000, 481.25, 399.8125]
+    assert result["status"] == "stalled"
+    assert result["last_step"]["stalled"] == 1
+    assert result["final_loss"]["stalled"] == 11_175.125
+
+
+def test_command_draws_chains():
+    found = document("--weight", "normal:std=500", "--ensemble", 200, "--steps", 50, "--seed", 3)
+    t = fg.train_drawn(3, 200, "normal:std=500", seed=3, learning_rate=1.0, steps=50)
+    assert found["result"] == json.loads(json.dumps(t.summary()))
+    assert found["parameters"]["learning_rate"] == 1.0
+    text = run("--weight", "normal:std=500", "--ensemble", 200, "--steps", 50, "--seed", 3).stdout
+    assert f"{100 * np.mean(t.status == 'converged'):.1f} %" in text
+    assert "loss (median)" in text
+
+
+@pytest.mark.parametrize("ending", ["npz", "npy", "csv"])
+def test_command_trains_a_file(ending, tmp_path):
+    w, b = np.array([1.0, -2.0]), np.array([0.5, 0.25])
+    path = tmp_path / f"chain.{ending}"
+    if ending == "npz":
+        np.savez(path, weight=w, bias=b, x=0.25, target=0.75)
+    elif ending == "npy":
+        np.save(path, w)
+    else:
+        path.write_text("weight,bias\n1,0.5\n-2,0.25\n")
+    how = () if ending == "npz" else ("--x", 0.25, "--target", 0.75)
+    result = document(path, *how, "--steps", 10)["result"]
+    wanted = fg.train(w, b if ending != "npy" else 0.0, 0.25, 0.75, steps=10, learning_rate=1.0)
+    assert result["weight"] == wanted.weight.tolist()
+
+
+def test_command_writes_what_training_leaves(tmp_path):
+    run("--ensemble", 20, "--steps", 10, "--record", 6, "-o", tmp_path / "t.npz", "--plot", tmp_path / "t.png")
+    t = fg.train_drawn(3, 20, steps=10, record=6, learning_rate=1.0)
+    with np.load(tmp_path / "t.npz") as found:
+        assert np.array_equal(found["weight"], t.weight)
+        assert np.array_equal(found["loss"], t.loss)
+        assert found["status"].tolist() == t.status.tolist()
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    rows = list(
+        csv.DictReader(io.StringIO(run("--ensemble", 20, "--steps", 10, "--record", 6, "--format", "csv").stdout))
+    )
+    assert [int(row["step"]) for row in rows] == t.step.tolist()
+    assert float(rows[-1]["loss_q50"]) == t.summary()["loss"]["q50"][-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--example", "--depth", 5), 2, "--depth is for chains that are drawn, not for --example"),
+        (("{file}",), 1, "chain.npz: has no array 'target', and none was given"),
+        (("{file}", "--target", "uniform:low=0,high=1"), 2, "target: expected a number for chains that are given"),
+        (("{file}", "--example"), 2, "FILE or --example, not both"),
+        (("{file}", "--target", "nan"), 1, "target: expected finite numbers"),
+        (("--target", 2, "--loss", "cross_entropy"), 2, "target: expected 0 to 1 for the cross entropy, got 2.0"),
+        (("--learning-rate", -1), 2, "learning_rate: expected a number above 0"),
+        (("--steps", "1.5"), 2, "expected a whole number"),
+        (("--x", "gaussian"), 2, "x: unknown law 'gaussian'"),
+        (("--clip-norm", "nan"), 2, "clip_norm: expected finite numbers"),
+    ],
+)
+def test_command_refuses(arguments, code, words, tmp_path):
+    np.savez(tmp_path / "chain.npz", weight=np.ones(3))
+    result = run(*(str(a).format(file=tmp_path / "chain.npz") for a in arguments))
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,137 @@
+"""Initialization schemes side by side: how fast their gradients vanish, and whether their chains learn.
+
+A chain that is trained on one input needs no more than its last links to meet its target: it converges though its first
+ones stand still. What vanishing gradients do shows in how far the first weight moves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fastgrad.chain import integer
+from fastgrad.simulate import Lyapunov, simulate
+from fastgrad.theory import predict
+from fastgrad.train import DRAWN_TARGET, DRAWN_X, drawn_task, train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from fastgrad.kernels import BackendName
+
+# Laws of weight and bias: the named schemes between a law that is too small and one that is too large. The biases are
+# 0, as the schemes' authors have them; torch draws them too.
+SCHEMES = (
+    ("normal:std=0.1", "zero"),
+    ("glorot_normal", "zero"),
+    ("glorot_uniform", "zero"),
+    ("he_normal", "zero"),
+    ("he_uniform", "zero"),
+    ("lecun_normal", "zero"),
+    ("torch_default", "torch_default"),
+    ("normal:std=4", "zero"),
+    ("normal:std=500", "zero"),
+)
+MEASURED_DEPTH = 1000  # links: even the slowest loses a factor of 4.25 a link, and float64 ends after 514 of them
+DEPTHS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What became of one scheme.
+
+    Attributes
+    ----------
+    weight, bias : str
+        The laws.
+    lyapunov : Lyapunov
+        Measured over `MEASURED_DEPTH` links, in nats per link.
+    theory : float or None
+        That of an endless chain; None where there is no theory.
+    first_depth : dict of str to int or None
+        Links until the median gradient underflows in float32 and float64.
+    share : ndarray of float64, shape (depths,)
+        Of the chains that converge, at each depth.
+    first_change : ndarray of float64, shape (depths,)
+        Median over chains of how far training moves the first link's weight, at each depth.
+    """
+
+    weight: str
+    bias: str
+    lyapunov: Lyapunov
+    theory: float | None
+    first_depth: dict[str, int | None]
+    share: NDArray[np.float64]
+    first_change: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Schemes:
+    """What `schemes` returns: the depths at which chains were trained, and the schemes."""
+
+    depths: NDArray[np.int64]
+    schemes: list[Scheme]
+    backend: BackendName
+
+
+def schemes(
+    depth: int = 10,
+    ensemble: int = 1000,
+    seed: int = 0,
+    *,
+    backend: BackendName | Literal["auto"] = "auto",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **how: Any,
+) -> Schemes:
+    """Compare the named initialization schemes, one that is too small, and two that are large.
+
+    Parameters
+    ----------
+    depth : int
+        Links of the deepest chains that are trained; less deep ones are trained too.
+    ensemble : int
+        Chains of each scheme.
+    seed : int
+        0 to 2^64 - 1.
+    backend, threads, progress
+        As for `train`; progress is called as ``progress(done, total)``.
+    **how
+        What else `train` takes: learning_rate, steps, loss, clip_value, clip_norm, tolerance.
+
+    Raises
+    ------
+    TypeError, ValueError, TooLargeError, BackendUnavailableError
+        As `simulate` and `train` do.
+    """
+    depth = integer("depth", depth, 1, 10**9)
+    depths = np.unique(np.round(np.linspace(1, depth, DEPTHS_SHOWN)).astype(np.int64))
+    found = []
+    for i, (weight, bias) in enumerate(SCHEMES):
+        growth = simulate(MEASURED_DEPTH, ensemble, weight, bias, seed=seed, backend=backend, threads=threads)
+        first = growth.summary()["first_depth"]
+        share, change = [], []
+        for j, links in enumerate(depths):
+            chain, target = drawn_task(int(links), ensemble, weight, bias, DRAWN_X, DRAWN_TARGET, seed)
+            task = chain.weight, chain.bias, chain.x, target
+            training = train(*task, record=2, backend=backend, threads=threads, **how)
+            share.append(np.mean(training.status == "converged"))
+            change.append(np.median(np.abs(training.weight[0] - chain.weight[0])))
+            if progress is not None:
+                progress(i * len(depths) + j + 1, len(SCHEMES) * len(depths))
+        found.append(
+            Scheme(
+                weight=weight,
+                bias=bias,
+                lyapunov=growth.lyapunov,
+                theory=predict(weight, bias).lyapunov,
+                first_depth={name: first[name]["underflow"] for name in ("float32", "float64")},
+                share=np.array(share),
+                first_change=np.array(change),
+            )
+        )
+    return Schemes(depths, found, growth.backend)
