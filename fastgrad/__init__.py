@@ -18,6 +18,7 @@ from fastgrad.kernels import BackendUnavailableError, available_backends
 from fastgrad.laws import Law
 from fastgrad.scaled import Scaled, log2_distance
 from fastgrad.simulate import Growth, Lyapunov, draw, simulate
+from fastgrad.sweep import sweep
 from fastgrad.train import Training, train, train_drawn
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "laws",
     "log2_distance",
     "simulate",
+    "sweep",
     "theory",
     "train",
     "train_drawn",

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -16,10 +17,14 @@ from click.core import ParameterSource
 
 import fastgrad
 from fastgrad.kernels import BACKENDS
+from fastgrad.sweep import JOBS, REQUIRED, job_parameters
 
 # rich, plotille, matplotlib and the jobs' reports are imported in the commands: --help must be quick.
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from fastgrad.report import Report
+    from fastgrad.sweep import JobName
 
 EXIT_FAILED, EXIT_USAGE, EXIT_DISAGREE, EXIT_INTERRUPTED = 1, 2, 3, 130
 FORMATS = ("table", "json", "csv")
@@ -79,8 +84,8 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     click.echo(f"fastgrad: warning: {' '.join(str(message).split())}", err=True)
 
 
-def output_options(command: Command) -> Command:
-    """Options of every command: how and where the result is written."""
+def output_options(command: Command, output: Callable[[Command], Command] | None = None) -> Command:
+    """Options of every command: how and where the result is written; `output` replaces the usual --output."""
     for option in (
         click.option("--quiet", "-q", is_flag=True, envvar="FASTGRAD_QUIET", help="No progress and no warnings."),
         click.option(
@@ -91,7 +96,8 @@ def output_options(command: Command) -> Command:
             show_default=True,
             help="Color and bold; auto: on a terminal, unless NO_COLOR is set.",
         ),
-        click.option(
+        output
+        or click.option(
             "--output",
             "-o",
             type=click.Path(allow_dash=True),
@@ -375,6 +381,211 @@ def simulate(
     _finish(growth_report(growth, parameters), chosen, output, color, plot)
 
 
+def training_options(learning_rate: str) -> Callable[[Command], Command]:
+    """Build the options of gradient descent."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            click.option(
+                "--tolerance", type=float, default=1e-12, show_default=True, help="Loss of a converged chain."
+            ),
+            click.option(
+                "--clip-norm", type=float, help="Largest Euclidean norm of a chain's gradients.  [default: none]"
+            ),
+            click.option("--clip-value", type=float, help="Largest magnitude of a gradient.  [default: none]"),
+            click.option(
+                "--loss",
+                type=click.Choice(["squared", "cross_entropy"]),
+                default="squared",
+                show_default=True,
+                help="(o - y)² / 2, or -y ln o - (1 - y) ln(1 - o).",
+            ),
+            click.option(
+                "--steps", callback=_number, metavar="N", default="1000", show_default=True, help="Of gradient descent."
+            ),
+            click.option("--learning-rate", type=float, help=f"Factor on each gradient.  [default: {learning_rate}]"),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+@main.command()
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False))
+@click.option("--example", "worked", is_flag=True, help="Train the chain of the textbook's worked example.")
+@size_options(3, 1000)
+@law_options("normal:std=4", "zero")
+@click.option("--x", metavar="LAW", help="Inputs: a number or a law.  [default: from FILE, or uniform:low=0,high=1]")
+@click.option(
+    "--target", metavar="LAW", help="Targets: a number or a law.  [default: from FILE, or uniform:low=0.1,high=0.9]"
+)
+@training_options("1; with --example 0.01")
+@click.option("--record", callback=_number, metavar="N", default="64", show_default=True, help="Losses to record.")
+@backend_option
+@threads_option
+@plot_option
+@output_options
+@click.pass_context
+def train(
+    ctx: click.Context,
+    file: str | None,
+    worked: bool,
+    depth: int,
+    ensemble: int,
+    weight: str,
+    bias: str,
+    seed: int,
+    x: str | None,
+    target: str | None,
+    learning_rate: float | None,
+    steps: int,
+    loss: str,
+    clip_value: float | None,
+    clip_norm: float | None,
+    tolerance: float,
+    record: int,
+    backend: str,
+    threads: int | None,
+    plot: str | None,
+    form: str | None,
+    output: str | None,
+    color: str,
+    quiet: bool,
+) -> None:
+    """Train chains by gradient descent, and tell what becomes of them.
+
+    Draws independent chains, each with an input and a target; or takes those of FILE, an .npz with the arrays weight,
+    bias, x and target, an .npy or a .csv as for backprop; or the worked example. Shows the loss, and how many chains
+    converge, stand still, run away, or are still on their way.
+
+    \b
+    Example: fastgrad train --weight normal:std=500
+    """
+    from fastgrad.chain import Chain
+    from fastgrad.example import worked_task
+    from fastgrad.plot import check_path
+    from fastgrad.report import counted, training_report
+    from fastgrad.train import DRAWN_TARGET, DRAWN_X, drawn_task, train_chain
+
+    chosen = _format(form, output, "npz")
+    for path in (output, plot):
+        _check_writable(path)
+    if plot is not None:
+        check_path(plot)
+    how: dict[str, Any] = {
+        "learning_rate": (0.01 if worked else 1.0) if learning_rate is None else learning_rate,
+        "steps": steps,
+        "loss": loss,
+        "clip_value": clip_value,
+        "clip_norm": clip_norm,
+        "tolerance": tolerance,
+        "record": record,
+    }
+    drawing = ("depth", "ensemble", "weight", "bias", "seed")
+    given = [name for name in drawing if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if file is not None and worked:
+        raise click.UsageError("FILE or --example, not both")
+    if (file is not None or worked) and given:
+        raise click.UsageError(f"--{given[0]} is for chains that are drawn, not for {file or '--example'}")
+    parameters: dict[str, Any] = {"file": file, "example": worked}
+    if file is None and not worked:
+        drawn = {
+            "depth": depth,
+            "ensemble": ensemble,
+            "weight": weight,
+            "bias": bias,
+            "x": DRAWN_X if x is None else x,
+            "target": DRAWN_TARGET if target is None else target,
+            "seed": seed,
+        }
+        with _warnings(quiet):
+            chain, wanted = drawn_task(**drawn)  # type: ignore[arg-type]
+        parameters |= drawn
+        what = f"{counted(ensemble, 'chain')} of {counted(depth, 'link')}, weight {weight}, bias {bias}, seed {seed}"
+    else:
+        numbers = {name: _as_number(name, text) for name, text in (("x", x), ("target", target)) if text is not None}
+        if worked:
+            chain, wanted = worked_task(**numbers)
+            what = "the worked example, one chain of 3 links"
+        else:
+            try:
+                chain, wanted = Chain.load_task(str(file), **numbers)
+            except ValueError as error:
+                raise click.ClickException(str(error)) from None
+            what = f"{counted(chain.ensemble, 'chain')} of {counted(chain.depth, 'link')} from {file}"
+        parameters |= {"x": chain.x, "target": wanted}
+    with _warnings(quiet), _progress("training", quiet, color) as progress:
+        training = train_chain(chain, wanted, **how, backend=backend, threads=threads, progress=progress)  # type: ignore[arg-type]
+    _finish(training_report(training, chain, what, {**parameters, **how}), chosen, output, color, plot)
+
+
+@main.command()
+@size_options(10, 1000)
+@click.option("--seed", callback=_number, metavar="N", default="0", show_default=True, help="Seed, 0 to 2^64 - 1.")
+@training_options("1")
+@backend_option
+@threads_option
+@plot_option
+@output_options
+def schemes(
+    depth: int,
+    ensemble: int,
+    seed: int,
+    learning_rate: float | None,
+    steps: int,
+    loss: str,
+    clip_value: float | None,
+    clip_norm: float | None,
+    tolerance: float,
+    backend: str,
+    threads: int | None,
+    plot: str | None,
+    form: str | None,
+    output: str | None,
+    color: str,
+    quiet: bool,
+) -> None:
+    """Compare initialization schemes.
+
+    Each named scheme, one that is too small and two that are large: the exponent of its gradient, the depth at which
+    float32 and float64 lose it, the share of chains of the given depth that train, and how far the first weight moves.
+
+    \b
+    Example: fastgrad schemes --depth 20 --learning-rate 10
+    """
+    from fastgrad.plot import check_path
+    from fastgrad.report import schemes_report
+    from fastgrad.schemes import schemes as run
+
+    chosen = _format(form, output)
+    for path in (output, plot):
+        _check_writable(path)
+    if plot is not None:
+        check_path(plot)
+    parameters: dict[str, Any] = {
+        "depth": depth,
+        "ensemble": ensemble,
+        "seed": seed,
+        "learning_rate": 1.0 if learning_rate is None else learning_rate,
+        "steps": steps,
+        "loss": loss,
+        "clip_value": clip_value,
+        "clip_norm": clip_norm,
+        "tolerance": tolerance,
+    }
+    with _warnings(quiet), _progress("comparing schemes", quiet, color) as progress:
+        found = run(**parameters, backend=backend, threads=threads, progress=progress)  # type: ignore[arg-type]
+    _finish(schemes_report(found, parameters), chosen, output, color, plot)
+
+
+def _as_number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"{name}: expected a number for chains that are given, got {text!r}") from None
+
+
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--bias", type=float, callback=_finite, help="Bias of every link.  [default: from FILE, or 0]")
@@ -500,6 +711,260 @@ def info(form: str | None, output: str | None, color: str, quiet: bool) -> None:
     with _warnings(quiet):
         found = fastgrad.build_info()
     _finish(info_report(found), chosen, output, color)
+
+
+JOB_OPTIONS = {
+    "depth": "Links of each chain.",
+    "ensemble": "Independent chains.",
+    "weight": "Law of the weights, as for simulate.",
+    "bias": "Law of the biases, as for simulate.",
+    "x": "The input of every chain; to train also a law.",
+    "target": "The wanted output: a number or a law.",
+    "seed": "Seed, 0 to 2^64 - 1.",
+    "learning_rate": "Factor on each gradient.",
+    "steps": "Of gradient descent.",
+    "loss": "squared or cross_entropy.",
+    "clip_value": "Largest magnitude of a gradient.",
+    "clip_norm": "Largest Euclidean norm of a chain's gradients.",
+    "tolerance": "Loss of a converged chain.",
+    "record": "Links, or losses, to record.",
+}
+
+
+def job_options(command: Command) -> Command:
+    """One option for each parameter of the jobs of a sweep, with the job's own default."""
+    for name, help_text in reversed(JOB_OPTIONS.items()):
+        taken = {job: job_parameters(job)[name] for job in JOBS if name in job_parameters(job)}
+        texts = {job: "needed" if of is REQUIRED else str(of).lower() for job, of in taken.items()}
+        same = len(texts) == len(JOBS) and len(set(texts.values())) == 1
+        default = texts[JOBS[0]] if same else ", ".join(f"{text} to {job}" for job, text in texts.items())
+        option = f"--{name.replace('_', '-')}"
+        command = click.option(option, name, metavar="VALUE", help=f"{help_text}  [default: {default}]")(command)
+    return command
+
+
+def _shard(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Part i of n, as i/n."""
+    if value is None:
+        return None
+    index, _slash, count = value.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise click.BadParameter(f"expected i/n with i from 1 to n, got {value!r}")
+    return int(index), int(count)
+
+
+@main.command()
+@click.option("--job", type=click.Choice(JOBS), default="simulate", show_default=True, help="What runs at each point.")
+@click.option(
+    "--grid",
+    multiple=True,
+    required=True,
+    metavar="KEY=VALUES",
+    help="Values of a parameter below, or of one of a law, as weight.std: 1,2,4 or LOW:HIGH:COUNT or "
+    "LOW:HIGH:COUNT:log. Once for each parameter; the points are all combinations.",
+)
+@job_options
+@click.option(
+    "--store", metavar="FILE", help="SQLite file that keeps what is done; run again to go on.  [default: none is kept]"
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes that share the points.  [default: this one]")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Run on the Dask cluster with this scheduler, as tcp://host:8786, or on one started here: local.  "
+    "[default: no cluster]",
+)
+@click.option(
+    "--shard",
+    callback=_shard,
+    metavar="i/n",
+    help="Only part i of n, for job arrays; fastgrad merge puts the stores together.  [default: 1/1]",
+)
+@click.option("--dry-run", is_flag=True, help="Show the points, memory and time; run nothing.")
+@backend_option
+@threads_option
+@output_options
+def sweep(
+    job: JobName,
+    grid: tuple[str, ...],
+    store: str | None,
+    workers: int | None,
+    scheduler: str | None,
+    shard: tuple[int, int] | None,
+    dry_run: bool,
+    backend: str,
+    threads: int | None,
+    form: str | None,
+    output: str | None,
+    color: str,
+    quiet: bool,
+    **given: str | None,
+) -> None:
+    """Run a job at every point of a grid.
+
+    With a store, what is done is kept at once, whatever ends the sweep; the same command goes on from there, and a grid
+    can grow. --workers, and --scheduler for Dask, run points side by side; without them each has all threads.
+
+    \b
+    Example: fastgrad sweep --grid weight.std=1:1000:4:log --depth 100 --store study.db
+    """
+    from fastgrad.parallel import default_threads
+    from fastgrad.report import dry_run_report, sweep_report
+    from fastgrad.store import Store
+    from fastgrad.sweep import cost, plan, read_values, run, stored
+
+    chosen = _format(form, output)
+    _check_writable(output)
+    if workers is not None and scheduler not in (None, "local"):
+        raise click.UsageError("--workers is for processes of this machine; a cluster has its own")
+    values: dict[str, list[Any]] = {}
+    for text in grid:
+        key, equals, listed = text.partition("=")
+        if not equals:
+            raise click.UsageError(f"grid: expected KEY=VALUES, got {text!r}")
+        if key in values:
+            raise click.UsageError(f"grid: {key} is given twice")
+        values[key] = read_values(job, key, listed)
+    arguments: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is not None and name in job_parameters(job):
+            arguments[name], *more = read_values(job, name, value)
+            if more:
+                raise click.UsageError(f"{name}: expected one value, got {value!r}; for several: --grid {name}={value}")
+        elif value is not None:
+            arguments[name] = value  # no parameter of the job, as it will say
+    parameters = {"job": job, "grid": values, **arguments, "shard": "/".join(map(str, shard)) if shard else None}
+    with _warnings(quiet), contextlib.ExitStack() as stack:
+        planned = plan(values, job, backend, **arguments)
+        if shard is not None:
+            planned = planned.shard(*shard)
+        kept = None
+        if store is not None and not dry_run:
+            kept = stack.enter_context(Store.write(store, planned.identity))
+        elif store is not None and Path(store).exists():
+            kept = stack.enter_context(Store.read(store, planned.identity))
+        if dry_run:
+            together = workers or (default_threads() if scheduler == "local" else 1)
+            report = dry_run_report(planned, cost(planned, kept, together), parameters, "--format csv has all")
+            _finish(report, chosen, output, color)
+            return
+        before = len(stored(planned, kept))
+        try:
+            with _executor(workers, scheduler) as executor, _progress("sweeping", quiet, color) as progress:
+                rows = run(planned, kept, executor, threads, progress)
+        except (KeyboardInterrupt, ChildProcessError) as error:
+            text = str(error) or "interrupted"
+            if kept is not None:
+                text += f"; {len(kept)} points are kept in {store}, the same command goes on from there"
+            raise (Interrupted if isinstance(error, KeyboardInterrupt) else click.ClickException)(text) from None
+    hint = "-o FILE.csv has all" if store is None else f"fastgrad export {store} has all"
+    _finish(sweep_report(planned, rows, before, parameters, hint), chosen, output, color)
+
+
+@contextlib.contextmanager
+def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor | None]:
+    if workers is None and scheduler is None:
+        yield None
+        return
+    from fastgrad import executors
+
+    on = executors.cluster(scheduler, workers) if scheduler is not None else executors.processes(workers or 1)
+    with on as executor:
+        yield executor
+
+
+@main.command()
+@click.argument("store")
+@output_options
+def export(store: str, form: str | None, output: str | None, color: str, quiet: bool) -> None:
+    """Write the points of the sweep in STORE as a table.
+
+    Into a .csv, .json or .parquet file, ordered by their parameters, in full precision. Equal points make equal files,
+    however they came about.
+
+    \b
+    Example: fastgrad export study.db -o study.csv
+    """
+    from fastgrad.report import export_report
+    from fastgrad.store import Store
+    from fastgrad.sweep import stored_rows
+
+    chosen = _format(form, output, "parquet")
+    _check_writable(output)
+    with Store.read(store) as kept:
+        report = export_report(kept.identity, stored_rows(kept))
+    _finish(report, chosen, output, color)
+
+
+@main.command()
+@click.argument("store")
+@click.option("--value", metavar="NAME", help="The result that is drawn.  [default: lyapunov, or converged]")
+@click.option("--x", metavar="NAME", help="The parameter to the right.  [default: the one with the most values]")
+@click.option(
+    "--where", multiple=True, metavar="NAME=VALUE", help="Only points with this value of a parameter.  [default: all]"
+)
+@plot_option
+@output_options
+def plot(
+    store: str,
+    value: str | None,
+    x: str | None,
+    where: tuple[str, ...],
+    plot: str | None,
+    form: str | None,
+    output: str | None,
+    color: str,
+    quiet: bool,
+) -> None:
+    """Draw a result of the sweep in STORE.
+
+    Over one parameter that varies, as a line; over two, as a line for each value of the second, or as a map.
+
+    \b
+    Example: fastgrad plot study.db --value float32_underflow --plot study.png
+    """
+    from fastgrad.plot import check_path
+    from fastgrad.report import study_report
+    from fastgrad.store import Store
+    from fastgrad.sweep import stored_rows
+
+    chosen = _format(form, output)
+    for path in (output, plot):
+        _check_writable(path)
+    if plot is not None:
+        check_path(plot)
+    only = {}
+    for condition in where:
+        name, equals, wanted = condition.partition("=")
+        if not equals:
+            raise click.UsageError(f"where: expected NAME=VALUE, got {condition!r}")
+        only[name] = wanted
+    with Store.read(store) as kept:
+        job: Any = kept.identity["job"]
+        report = study_report(job, stored_rows(kept), value, x, only)
+    _finish(report, chosen, output, color, plot)
+
+
+@main.command()
+@click.argument("stores", nargs=-1, required=True)
+@partial(
+    output_options,
+    output=click.option("--output", "-o", required=True, metavar="FILE", help="The store to make, or to extend."),
+)
+def merge(stores: tuple[str, ...], output: str, form: str | None, color: str, quiet: bool) -> None:
+    """Put the points of several STORES into one.
+
+    They must be of one job, and agree where they hold the same point; otherwise nothing is written.
+
+    \b
+    Example: fastgrad merge part1.db part2.db -o study.db
+    """
+    from fastgrad.report import merge_report
+    from fastgrad.store import merge as merge_stores
+
+    _check_writable(output)
+    points = merge_stores(stores, output)
+    _finish(merge_report(stores, output, points), form or "table", None, color)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ are normal or both are uniform, and when one of them is constant, but not when o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -252,6 +252,53 @@ def law_or_number(law: LawLike | float, argument: Literal["x", "target"]) -> Law
         return constant(number)
     except ValueError as error:
         raise ValueError(f"{argument}: {error}") from None
+
+
+def takes(maker: Callable[..., Law]) -> dict[str, float | None]:
+    """Return the parameters that a maker of a law takes, with their defaults; None where it has none."""
+    import inspect  # here: import fastgrad stays light
+
+    found = inspect.signature(maker).parameters
+    return {name: None if of.default is of.empty else of.default for name, of in found.items()}
+
+
+def parameters(law: Law) -> dict[str, float]:
+    """Return the parameters of a law of this module by name: ``normal:std=4`` has ``mean`` 0 and ``std`` 4."""
+    name, _, rest = law.text.partition(":")
+    given = dict(part.rpartition("=")[::2] for part in rest.split(",") if rest)  # a constant's value has no name
+    found = {key: given.get(key, given.get("", default)) for key, default in takes(LAWS[name]).items()}
+    return {key: float(value) for key, value in found.items() if value is not None}
+
+
+def replace(law: Law, changes: Mapping[str, float], argument: str) -> Law:
+    """Return the law with some parameters changed: ``normal:std=4`` and ``std`` 2 give ``normal:std=2``.
+
+    A constant also takes ``mean`` and ``std``, which make it a normal law around its value (of no width without
+    ``std``), or ``low`` and ``high`` together, which make it a uniform one.
+
+    Raises
+    ------
+    ValueError
+        If the law takes no such parameter, or not this value; the message names both, and `argument`.
+    """
+    name, has = law.text.partition(":")[0], parameters(law)
+    expected = ", ".join(f"{key}=" for key in has) or "no parameters"
+    if name in ("constant", "zero"):
+        value = law.location
+        expected = "value=, or mean= and std=, or low= and high= together"
+        if changes.keys() <= {"mean", "std"}:
+            name, has = "normal", {"mean": value, "std": 0.0}
+        elif changes.keys() == {"low", "high"}:
+            name, has = "uniform", {"low": value, "high": value}
+        else:
+            name, has = "constant", {"value": value}
+    for key in changes:
+        if key not in has:
+            raise ValueError(f"{argument}.{key}: the law {law} takes {expected}")
+    try:
+        return LAWS[name](**{**has, **changes})
+    except ValueError as error:
+        raise ValueError(f"{argument}: {name}: {error}") from None
 
 
 def _parse_text(text: str, argument: str) -> Law:

@@ -166,6 +166,6 @@ def warn_if_dependent(first: Law, second: Law, names: tuple[str, str] = ("weight
     if {first.family, second.family} == {"normal", "uniform"} and first.scale and second.scale:
         warnings.warn(
             f"{names[0]}={first} and {names[1]}={second} are made from the same pair of uniforms: they are not "
-            "independent of each other; take both normal or both uniform",
+            "independent; take both normal or both uniform",
             stacklevel=3,
         )

@@ -15,25 +15,46 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fastgrad.chain import size_text
 from fastgrad.info import provenance
-from fastgrad.plot import Curve, Figure, terminal
+from fastgrad.plot import Curve, Figure, Map, terminal
 from fastgrad.scaled import Scaled, json_ready
+from fastgrad.sweep import LAWS, deviation, flat_row, job_parameters
+from fastgrad.theory import predict
+from fastgrad.train import STATUSES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from rich.console import Console, RenderableType
 
     from fastgrad.backprop import Gradients
     from fastgrad.chain import Chain
     from fastgrad.compare import Comparison
     from fastgrad.example import Example
+    from fastgrad.schemes import Schemes
     from fastgrad.simulate import Growth
+    from fastgrad.store import Identity
+    from fastgrad.sweep import Cost, JobName, Plan
+    from fastgrad.theory import Prediction
+    from fastgrad.train import Training
 
 Format = Literal["table", "json", "csv"]
+Binary = Literal["npz", "parquet"]
 SCHEMA = "fastgrad/1"
 TABLE_ROWS = 10
+SWEEP_ROWS = 40
 PLOT_HEIGHT = 16
+SERIES_MAX = 7  # lines that can be told apart; more values of a second parameter make a map
+VALUE_LABELS = {
+    "lyapunov": "Lyapunov exponent (nats per link)",
+    "bound_rate": "rate of the bound (nats per link)",
+    "converged": "share of chains that converge",
+    "stalled": "share of chains that stall",
+    "diverged": "share of chains that diverge",
+    "running": "share of chains still running",
+}
 PLOT_WIDTH = 78
 TABLE_WIDTH = 80
 
@@ -53,12 +74,14 @@ class Report:
         The CSV; made when it is written.
     human : list
         Rich renderables: what a person reads.
-    figure : Figure, optional
+    figure : Figure or Map, optional
         Drawn below the tables, or into a file.
     backend, seed : optional
         For the provenance.
     arrays : dict
         What an .npz file gets.
+    reproducible : bool
+        Nothing is told of the run, so that equal results make equal files.
     """
 
     command: str
@@ -66,13 +89,14 @@ class Report:
     result: dict[str, Any]
     rows: Iterable[dict[str, Any]]
     human: list[RenderableType]
-    figure: Figure | None = None
+    figure: Figure | Map | None = None
     backend: str | None = None
     seed: int | None = None
     arrays: dict[str, Any] = field(default_factory=dict)
+    reproducible: bool = False
 
 
-def write(report: Report, form: Format | Literal["npz"], output: str | None, color: bool | None) -> None:
+def write(report: Report, form: Format | Binary, output: str | None, color: bool | None) -> None:
     """Write a report to a file, or to stdout where `output` is None or ``-``.
 
     A regular file is written whole or not at all. `color`: True, False, or None to let the terminal decide.
@@ -80,13 +104,13 @@ def write(report: Report, form: Format | Literal["npz"], output: str | None, col
     Raises
     ------
     ValueError
-        If an .npz is wanted on stdout.
+        If an .npz or .parquet is wanted on stdout.
     OSError
         If it can't be written.
     """
     if output is None or output == "-":
-        if form == "npz":
-            raise ValueError("format: npz is written to a file only, expected -o FILE.npz")
+        if form == "npz" or form == "parquet":
+            raise ValueError(f"format: {form} is written to a file only, expected -o FILE.{form}")
         if sys.stdout is None:
             raise OSError("stdout is closed")
         _write_text(report, form, sys.stdout, color)
@@ -113,10 +137,12 @@ def write(report: Report, form: Format | Literal["npz"], output: str | None, col
         part.unlink(missing_ok=True)
 
 
-def _write_file(report: Report, form: Format | Literal["npz"], path: Path, color: bool | None) -> None:
+def _write_file(report: Report, form: Format | Binary, path: Path, color: bool | None) -> None:
     if form == "npz":
         with path.open("wb") as file:
             np.savez(file, **report.arrays)
+    elif form == "parquet":
+        _write_parquet(list(report.rows), path)
     else:
         with path.open("w", encoding="utf-8", newline="") as text:
             _write_text(report, form, text, color or False)
@@ -130,22 +156,44 @@ def _write_text(report: Report, form: Format, file: IO[str], color: bool | None)
             "schema": SCHEMA,
             "command": report.command,
             "parameters": report.parameters,
-            "provenance": provenance(report.backend, report.seed),
+            **({} if report.reproducible else {"provenance": provenance(report.backend, report.seed)}),
             "result": report.result,
         }
         json.dump(json_ready(document), file, allow_nan=False, indent=2)
         file.write("\n")
     else:
         rows = iter(report.rows)
-        first = next(rows)
+        first = next(rows, None)
+        if first is None:  # an empty part of a sweep
+            return
         writer = csv.DictWriter(file, list(first), lineterminator="\n")
         writer.writeheader()
         writer.writerow(first)
         writer.writerows(rows)
 
 
+def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("format: parquet needs pyarrow; pip install 'fastgrad[parquet]'") from None
+
+    def column(name: str) -> Any:
+        values = [row[name] for row in rows]
+        if name == "seed":  # up to 2^64 - 1
+            return pyarrow.array(values, pyarrow.uint64())
+        if any(value is not None for value in values):
+            return pyarrow.array(values)
+        whole = name.endswith(("_underflow", "_overflow", "_step"))  # the type that values would have
+        return pyarrow.array(values, pyarrow.int64() if whole else pyarrow.float64())
+
+    pyarrow.parquet.write_table(pyarrow.table({name: column(name) for name in (rows[0] if rows else {})}), path)
+
+
 def _print(report: Report, file: IO[str], color: bool | None) -> None:
     from rich.console import Console
+    from rich.table import Table
 
     class Stdout(Console):
         def on_broken_pipe(self) -> None:
@@ -159,14 +207,16 @@ def _print(report: Report, file: IO[str], color: bool | None) -> None:
         system: Literal["standard"] | None = "standard" if color else None
         console = Stdout(file=file, highlight=False, force_terminal=color, color_system=system, no_color=not color)
     # Where a terminal is narrower than the tables, its own wrapping loses nothing, and rich's would.
-    console.width = max(console.width, TABLE_WIDTH)
+    tables = [part for part in report.human if isinstance(part, Table) and all(of.no_wrap for of in part.columns)]
+    unbounded = console.options.update(max_width=sys.maxsize)
+    console.width = max(console.width, TABLE_WIDTH, *(console.measure(of, options=unbounded).maximum for of in tables))
     for part in report.human:
         console.print(part)
     if report.figure is not None:
         _print_figure(report.figure, console)
 
 
-def _print_figure(figure: Figure, console: Console) -> None:
+def _print_figure(figure: Figure | Map, console: Console) -> None:
     from rich.text import Text
 
     if not console.encoding.lower().startswith("utf"):
@@ -326,6 +376,7 @@ def _negligible(gradient: Scaled, weight: float, learning_rate: float) -> bool:
 def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
     """How the gradient of an ensemble grows or vanishes."""
     summary = growth.summary()
+    theory = predict(growth.weight, growth.bias, growth.x)
     curve = {
         name: {
             key: np.array([-np.inf if v is None else v for v in values])
@@ -355,7 +406,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         f"{chains} of {counted(growth.depth, 'link')}, weight {growth.weight}, bias {growth.bias}, seed {growth.seed}",
         "[dim]gradient: of the chain's output with respect to the link's input, do_L/do_(l-1)[/]",
         table,
-        *_exponent_lines(growth, summary),
+        *_exponent_lines(growth, summary, theory),
         *_failure_lines(summary["first_depth"], growth.depth, "gradient" if single else "median gradient"),
     ]
     if summary["zero_share"]:
@@ -377,6 +428,9 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
             Curve("gradient", label, adjoint["q50"], None if single else (adjoint["q05"], adjoint["q95"])),
         ],
     )
+    if theory.lyapunov is not None:
+        rest = growth.depth + 1 - growth.link  # links between this one's input and the output
+        figure.curves.append(Curve("theory", "theory", rest * theory.lyapunov / np.log(10)))
     rows = [
         {
             "link": int(link),
@@ -384,10 +438,19 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         }
         for i, link in enumerate(growth.link)
     ]
-    return Report("simulate", parameters, summary, rows, human, figure, growth.backend, growth.seed)
+    result = {
+        **summary,
+        "theory": {
+            "lyapunov": theory.lyapunov,
+            **({} if theory.why_not is None else {"lyapunov_why": theory.why_not}),
+            "bound_rate": theory.bound.mean,
+            "bound_variance": theory.bound.variance,
+        },
+    }
+    return Report("simulate", parameters, result, rows, human, figure, growth.backend, growth.seed)
 
 
-def _exponent_lines(growth: Growth, summary: dict[str, Any]) -> list[str]:
+def _exponent_lines(growth: Growth, summary: dict[str, Any], theory: Prediction) -> list[str]:
     mean, stderr = growth.lyapunov
     rate = summary["bound_rate"]
     lines = []
@@ -397,9 +460,26 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"[bold]Lyapunov exponent {_with_error(mean, stderr)} nats per link[/]: a factor {_factor(mean)} a link."
         )
+    if theory.lyapunov is not None and np.isfinite(mean):
+        away = _standard_errors(mean - theory.lyapunov, stderr)
+        lines.append(f"   theory of an endless chain {theory.lyapunov:.6f}{away}")
     if rate is not None:
         lines.append(f"Textbook's bound  {rate:.6g} nats per link: a factor {_factor(rate)} a link.")
+    if rate is not None and theory.bound.variance:
+        away = _standard_errors(
+            rate - theory.bound.mean, np.sqrt(theory.bound.variance / (growth.depth * growth.ensemble))
+        )
+        lines.append(f"   theory {theory.bound.mean:.6g}{away}")
+    if theory.why_not is not None:
+        lines.append(f"[dim]no theory of the exponent: {theory.why_not}[/]")
     return lines
+
+
+def _standard_errors(difference: float, stderr: float) -> str:
+    """Write how far a measurement is from theory; nothing where it has no error of its own."""
+    if not stderr > 1e-12:
+        return ""
+    return f", {abs(difference) / stderr:.1f} standard errors away"
 
 
 def _with_error(mean: float, stderr: float) -> str:
@@ -421,6 +501,142 @@ def _failure_lines(first_depth: dict[str, dict[str, int | None]], depth: int, gr
         if failed:
             lines += [f"Links until the {gradient} reads {reads}:", f"   {', '.join(failed)}"]
     return lines or [f"Every float format holds the {gradient} over {counted(depth, 'link')}."]
+
+
+def training_report(training: Training, start: Chain, what: str, parameters: dict[str, Any]) -> Report:
+    """What became of chains in training; `what` says which chains."""
+    summary = training.summary()
+    ensemble = summary["ensemble"]
+    q05, q50, q95 = (_log10_or_nan(summary["loss"][key]) for key in ("q05", "q50", "q95"))
+    human: list[RenderableType] = [
+        what,
+        f"{parameters['loss']} loss, {parameters['steps']} steps of learning rate {parameters['learning_rate']:g}",
+    ]
+    if ensemble == 1:
+        human += _one_training(training, start)
+    else:
+        table = _table(None, "outcome", "chains", "step, median", "loss, median")
+        for name, share in summary["share"].items():
+            step, loss = summary["last_step"][name], summary["final_loss"][name]
+            cells = ("-", "-") if step is None else (str(step), "beyond float64" if loss is None else f"{loss:.4g}")
+            table.add_row(name, f"{100 * share:.1f} %", *cells)
+        human.append(table)
+        if summary["unchanged"]:
+            human.append(
+                f"{100 * summary['unchanged']:.1f} % run in name only: a parameter near 0 moves, and the loss does not."
+            )
+    human += [
+        f"[dim]converged: the loss is within {parameters['tolerance']:g} of its least; diverged: out of float64;[/]",
+        "[dim]stalled: each update is below half a unit in the last place of its parameter[/]",
+        f"[dim]backend {training.backend}[/]",
+    ]
+    figure = Figure(
+        title=f"log10 loss against the step: {what}",
+        x_label="step",
+        y_label="log10 loss",
+        x=training.step.astype(float),
+        curves=[
+            Curve("loss", "loss" if ensemble == 1 else "loss (median)", q50, None if ensemble == 1 else (q05, q95))
+        ],
+    )
+    rows = [
+        {"step": int(step), **{f"loss_{key}": values[i] for key, values in summary["loss"].items() if "why" not in key}}
+        for i, step in enumerate(training.step)
+    ]
+    names = ("step", "loss", "weight", "bias", "status", "last_step")
+    arrays = {name: np.asarray(getattr(training, name)) for name in names}
+    result = {**summary, **({name: arrays[name] for name in ("weight", "bias", "status")} if ensemble == 1 else {})}
+    seed = parameters.get("seed")
+    return Report("train", parameters, result, rows, human, figure, training.backend, seed, arrays)
+
+
+def _log10_or_nan(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """Decades; what is zero or beyond float64 is left out of a figure."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log10([np.nan if v is None else v for v in values]))
+
+
+def _one_training(training: Training, start: Chain) -> list[RenderableType]:
+    """Each parameter of one chain, before and after, and what became of it."""
+    table = _table(None, "link", "weight", "after", "bias", "after")
+    before = start.weight[:, 0], start.bias[:, 0]
+    after = training.weight.reshape(-1), training.bias.reshape(-1)
+    for i in np.unique(np.linspace(0, start.depth - 1, TABLE_ROWS).round().astype(int)):
+        table.add_row(str(i + 1), *(grouped(v[i]) for pair in zip(before, after, strict=True) for v in pair))
+    first, last = training.loss.reshape(len(training.step), -1)[[0, -1], 0]
+    status, step = np.atleast_1d(training.status)[0], np.atleast_1d(training.last_step)[0]
+    losses = f"the loss goes from {grouped(first)} to {grouped(last)}"
+    became = {
+        "converged": f"Converged at step {step}: {losses}.",
+        "stalled": f"Stalled after step {step}: {losses}, and stays there.",
+        "diverged": f"Diverged: step {step} would take a parameter out of float64, and was not taken.",
+        "running": f"Still running after step {step}: {losses}.",
+    }
+    return [table, f"[bold]{became[status]}[/]"]
+
+
+def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
+    """Which initialization: gradients and training of each scheme."""
+    table = _table(None, "weights", "exponent", "factor", "float32", "float64", "trained", "w_1 moves")
+    rows = []
+    for scheme in found.schemes:
+        name = scheme.weight if scheme.bias == "zero" else f"{scheme.weight}*"
+        with np.errstate(divide="ignore"):
+            change = np.log10(scheme.first_change)
+        failed = {name: scheme.first_depth[name] for name in ("float32", "float64")}
+        table.add_row(
+            name,
+            f"{scheme.lyapunov.mean:.3f}",
+            _factor(scheme.lyapunov.mean),
+            *("-" if links is None else str(links) for links in failed.values()),
+            f"{100 * scheme.share[-1]:.1f} %",
+            decades(change[-1]),
+        )
+        rows.append(
+            {
+                "weight": scheme.weight,
+                "bias": scheme.bias,
+                "lyapunov": scheme.lyapunov.mean,
+                "lyapunov_stderr": scheme.lyapunov.stderr,
+                "theory": scheme.theory,
+                "float32_underflow": failed["float32"],
+                "float64_underflow": failed["float64"],
+                "converged": float(scheme.share[-1]),
+                "first_weight_change": float(scheme.first_change[-1]),
+            }
+        )
+    depth, ensemble = parameters["depth"], parameters["ensemble"]
+    human: list[RenderableType] = [
+        f"{counted(ensemble, 'chain')} of each scheme; biases are 0, or with * drawn as the weights",
+        table,
+        "exponent, factor: of the gradient, nats and times per link",
+        "float32, float64: links until the median gradient reads 0 there",
+        f"trained: share of chains of {counted(depth, 'link')} that come within {parameters['tolerance']:g} of the",
+        f"   least loss in {parameters['steps']} steps of learning rate {parameters['learning_rate']:g}",
+        "w_1 moves: how far training takes the first weight, median",
+        "Where gradients vanish only the last links learn; with huge weights, few do.",
+        f"[dim]backend {found.backend}[/]",
+    ]
+    with np.errstate(divide="ignore"):
+        curves = [
+            Curve("series", scheme.weight, np.log10(scheme.first_change), color=i)
+            for i, scheme in enumerate(found.schemes)
+        ]
+    figure = Figure(
+        title=f"How far training moves the first weight: {counted(ensemble, 'chain')} of each scheme, median",
+        x_label="depth",
+        y_label="log10 |change of the first weight|",
+        x=found.depths.astype(float),
+        curves=curves,
+    )
+    result = {
+        "depths": found.depths,
+        "schemes": [
+            {**row, "converged_by_depth": scheme.share, "first_weight_change_by_depth": scheme.first_change}
+            for row, scheme in zip(rows, found.schemes, strict=True)
+        ],
+    }
+    return Report("schemes", parameters, result, rows, human, figure, found.backend, parameters["seed"])
 
 
 def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, parameters: dict[str, Any]) -> Report:
@@ -560,6 +776,245 @@ def seconds_text(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e6:.3g} µs"
+
+
+def sweep_report(
+    planned: Plan, rows: list[dict[str, Any]], before: int, parameters: dict[str, Any], hint: str
+) -> Report:
+    """The points of a sweep, `before` of them done before; `hint` says where to find what the table leaves out."""
+    human: list[RenderableType] = [
+        f"{planned.job}, {counted(len(rows), 'point')}: {before} done before, {len(rows) - before} now",
+        *_points(planned.job, rows, _result_columns(planned.job), hint),
+        *_theory_lines(planned.job, rows),
+        f"[dim]backend {planned.backend}[/]",
+    ]
+    return Report("sweep", parameters, {"points": rows}, even(rows), human, backend=planned.backend)
+
+
+def dry_run_report(planned: Plan, cost: Cost, parameters: dict[str, Any], hint: str) -> Report:
+    """What a sweep would run, and what that would take."""
+    rows = [{**flat_row(planned.job, point, {}), "done": key in cost.done} for key, point in planned.points.items()]
+    waiting = len(rows) - len(cost.done)
+    human: list[RenderableType] = [
+        f"{planned.job}, {counted(len(rows), 'point')}: {len(cost.done)} done before, {waiting} to do",
+        *_points(planned.job, rows, {"": lambda row: "done" if row["done"] else "to do"}, hint),
+        f"memory: {size_text(cost.memory)} for {counted(cost.together, 'point')} at a time",
+        f"time: about {seconds_text(cost.seconds)}, from {cost.source}",
+        "[dim]nothing was run[/]",
+    ]
+    result = {
+        "waiting": waiting,
+        "memory_bytes": cost.memory,
+        "together": cost.together,
+        "seconds": cost.seconds,
+        "seconds_from": cost.source,
+        "points": rows,
+    }
+    return Report("sweep", parameters, result, even(rows), human, backend=planned.backend)
+
+
+def export_report(identity: Identity, rows: list[dict[str, Any]]) -> Report:
+    """Every point of a store."""
+    job: Any = identity["job"]
+    human: list[RenderableType] = [
+        f"{job}, {counted(len(rows), 'point')}",
+        *_points(job, rows, _result_columns(job), None),
+        *_theory_lines(job, rows),
+    ]
+    return Report("export", {**identity}, {"points": rows}, even(rows), human, reproducible=True)
+
+
+def merge_report(sources: Sequence[str], target: str, points: int) -> Report:
+    """What a merged store holds."""
+    result = {"store": target, "points": points}
+    human: list[RenderableType] = [f"{target}: {counted(points, 'point')} from {counted(len(sources), 'store')}"]
+    return Report("merge", {"stores": list(sources)}, result, [result], human)
+
+
+def _points(
+    job: JobName, rows: list[dict[str, Any]], results: dict[str, Callable[[dict[str, Any]], str]], hint: str | None
+) -> list[RenderableType]:
+    """A table of points: what varies among them, and their results; with a hint only the first of very many."""
+    varying, fixed = _varying(job, rows)
+    table = _table(None, *varying, *results, left=[i for i, name in enumerate(varying) if name in LAWS[job]])
+    for column in table.columns:
+        column.no_wrap = True
+    shown = rows if hint is None else rows[:SWEEP_ROWS]
+    for row in shown:
+        table.add_row(*(_cell(row.get(name)) for name in varying), *(write(row) for write in results.values()))
+    more = [f"… and {counted(len(rows) - len(shown), 'more point')}: {hint}"] if len(shown) < len(rows) else []
+    return [f"[dim]{', '.join(fixed)}[/]", table, *more]
+
+
+def _varying(job: JobName, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Names of the parameters that vary among points, and what the others are."""
+    families = {law: {row[law].partition(":")[0] for row in rows} for law in LAWS[job]}
+    varying, fixed = [], []
+    for name in next(iter(even(rows)), {}):
+        of, in_law, _ = name.partition(".")
+        if of not in job_parameters(job):
+            continue
+        if len({row.get(name) for row in rows}) > 1:
+            # Laws of one family are told apart by their parameters, others by their text.
+            if in_law == "" and len(families.get(of, ())) == 1:
+                fixed.append(f"{of} {min(families[of])}")
+            elif not in_law or len(families[of]) == 1:
+                varying.append(name)
+        elif not in_law and rows[0][name] is not None:
+            fixed.append(f"{name} {rows[0][name]}")
+    return varying, fixed
+
+
+def study_report(
+    job: JobName, rows: list[dict[str, Any]], value: str | None, x: str | None, where: Mapping[str, str]
+) -> Report:
+    """A result of a sweep over one parameter, as a line, or over two, as a family of lines or as a map.
+
+    Parameters
+    ----------
+    value : str, optional
+        The result that is drawn; by default the exponent, or the share of chains that converge.
+    x : str, optional
+        The parameter to the right; by default the one with the most values.
+    where : dict
+        Values of parameters, as text: points with other values are left out.
+
+    Raises
+    ------
+    ValueError
+        If there is no such value or parameter, nothing or too much varies, or no point is left.
+    """
+    value = value or ("lyapunov" if job == "simulate" else "converged")
+    for name, wanted in where.items():
+        if not any(name in row for row in rows):
+            raise ValueError(f"where: unknown parameter {name!r}, expected one of {', '.join(_parameters(job, rows))}")
+        rows = [row for row in rows if _is(row.get(name), wanted)]
+    if not rows:
+        raise ValueError("where: no point has these values")
+    results = [name for name in even(rows)[0] if name not in _parameters(job, rows)]
+    if value not in results or not any(_is_number(row.get(value)) for row in rows):
+        drawable = [name for name in results if any(_is_number(row.get(name)) for row in rows)]
+        raise ValueError(f"value: expected one of {', '.join(drawable)}, got {value!r}")
+    varying, fixed = _varying(job, rows)
+    axes = [name for name in varying if all(_is_number(row.get(name)) for row in rows)]
+    if x is not None and x not in axes:
+        raise ValueError(
+            f"x: expected a parameter whose numbers vary ({', '.join(axes) or 'there is none'}), got {x!r}"
+        )
+    count = {name: len({row[name] for row in rows}) for name in varying}
+    axes.sort(key=lambda name: (name != x, -count[name]))
+    others = [name for name in varying if name not in axes[:1]]
+    if not axes or len(others) > 1:
+        several = f"{', '.join(varying)} vary" if varying else "nothing varies"
+        raise ValueError(f"where: {several}; expected one parameter with numbers, and at most one other: fix the rest")
+
+    across, up = axes[0], others[0] if others else None
+    shown = [name for name in (across, up) if name is not None]
+    right = np.array(sorted({row[across] for row in rows}), dtype=float)
+    groups = [None] if up is None else sorted({row[up] for row in rows})
+    values = np.full((len(groups), len(right)), np.nan)
+    theory = np.full(values.shape, np.nan)
+    for row in rows:
+        at = 0 if up is None else groups.index(row[up]), int(np.searchsorted(right, row[across]))
+        values[at] = np.nan if row.get(value) is None else row[value]
+        if value == "lyapunov" and row["theory"] is not None:
+            theory[at] = row["theory"]
+    label = VALUE_LABELS.get(value, value)
+    title = f"{label[0].upper()}{label[1:]} over {' and '.join(shown)}: {counted(len(rows), 'point')} of {job}"
+    figure: Figure | Map
+    if up is not None and up in axes and len(groups) > SERIES_MAX:
+        ends = np.array(groups, dtype=float)
+        figure = Map(title, across, up, label, right, ends, values, _is_geometric(right), _is_geometric(ends))
+    else:
+        names = [value if up is None else f"{up} {_cell(group)}" for group in groups]
+        curves = [Curve("series", name, row, color=i) for i, (name, row) in enumerate(zip(names, values, strict=True))]
+        lines = [(i, row) for i, row in enumerate(theory) if np.isfinite(row).any()]
+        curves += [Curve("theory", "" if k else "theory", row, color=i) for k, (i, row) in enumerate(lines)]
+        figure = Figure(title, across, label, right, curves, x_log=_is_geometric(right))
+    human: list[RenderableType] = [f"[dim]{', '.join(fixed)}[/]"]
+    flat = [{name: row.get(name) for name in (*shown, value)} for row in rows]
+    result = {"value": value, "axes": shown, "points": flat}
+    return Report("plot", {"value": value, "x": across, "where": dict(where)}, result, flat, human, figure)
+
+
+def _parameters(job: JobName, rows: list[dict[str, Any]]) -> list[str]:
+    """Names of what is given, and not found, in the rows of a sweep."""
+    return [name for name in even(rows)[0] if name.partition(".")[0] in job_parameters(job)]
+
+
+def _is(value: Any, wanted: str) -> bool:
+    """Whether a parameter has the value that a user wrote."""
+    try:
+        return bool(_is_number(value) and float(wanted) == value)
+    except ValueError:
+        return bool(value == wanted)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_geometric(values: NDArray[np.float64]) -> bool:
+    """Whether ascending values belong on a logarithmic axis: positive, and denser where they are small."""
+    return bool(len(values) > 2 and values[0] > 0 and np.median(values) < (values[0] + values[-1]) / 4)
+
+
+def _result_columns(job: JobName) -> dict[str, Callable[[dict[str, Any]], str]]:
+    """The main results of a point, and how they are written."""
+    if job == "train":
+        shares = {name: lambda row, name=name: f"{100 * row[name]:.1f} %" for name in STATUSES}
+        rest = {name: lambda row, name=name: _cell(row[name]) for name in ("median_loss", "median_step")}
+        return {**shares, **{name.replace("_", " "): cell for name, cell in rest.items()}}
+
+    def exponent(row: dict[str, Any]) -> str:
+        mean, stderr = row["lyapunov"], row["lyapunov_stderr"]
+        return "-inf" if mean is None else _with_error(mean, np.nan if stderr is None else stderr)
+
+    def off(row: dict[str, Any]) -> str:
+        sigmas = deviation(row)
+        return "-" if sigmas is None else f"{sigmas:+.1f}"
+
+    return {
+        "exponent": exponent,
+        "theory": lambda row: _cell(row["theory"]),
+        "off": off,
+        "bound": lambda row: _cell(row["bound_rate"]),
+        "float32": lambda row: _cell(row["float32_underflow"]),
+    }
+
+
+def _theory_lines(job: JobName, rows: list[dict[str, Any]]) -> list[str]:
+    """What the columns of a sweep of simulate are, and how far the exponents are from the theory's."""
+    if job != "simulate":
+        return []
+    lines = [
+        "[dim]exponent, theory, bound: nats per link; off: exponent minus theory in standard[/]",
+        "[dim]errors; float32: links until the median gradient reads 0 there[/]",
+    ]
+    off = [abs(sigmas) for sigmas in map(deviation, rows) if sigmas is not None]
+    if off:
+        two, four = (sum(sigmas > limit for sigmas in off) for limit in (2, 4))
+        lines.append(f"Of {counted(len(off), 'point')} with a theory {two} are more than 2 off, {four} more than 4.")
+    return lines
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def even(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give all rows the same columns, None where one has none; a column that few have stays beside its neighbor."""
+    rows = list(rows)
+    columns: list[str] = []
+    for names in dict.fromkeys(tuple(row) for row in rows):
+        at = 0
+        for name in names:
+            if name in columns:
+                at = columns.index(name) + 1
+            else:
+                columns.insert(at, name)
+                at += 1
+    return [{name: row.get(name) for name in columns} for row in rows]
 
 
 def info_report(info: dict[str, Any]) -> Report:

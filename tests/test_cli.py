@@ -92,6 +92,9 @@ def test_help(command):
 def test_example_in_help_runs(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("chain.npz", weight=np.full(100, 8.0), bias=np.full(100, -4.0))
+    if command in ("export", "merge", "plot"):
+        for store, seeds in {"study.db": (1, 2), "part1.db": (1,), "part2.db": (2,)}.items():
+            fg.sweep({"weight.std": [1, 4], "seed": seeds}, depth=200, ensemble=4, store=store)
     text = run(*([command] if command else []), "--help").stdout
     program, *arguments = shlex.split(re.search(r"^  Example: (.*)$", text, flags=re.MULTILINE)[1])
     assert program == "fastgrad"
@@ -108,7 +111,7 @@ def test_help_states_every_default(command):
     for parameter in main.commands[command].params:
         if not isinstance(parameter, click.Option) or parameter.is_flag:
             continue
-        if parameter.name in ("output", "plot"):  # nothing happens without them
+        if parameter.name in ("output", "plot") or parameter.required:  # nothing happens without them
             continue
         described = parameter.get_help_record(context)[1]
         assert "[default: " in described or "  [default: " in parameter.help, parameter.name
@@ -175,7 +178,7 @@ def test_completion_script(shell, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
-        ("fastgrad ", ["backprop", "compare", "example", "info", "simulate"]),
+        ("fastgrad ", COMMANDS),
         ("fastgrad simulate --ens", ["--ensemble"]),
         ("fastgrad simulate --backend nu", ["numba", "numpy"]),
     ],
@@ -720,7 +723,15 @@ JOBS = {
     "compare": "compare",
     "example": "worked_example",
     "info": "fastgrad.build_info",
+    "sweep": "fastgrad.sweep.plan",
+    "export": "fastgrad.sweep.stored_rows",
+    "merge": "fastgrad.store.merge",
+    "plot": "fastgrad.sweep.stored_rows",
+    "train": "fastgrad.train.drawn_task",
+    "schemes": "schemes",
 }
+NEEDED = {"backprop": ("chain.npy",), "sweep": ("--grid", "seed=1")}
+NEEDED |= dict.fromkeys(("export", "merge", "plot"), ("a.db",))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -730,9 +741,10 @@ def test_every_command_checks_its_output_before_its_job(command, tmp_path, monke
 
     module, _, function = JOBS[command].rpartition(".")
     monkeypatch.setattr(sys.modules[module] if module else import_module(f"fastgrad.{command}"), function, too_late)
-    np.save(tmp_path / "chain.npy", np.ones(3))
+    monkeypatch.chdir(tmp_path)
+    np.save("chain.npy", np.ones(3))
     path = tmp_path / "absent" / "a.json"
-    result = run(command, *([tmp_path / "chain.npy"] if command == "backprop" else []), "-o", path)
+    result = run(command, *NEEDED.get(command, ()), "-o", path)
     assert (result.exit_code, result.stdout) == (1, "")
     assert one_line(result.stderr) == f"{path}: there is no folder {path.parent}"
 

@@ -1,5 +1,6 @@
 """Figures: the same curves in the terminal and in files."""
 
+import json
 import math
 import os
 import re
@@ -13,8 +14,8 @@ from click.testing import CliRunner
 import fastgrad as fg
 from fastgrad.backprop import log10_bound
 from fastgrad.cli import main
-from fastgrad.plot import Curve, Figure, check_path, save, terminal, thinned
-from fastgrad.report import gradients_report, growth_report
+from fastgrad.plot import PALETTE, SHADES, Curve, Figure, Map, check_path, save, terminal, thinned
+from fastgrad.report import gradients_report, growth_report, study_report
 
 # A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
 PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
@@ -340,18 +341,18 @@ def test_figure_shows_the_numbers_of_the_result():
     growth = fg.simulate(200, 20, weight="normal:std=5", bias="normal:std=1", record=16, backend="numpy")
     drawn = growth_report(growth, {}).figure
     assert drawn.x.tolist() == growth.link.tolist()
-    for curve, scaled in zip(drawn.curves, (growth.bound, growth.adjoint), strict=True):
+    for curve, scaled in zip(drawn.curves[:2], (growth.bound, growth.adjoint), strict=True):
         quantiles = np.quantile(scaled.log10(), (0.05, 0.5, 0.95), axis=1, method="inverted_cdf")
         assert curve.y.tolist() == quantiles[1].tolist()
         assert [edge.tolist() for edge in curve.band] == [quantiles[0].tolist(), quantiles[2].tolist()]
-    assert [curve.kind for curve in drawn.curves] == ["bound", "gradient"]
+    assert [curve.kind for curve in drawn.curves] == ["bound", "gradient", "theory"]
+    rate = fg.theory.lyapunov("normal:std=5", "normal:std=1") / math.log(10)
+    assert drawn.curves[2].y == pytest.approx((201 - growth.link) * rate, rel=1e-12)
 
 
 def test_figure_of_one_chain_has_no_band():
-    assert [curve.band for curve in growth_report(fg.simulate(50, 1, backend="numpy"), {}).figure.curves] == [
-        None,
-        None,
-    ]
+    figure = growth_report(fg.simulate(50, 1, backend="numpy"), {}).figure
+    assert [curve.band for curve in figure.curves] == [None, None, None]
 
 
 def test_figure_of_given_chains_shows_their_numbers(rng):
@@ -365,3 +366,172 @@ def test_figure_of_given_chains_shows_their_numbers(rng):
     bound = [math.log10(0.25) + np.log10(weight[link:] / 4).sum() for link in range(1, 31)]
     np.testing.assert_allclose(curves["bound"], bound, rtol=0, atol=1e-12)
     assert np.all(curves["bound"] >= curves["grad_bias"])
+
+
+# Several series, logarithmic axes, maps
+
+
+def family(count, x_log=True):
+    x = np.geomspace(0.1, 1000, 9)
+    return Figure(
+        "title",
+        "std",
+        "exponent",
+        x,
+        [Curve("series", f"law {i}", np.log(x) - i, color=i) for i in range(count)],
+        x_log,
+    )
+
+
+def test_a_logarithmic_axis_is_even_in_decades():
+    straight = dots(terminal(family(1), 78, 16, False))
+    columns = sorted({column for column, _ in straight})
+    rows = [np.mean([row for column, row in straight if column == at]) for at in columns]
+    assert np.corrcoef(columns, rows)[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_every_series_is_named(count):
+    text = terminal(family(count), 78, 16, False)
+    assert all(f"law {i}" in text for i in range(count))
+    assert max(map(len, text.splitlines())) <= 78
+
+
+def test_series_have_colors_and_lines_of_their_own(tmp_path):
+    figure = family(len(PALETTE) + 1)
+    save(figure, tmp_path / "figure.svg")
+    text = (tmp_path / "figure.svg").read_text(encoding="utf-8").lower()
+    assert all(color.lower() in text for color, _ in PALETTE)
+    assert "stroke-dasharray" in text  # the one whose color comes a second time
+
+
+def shaded(values, **more):
+    values = np.asarray(values, dtype=float)
+    rows, columns = values.shape
+    return Map("title", "std", "rate", "share", np.arange(1.0, columns + 1), np.arange(1.0, rows + 1), values, **more)
+
+
+def test_map_in_a_terminal():
+    text = terminal(shaded([[0, 1, 2], [np.nan, 3, 9]]), 78, 16, False).splitlines()
+    assert text[0] == "title"
+    assert text[2] == f"2 |{'?' * 6}{SHADES[3] * 6}{SHADES[-1] * 6}|"
+    assert text[3] == f"1 |{SHADES[0] * 6}{SHADES[1] * 6}{SHADES[2] * 6}|"
+    assert text[-1] == f"share: '{SHADES}' from 0 to 9; ?: none"
+
+
+def test_map_of_one_value_and_of_many_columns():
+    assert "from 0.5 to 0.5" in terminal(shaded([[0.5]]), 78, 16, False)
+    assert max(map(len, terminal(shaded(np.eye(3, 500)), 78, 16, False).splitlines())) <= 78
+    assert "none" in terminal(shaded([[np.nan]]), 78, 16, False)
+
+
+@pytest.mark.parametrize("kind", MAGIC)
+def test_save_map(kind, tmp_path):
+    drawn = Map("t", "x", "y", "v", np.geomspace(1, 1000, 4), np.arange(3.0), np.arange(12.0).reshape(3, 4), x_log=True)
+    save(drawn, tmp_path / f"map.{kind}")
+    assert (tmp_path / f"map.{kind}").read_bytes().startswith(MAGIC[kind])
+
+
+def test_cells_of_a_logarithmic_map_lie_around_their_values():
+    from fastgrad.plot import _edges
+
+    assert _edges(np.array([1.0, 100.0]), True) == pytest.approx([0.1, 10.0, 1000.0])
+    assert _edges(np.array([0.0, 1.0, 4.0]), False).tolist() == [-0.5, 0.5, 2.5, 5.5]
+    assert _edges(np.array([3.0]), False).tolist() == [2.5, 3.5]
+
+
+# The store of a sweep
+
+STUDY = {"weight.std": [1, 10, 100], "bias.std": [0.0, 1.0], "depth": [20, 40]}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A store with three parameters that vary, and its rows."""
+    path = tmp_path_factory.mktemp("study") / "study.db"
+    return path, fg.sweep(STUDY, store=path, ensemble=30)
+
+
+def only(rows, **where):
+    return [row for row in rows if all(row[name.replace("__", ".")] == value for name, value in where.items())]
+
+
+def test_study_as_a_family_of_lines(study):
+    _, rows = study
+    drawn = study_report("simulate", only(rows, depth=40), None, None, {}).figure
+    assert drawn.x.tolist() == [1, 10, 100]
+    assert drawn.x_log
+    lines = [curve for curve in drawn.curves if curve.kind == "series"]
+    assert [line.label for line in lines] == ["bias.std 0", "bias.std 1"]
+    for line, std in zip(lines, (0.0, 1.0), strict=True):
+        assert line.y.tolist() == [row["lyapunov"] for row in only(rows, depth=40, bias__std=std)]
+    theory = [curve for curve in drawn.curves if curve.kind == "theory"]
+    assert theory[1].y.tolist() == [row["theory"] for row in only(rows, depth=40, bias__std=1.0)]
+
+
+def test_study_as_one_line(study):
+    path, rows = study
+    arguments = ("--where", "bias.std=1", "--where", "weight.std=10", "--value", "bound_rate", "--format", "json")
+    result = json.loads(run("plot", path, *arguments).stdout)["result"]
+    wanted = only(rows, bias__std=1.0, weight__std=10.0)
+    assert result["axes"] == ["depth"]
+    assert [point["bound_rate"] for point in result["points"]] == [row["bound_rate"] for row in wanted]
+
+
+def test_study_as_a_map():
+    rows = fg.sweep({"weight.std": [1, 2, 3], "bias.std": np.arange(8.0)}, depth=5, ensemble=4)
+    drawn = study_report("simulate", rows, "zero_share", "weight.std", {}).figure
+    assert isinstance(drawn, Map)
+    assert (drawn.x.tolist(), drawn.y.tolist()) == ([1, 2, 3], list(range(8)))
+    assert drawn.values.shape == (8, 3)
+    exponents = study_report("simulate", rows[:-1], None, "weight.std", {}).figure.values
+    assert exponents[2, 1] == only(rows, weight__std=2.0, bias__std=2.0)[0]["lyapunov"]
+    assert np.isnan(exponents[7, 2])
+
+
+def test_study_of_training_over_named_laws():
+    rows = fg.sweep({"weight": ["he_normal", "normal:std=500"], "steps": [5, 50]}, job="train", ensemble=20)
+    drawn = study_report("train", rows, "running", None, {}).figure
+    assert drawn.x.tolist() == [5, 50]
+    assert [curve.label for curve in drawn.curves] == ["weight he_normal", "weight normal:std=500"]
+
+
+def test_plot_command_draws_the_figure(study, tmp_path):
+    path, _ = study
+    result = run("plot", path, "--where", "depth=20", "--plot", tmp_path / "study.png")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "bias.std 0" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert (tmp_path / "study.png").read_bytes().startswith(MAGIC["png"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 2, "where: depth, weight.std, bias.std vary; expected one parameter with numbers, and at most one other"),
+        (("--where", "depth=20", "--value", "loss"), 2, "value: expected one of lyapunov, lyapunov_stderr, bound_rate"),
+        (
+            ("--where", "depth=20", "--x", "seed"),
+            2,
+            "x: expected a parameter whose numbers vary (weight.std, bias.std)",
+        ),
+        (("--where", "depth=21"), 2, "where: no point has these values"),
+        (("--where", "width=2"), 2, "where: unknown parameter 'width', expected one of depth"),
+        (("--where", "depth"), 2, "where: expected NAME=VALUE, got 'depth'"),
+        (("--where", "depth=20", "--where", "weight.std=1", "--where", "bias.std=1"), 2, "nothing varies"),
+        (("--plot", "study.txt"), 2, "plot: expected a file ending in"),
+    ],
+)
+def test_plot_command_refuses(arguments, code, words, study):
+    result = run("plot", study[0], *arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_plot_command_of_what_is_no_store(tmp_path):
+    assert run("plot", tmp_path / "absent.db").exit_code == 1
+    (tmp_path / "chain.csv").write_text("weight\n1\n")
+    result = run("plot", tmp_path / "chain.csv")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "is no store of a sweep, but another kind of file" in result.stderr

@@ -203,7 +203,11 @@ def test_json_is_the_summary_in_full_precision(weight, folder, backend):
     arguments = ("--depth", "300", "--ensemble", "6", "--weight", weight, "--bias", "normal:std=1", "--seed", "3")
     result = document(folder, "simulate", *arguments, "--backend", backend)["result"]
     growth = fg.simulate(300, 6, weight, "normal:std=1", seed=3, backend=backend)
+    theory = result.pop("theory")
     assert result == growth.summary()
+    predicted = fg.theory.predict(weight, "normal:std=1")
+    assert theory["lyapunov"] == (None if weight == "zero" else predicted.lyapunov)
+    assert theory["bound_rate"] == (None if weight == "zero" else predicted.bound.mean)
     assert result["curve"]["link"] == growth.link.tolist()
     if weight != "zero":
         assert result["lyapunov"] == {"mean": growth.lyapunov.mean, "stderr": growth.lyapunov.stderr}
