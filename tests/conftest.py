@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Tests run side by side, and BLAS threads of several processes would wait for each other. NumPy reads it when loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest
