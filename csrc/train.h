@@ -218,9 +218,9 @@ static Outcome train(const TrainJob& job) {
     block.next_bias = room.take<double>(cells);
     block.grad_weight_exponent = room.take<int64_t>(cells);
     block.grad_bias_exponent = room.take<int64_t>(cells);
-    const Rule rule{split(all_of(job.learning_rate)), split(all_of(job.clip_value < __DBL_MAX__ ? job.clip_value : 1.0)),
-                    split(all_of(job.clip_norm < __DBL_MAX__ ? job.clip_norm : 1.0)), job.clip_value < __DBL_MAX__,
-                    job.clip_norm < __DBL_MAX__};
+    const Rule rule{split(all_of(job.learning_rate)), split(all_of(job.clip_value <= __DBL_MAX__ ? job.clip_value : 1.0)),
+                    split(all_of(job.clip_norm <= __DBL_MAX__ ? job.clip_norm : 1.0)), job.clip_value <= __DBL_MAX__,
+                    job.clip_norm <= __DBL_MAX__};
     for (int64_t begin = job.start; begin < job.stop; begin += WIDTH) {
         const int lanes = (int)smaller(job.stop - begin, WIDTH);
         Mask narrow_input = EVERY;

@@ -39,6 +39,7 @@ KINDS = {
     "loss": (0, "-", 1 / 2),
     "series": (0, "-", 1 / 2),
 }
+DRAWABLE = 1e-200, 1e200  # matplotlib's margins would leave float64
 SHADES = " ·:-=+*#%@"  # of a map in a terminal, from its lowest value to its highest
 
 
@@ -136,7 +137,7 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
     title = figure.title
     shown = [(curve, thinned(np.flatnonzero(np.isfinite(curve.y)), 8 * width)) for curve in figure.curves]
     if not any(len(kept) for _, kept in shown):
-        title += "\n(exactly zero throughout)"
+        title += f"\n({_why_empty(figure.curves)} throughout)"
     baseline = [np.zeros(1)] if any(curve.kind == "gradient" for curve in figure.curves) else []
     heights = np.concatenate([curve.y[kept] for curve, kept in shown] + baseline)
     heights = heights if len(heights) else np.zeros(1)
@@ -212,10 +213,15 @@ def _color_as_told(color: bool) -> Iterator[None]:
         os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
+def _why_empty(curves: list[Curve]) -> str:
+    """Tell what logarithms are that can't be drawn."""
+    return "beyond float64" if any(np.isposinf(curve.y).any() for curve in curves) else "exactly zero"
+
+
 def _tick(value: float, chars: int, delta: float, left: bool = False) -> str:
     """Write a tick of an axis that is `delta` long."""
     decimals = next((n for n, length in enumerate((30, 3, 0.3)) if delta >= length), 3)
-    text = f"{round(value, decimals) + 0.0:.{decimals}f}"
+    text = f"{round(value, decimals) + 0.0:.{decimals}f}" if abs(value) < 1e9 else f"{value:.2e}"
     return text.ljust(chars) if left else text.rjust(chars)
 
 
@@ -245,11 +251,16 @@ def save(figure: Figure | Map, path: str | Path) -> None:
     Raises
     ------
     ValueError, ModuleNotFoundError
-        See `check_path`.
+        See `check_path`; and if an axis would reach too far to be drawn.
     OSError
         If the file can't be written.
     """
     path = check_path(path)
+    values = [curve.y for curve in figure.curves] if isinstance(figure, Figure) else [figure.y, figure.values]
+    for axis in (figure.x, *values):
+        sizes = np.abs(axis[np.isfinite(axis) & (axis != 0)])
+        if sizes.size and not DRAWABLE[0] < sizes.min() <= sizes.max() < DRAWABLE[1]:
+            raise ValueError(f"plot: a figure can't show numbers from {sizes.min():.3g} to {sizes.max():.3g}")
     from matplotlib.figure import Figure as NewCanvas
 
     canvas = NewCanvas(figsize=(7.2, 4.5), layout="constrained")
@@ -288,7 +299,8 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
             zorder=order,
         )
         if not kept.any():
-            axes.text(0.98, 0.9, f"{curve.label}: exactly zero", transform=axes.transAxes, ha="right", color=color)
+            text = f"{curve.label}: {_why_empty([curve])}"
+            axes.text(0.98, 0.9, text, transform=axes.transAxes, ha="right", color=color)
         if curve.band is not None:
             inside = np.isfinite(curve.band[0]) & np.isfinite(curve.band[1])
             low, high = (edge[inside] for edge in curve.band)

@@ -507,7 +507,7 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
     """What became of chains in training; `what` says which chains."""
     summary = training.summary()
     ensemble = summary["ensemble"]
-    q05, q50, q95 = (_log10_or_nan(summary["loss"][key]) for key in ("q05", "q50", "q95"))
+    q05, q50, q95 = (_log10_of_losses(summary["loss"][key]) for key in ("q05", "q50", "q95"))
     human: list[RenderableType] = [
         what,
         f"{parameters['loss']} loss, {parameters['steps']} steps of learning rate {parameters['learning_rate']:g}",
@@ -550,10 +550,10 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
     return Report("train", parameters, result, rows, human, figure, training.backend, seed, arrays)
 
 
-def _log10_or_nan(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """Decades; what is zero or beyond float64 is left out of a figure."""
+def _log10_of_losses(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """Decades; None is beyond float64."""
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log10([np.nan if v is None else v for v in values]))
+        return np.asarray(np.log10([np.inf if v is None else v for v in values]))
 
 
 def _one_training(training: Training, start: Chain) -> list[RenderableType]:
@@ -944,10 +944,12 @@ def _parameters(job: JobName, rows: list[dict[str, Any]]) -> list[str]:
 
 def _is(value: Any, wanted: str) -> bool:
     """Whether a parameter has the value that a user wrote."""
+    if not _is_number(value):
+        return str(value) == wanted
     try:
-        return bool(_is_number(value) and float(wanted) == value)
+        return float(wanted) == float(value)
     except ValueError:
-        return bool(value == wanted)
+        return False
 
 
 def _is_number(value: Any) -> bool:

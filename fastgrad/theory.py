@@ -9,6 +9,7 @@ nine at least.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +19,8 @@ import numpy as np
 from fastgrad.laws import Law, LawLike, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
@@ -29,6 +32,11 @@ PANEL_SIGMAS = 2.0  # or in standard deviations of the preactivation
 PANELS = (2.6, 2.0, 1.3, 0.8)  # and in the logarithm of the state: finer, until two in a row agree
 RESOLVED = 1e-9  # by how much they may differ, relatively
 SATURATED = 45.0  # from here on sigmoid is 0 or 1 for float64
+MIXING = 4096  # links after which a chain has to have forgotten its start
+CUTS = (70.0, 140.0)  # of ln|o - 1/2| with centered biases, and the share of time spent there at most
+CUT_SHARE = 1e-13
+REACH_MAX = 1e30  # of weights and biases: beyond, there are too many scales between 0 and 1
+LITTLE = 0.1  # of a law's width: closed forms cancel below
 NARROW = 1e-8  # a law as narrow as that is a point: its variance is below float64's rounding
 SIGMAS = 9.0  # of a normal law: 1e-19 is beyond
 
@@ -88,22 +96,45 @@ def ln_weight(weight: LawLike) -> Moments:
     if law.family == "constant" or law.scale == 0.0:
         return Moments(math.log(abs(law.location)) if law.location else -math.inf, 0.0)
     if law.family == "uniform":
-        low, high = law.location, law.location + law.scale
-        mean = (_ln_integral(high) - _ln_integral(low)) / law.scale
-        square = (_ln_square_integral(high) - _ln_square_integral(low)) / law.scale
-        return Moments(mean, max(square - mean * mean, 0.0))
+        return _ln_uniform(law.location, law.scale)
     if law.location == 0.0:
         return Moments(math.log(law.scale) - (EULER + math.log(2)) / 2, math.pi**2 / 8)
-    # panels that shrink towards the logarithm's singularity
-    center, std = abs(law.location), law.scale
-    near = center * 0.5 ** np.arange(1, 200)
-    edges = np.concatenate([-near, [0.0], near, center + std * np.arange(-SIGMAS, SIGMAS + 1)])
-    edges = np.unique(edges[(edges >= center - SIGMAS * std) & (edges <= center + SIGMAS * std)])
-    w, share = _quadrature(edges)
-    share = share * np.exp(-0.5 * ((w - center) / std) ** 2) / (std * math.sqrt(2 * math.pi))
-    ln = np.log(np.abs(w))
-    mean = float(share @ ln)
-    return Moments(mean, float(share @ (ln - mean) ** 2))
+    return _ln_normal(abs(law.location), law.scale)
+
+
+def _ln_uniform(low: float, width: float) -> Moments:
+    size = max(abs(low), abs(low + width))  # nothing leaves float64 in units of it
+    low, high, width = low / size, (low + width) / size, width / size
+    middle = abs(low + width / 2)
+    if width < LITTLE * middle:  # where closed forms cancel
+        t, share = _quadrature(np.array([-1.0, 1.0]))
+        return _moments(math.log(size) + math.log(middle), np.log1p(width / (2 * middle) * t), share / 2)
+    mean = (_ln_integral(high) - _ln_integral(low)) / width
+    square = (_ln_square_integral(high) - _ln_square_integral(low)) / width
+    return Moments(math.log(size) + mean, max(square - mean * mean, 0.0))
+
+
+def _ln_normal(center: float, std: float) -> Moments:
+    grid = np.arange(-SIGMAS, SIGMAS + 1)
+    if std < LITTLE / 2 * center:
+        t, share = _quadrature(grid)
+        return _moments(math.log(center), np.log1p(std / center * t), share * _normal_density(t))
+    # In units of std, on panels that shrink towards the logarithm's singularity.
+    center /= std
+    ends = grid + center
+    near = (center + SIGMAS) * 0.5 ** np.arange(120)
+    w, share = _quadrature(np.unique(np.concatenate([ends, [0.0], near, -near]).clip(ends[0], ends[-1])))
+    return _moments(math.log(std), np.log(np.abs(w)), share * _normal_density(w - center))
+
+
+def _moments(offset: float, values: Floats, share: Floats) -> Moments:
+    mean = float(share @ values)
+    return Moments(offset + mean, float(share @ (values - mean) ** 2))
+
+
+def _normal_density(t: Floats) -> Floats:
+    density: Floats = np.exp(-0.5 * t**2) / math.sqrt(2 * math.pi)
+    return density
 
 
 def bound(weight: LawLike) -> Moments:
@@ -126,7 +157,14 @@ def fixed_points(weight: float, bias: float) -> list[FixedPoint]:
     if not (math.isfinite(weight) and math.isfinite(bias)):
         raise ValueError(f"weight, bias: expected finite numbers, got {weight!r} and {bias!r}")
 
-    def excess(z: float) -> float:  # whose zeros are preactivations that stay
+    points = [FixedPoint(_sigmoid(z), weight * _sigmoid(z) * _sigmoid(-z)) for z in _resting(weight, bias)]
+    return [p for i, p in enumerate(points) if i == 0 or p.activation != points[i - 1].activation]
+
+
+def _resting(weight: float, bias: float) -> list[float]:
+    """Preactivations that stay, z = weight sigmoid(z) + bias, ascending."""
+
+    def excess(z: float) -> float:
         return weight * _sigmoid(z) + bias - z
 
     # Between the turning points of the excess, where w o (1 - o) = 1, there is one zero at most.
@@ -140,14 +178,18 @@ def fixed_points(weight: float, bias: float) -> list[FixedPoint]:
         if (excess(low) > 0) == (excess(high) > 0) and excess(low) != 0 and excess(high) != 0:
             continue
         rising = excess(low) < 0 or excess(high) > 0
-        for _ in range(1200):  # until the two are neighbors
-            middle = (low + high) / 2
-            if middle in (low, high):
-                break
-            low, high = (middle, high) if (excess(middle) < 0) == rising else (low, middle)
-        zeros.append(low)
-    points = [FixedPoint(_sigmoid(z), weight * _sigmoid(z) * _sigmoid(-z)) for z in sorted(set(zeros or ends[:1]))]
-    return [p for i, p in enumerate(points) if i == 0 or p.activation != points[i - 1].activation]
+        zeros.append(_bisect(lambda z, rising=rising: (excess(z) < 0) == rising, low, high))  # type: ignore[misc]
+    return sorted(set(zeros or ends[:1]))
+
+
+def _bisect(is_below: Callable[[float], bool], low: float, high: float) -> float:
+    """Return where `is_below` turns from true to false."""
+    for _ in range(1200):  # until the two are neighbors
+        middle = low / 2 + high / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if is_below(middle) else (low, middle)
+    return low
 
 
 def lyapunov(weight: LawLike, bias: LawLike = "zero") -> float:
@@ -174,6 +216,9 @@ def lyapunov(weight: LawLike, bias: LawLike = "zero") -> float:
         return mean + _centered(w, mean)
     if not (w.scale or b.scale):
         return _of_constants(w.location, b.location)
+    reach = max(abs(end) for law in (w, b) for end in _ends(law))
+    if reach > REACH_MAX:
+        raise ValueError(f"weight, bias: expected values up to {REACH_MAX:g}, got laws that reach {reach:.3g}")
     _require_one_attractor(w, b)
     return mean + _stationary_mean(_Random(w, b))
 
@@ -204,6 +249,9 @@ def predict(weight: LawLike, bias: LawLike = "zero", x: ArrayLike = 0.5) -> Pred
 
 class _Random:
     """Links with random weights or biases, in the coordinate q = ln o: smooth on the scale 1, flat far down."""
+
+    cut_share = 1.0  # far down all states are alike
+    may_trap = True
 
     def __init__(self, weight: Law, bias: Law) -> None:
         self.weight, self.bias = weight, bias
@@ -240,9 +288,12 @@ class _Random:
 class _Centered:
     """Links with biases -w/2, in the coordinate q = ln|o - 1/2|: z = w (o - 1/2), and only |w| matters."""
 
-    def __init__(self, weight: Law) -> None:
+    cut_share = CUT_SHARE
+    may_trap = False
+
+    def __init__(self, weight: Law, cut: float) -> None:
         self.weight = weight
-        self.ends = -70.0, math.log(0.5)
+        self.ends = -cut, math.log(0.5)
         ends = weight.location + weight.scale * (
             np.arange(-SIGMAS, SIGMAS + 1) if weight.family == "normal" else np.arange(2)
         )
@@ -263,31 +314,42 @@ class _Centered:
         return np.log(0.5 * np.tanh(0.5 * np.abs(z)))
 
 
+class _TooShallow(Exception):  # noqa: N818  (nobody sees it)
+    """The states are cut off where the chain still is."""
+
+
 def _centered(weight: Law, ln_mean: float) -> float:
     """E ln sigmoid'(z) with centered biases."""
     if ln_mean <= math.log(4):  # the chain comes to 1/2, where it stays
         return -math.log(4)
     if weight.scale == 0.0:
         return _of_constants(abs(weight.location), -abs(weight.location) / 2) - ln_mean
-    return _stationary_mean(_Centered(weight))
+    if max(map(abs, _ends(weight))) > REACH_MAX:
+        raise ValueError(f"weight: expected values up to {REACH_MAX:g}, got {weight}")
+    for cut in CUTS:
+        with suppress(_TooShallow):
+            return _stationary_mean(_Centered(weight, cut))
+    raise ValueError("weight, bias: too near to where chains come to rest at 1/2, their stationary law is too wide")
 
 
 def _of_constants(weight: float, bias: float) -> float:
     """Exponent of a deterministic chain: where it ends up from 0 and from 1, which all others lie between."""
-    found = []
-    for o in (0.0, 1.0):
-        for _ in range(100_000):
-            last, o = o, _sigmoid(weight * _sigmoid(weight * o + bias) + bias)  # two links: also where it alternates
-            if o == last:
-                break
-        z = weight * o + bias
-        after = weight * _sigmoid(z) + bias
-        found.append(math.log(abs(weight)) + float(np.mean(_ln_derivative(np.array([z, after])))))
-    if abs(found[0] - found[1]) > 1e-9 * (1 + abs(found[0])):
-        raise ValueError(
-            f"weight, bias: the exponent depends on the start: {found[0]:.6g} from 0, {found[1]:.6g} from 1"
-        )
-    return float(found[0])
+    ln_size = math.log(abs(weight))
+
+    def rate(z: float) -> float:
+        return ln_size + float(_ln_derivative(np.array(z)))
+
+    def after(z: float) -> float:
+        return weight * _sigmoid(z) + bias
+
+    at_rest = _resting(weight, bias)
+    low, high = rate(at_rest[0]), rate(at_rest[-1])
+    if weight < 0 and low > 0:  # it is driven away from where it would rest, and ends up alternating
+        z = _bisect(lambda z: after(after(z)) > z, bias + weight, at_rest[0])
+        low = high = rate(z) / 2 + rate(after(z)) / 2
+    if abs(low - high) > 1e-9 * (1 + abs(low)):
+        raise ValueError(f"weight, bias: the exponent depends on the start: {low:.6g} from 0, {high:.6g} from 1")
+    return low
 
 
 def _require_one_attractor(weight: Law, bias: Law) -> None:
@@ -349,12 +411,27 @@ def _collocate(links: _Random | _Centered, width: float) -> float:
         cardinal = np.where(hit.any(axis=1)[:, None], hit, cardinal / cardinal.sum(axis=1)[:, None])
         column = panel[:, None] * POINTS + np.arange(POINTS)
         transfer[i] = np.bincount(column.ravel(), (share[:, None] * cardinal).ravel(), minlength=size)
+    if links.may_trap:
+        _require_mixing(transfer, gain)
     # stationary P = stationary, of total 1: that takes the place of one equation, which follows from the others
     system = transfer.T - np.eye(size)
     system[-1] = 1.0
     total = np.zeros(size)
     total[-1] = 1.0
-    return float(np.linalg.solve(system, total) @ gain)
+    stationary = np.linalg.solve(system, total)
+    if abs(stationary[:POINTS].sum()) > links.cut_share:
+        raise _TooShallow
+    return float(stationary @ gain)
+
+
+def _require_mixing(transfer: Floats, gain: Floats) -> None:
+    """Refuse chains that stay for very long where they started: the linear system would not tell."""
+    later = gain  # the mean gain of the link after so many, from each state: it has to become the same for all
+    for done in range(MIXING):
+        if done % 32 == 0 and np.ptp(later) <= RESOLVED * (1 + abs(later[0])):
+            return
+        later = (later + transfer @ later) / 2  # half, for chains that alternate
+    raise ValueError("weight, bias: the exponent depends on the start, which the chain forgets too slowly")
 
 
 @cache

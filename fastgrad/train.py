@@ -28,6 +28,7 @@ LossName = Literal["squared", "cross_entropy"]
 LOSSES: dict[LossName, int] = {"squared": 0, "cross_entropy": 1}  # the numbers by which the kernels know them
 STATUSES = ("converged", "stalled", "diverged", "running")
 STEPS_MAX = 10**15
+LANE_BYTES = 90  # that a compiled backend works in, for each link of a lane
 DRAWN_X, DRAWN_TARGET = "uniform:low=0,high=1", "uniform:low=0.1,high=0.9"
 
 
@@ -78,7 +79,7 @@ class Training:
         loss = self.loss.reshape(len(self.step), -1)
         quantiles = np.quantile(loss, QUANTILES, axis=1, method="inverted_cdf")
         found = {name: status == name for name in STATUSES}
-        same = (loss[len(loss) // 2 :] == loss[-1]).all(axis=0)
+        same = (loss[len(loss) // 2 :] == loss[-1]).all(axis=0) & np.isfinite(loss[-1])
 
         def median(values: Floats | Ints, of: NDArray[np.bool_]) -> float | None:
             return np.quantile(values[of], 0.5, method="inverted_cdf").item() if of.any() else None
@@ -117,8 +118,8 @@ def train(
     """Plain gradient descent on a chain, or on many, each with an input and a target of its own.
 
     All parameters of a chain move at once: ``w_l -= learning_rate dloss/dw_l`` and ``b_l -= learning_rate dloss/db_l``.
-    The gradients are those of `backprop`, exact to rounding however large or small; only a parameter's change is a
-    float.
+    The gradients are those of `backprop` with the cotangent o_L - y, which is a float; from there on they are exact to
+    rounding however large or small, and only a parameter's change is a float again.
 
     Parameters
     ----------
@@ -213,7 +214,7 @@ def train_chain(
     y = per_member("target", target, ensemble)
     steps = integer("steps", steps, 1, STEPS_MAX)
     record = integer("record", record, 2, 2**31)
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss: expected squared or cross_entropy, got {loss!r}")
     if loss == "cross_entropy" and not np.all((y >= 0) & (y <= 1)):
         worst = int(np.argmax((y < 0) | (y > 1)))
@@ -233,7 +234,7 @@ def train_chain(
             f"training {chain.depth} links x {ensemble} chains",
             16 * chain.depth * ensemble
             + 8 * recorded * (ensemble + 4)
-            + 90 * chain.depth * 128 * min(pool.count, -(-ensemble // SLICE_MIN))
+            + LANE_BYTES * chain.depth * kernels.LANES * min(pool.count, -(-ensemble // SLICE_MIN))
             + kernels.WORK_BYTES * chain.depth * side_by_side * pool.count,
         )
         marks = np.unique(np.linspace(0, steps, recorded).round().astype(np.int64))
@@ -244,8 +245,10 @@ def train_chain(
         least = _entropy(y) if loss == "cross_entropy" else np.zeros(ensemble)
         # One more call than steps: after the last one the loss is looked at.
         page = max(1, kernels.CALL_ELEMENTS // (chain.depth * side_by_side))
-        for first in range(0, steps + 1, page):
-            last = min(first + page, steps + 1)
+        last = 0
+        while last <= steps:
+            at_rest = last > 0 and bool(np.all((left > 0) | (moved < last)))  # one step shows it: all the rest at once
+            first, last = last, steps + 1 if at_rest else min(last + page, steps + 1)
             row = int(np.searchsorted(marks, first))
 
             def run(start: int, stop: int, first: int = first, last: int = last, row: int = row) -> None:
@@ -358,5 +361,4 @@ def _positive(name: str, value: Any) -> float:
 def _entropy(y: Floats) -> Floats:
     """-y ln y - (1 - y) ln(1 - y)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = [np.where(p > 0, -p * np.log(p), 0.0) for p in (y, 1 - y)]
-    return np.asarray(terms[0] + terms[1])
+        return np.where(y > 0, -y * np.log(y), 0.0) + np.where(y < 1, -(1 - y) * np.log1p(-y), 0.0)

@@ -529,6 +529,28 @@ def test_plot_command_refuses(arguments, code, words, study):
     assert result.stderr.count("\n") == 1
 
 
+def test_text_parameters_can_be_picked():
+    grid = {"loss": ["squared", "cross_entropy"], "clip_value": [0.1, 1.0], "weight": ["normal", "he_normal"]}
+    rows = fg.sweep(grid, job="train", depth=1, ensemble=5, steps=5)
+    drawn = study_report("train", rows, "median_loss", None, {"loss": "squared", "weight": "he_normal"}).figure
+    assert drawn.curves[0].y.tolist() == [row["median_loss"] for row in only(rows, loss="squared", weight="he_normal")]
+    drawn = study_report("train", rows, None, None, {"weight": "normal:std=1", "loss": "squared"}).figure
+    assert drawn.x.tolist() == [0.1, 1.0]
+
+
+@pytest.mark.parametrize("values", [[1e-300, 1.0, 1e300], [1.0, 2.0, 1e250]])
+def test_numbers_beyond_what_can_be_drawn(values, tmp_path):
+    x = np.arange(1.0, 4)
+    for drawn in (
+        Figure("", "x", "y", np.array(values), [Curve("series", "s", x)], x_log=True),
+        Figure("", "x", "y", x, [Curve("series", "s", np.array(values))]),
+        Map("", "x", "y", "v", np.array(values), x, np.eye(3), x_log=True),
+    ):
+        with pytest.raises(ValueError, match="plot: a figure can't show numbers from 1"):
+            save(drawn, tmp_path / "a.png")
+        assert max(map(len, terminal(drawn, 78, 16, False).splitlines())) <= 80
+
+
 def test_plot_command_of_what_is_no_store(tmp_path):
     assert run("plot", tmp_path / "absent.db").exit_code == 1
     (tmp_path / "chain.csv").write_text("weight\n1\n")

@@ -139,3 +139,73 @@ def test_fixed_points_that_touch():
 def test_fixed_points_of_what_is_not_finite(arguments):
     with pytest.raises(ValueError, match="weight, bias: expected finite numbers"):
         theory.fixed_points(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("law", "mean", "variance"),
+    [
+        # mpmath, 30 digits; the singularity of the logarithm lies far from or close to the law's middle
+        ("normal:mean=1e-5,std=1", -0.6351814227307391 + 5e-11, 1.2337005501361697),
+        ("normal:mean=0.1,std=1", -0.630189744964855495, None),
+        ("normal:mean=19,std=1", 2.94304812866665970, None),
+        ("normal:mean=21,std=1", 3.04338476495566221, None),
+        ("normal:mean=3,std=0.5", 1.08408112785108589, None),
+        ("normal:mean=1e-300,std=1", -0.6351814227307391, math.pi**2 / 8),
+        ("normal:mean=1,std=1e-17", -5e-35, 1e-34),
+        ("uniform:low=0,high=1e306", 306 * math.log(10) - 1, 1.0),
+        ("uniform:low=-1e307,high=1e307", 307 * math.log(10) - 1, 1.0),
+        ("uniform:low=0,high=5e-324", math.log(5e-324) - 1, 1.0),
+        ("uniform:low=1,high=1.000001", 4.9999983333e-07, 8.33332500e-14),
+    ],
+)
+def test_moments_at_the_edges(law, mean, variance):
+    found = theory.ln_weight(law)
+    assert found.mean == pytest.approx(mean, rel=2e-9, abs=1e-16)
+    if variance is not None:
+        assert found.variance == pytest.approx(variance, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "exponent"),
+    [
+        ("constant:4", "constant:-2", 0.0),  # critical
+        ("constant:-4", "constant:2", 0.0),
+        ("constant:4.0001", "centered", -4.999974999e-05),
+        ("constant:-3.9999", "constant:1.99995", -2.500031251e-05),
+        ("constant:1e308", "zero", -1e308),
+        ("constant:-1e308", "zero", -2.5e307),  # it alternates between z = 0 and -5e307
+    ],
+)
+def test_exponents_of_constant_chains_at_the_edges(weight, bias, exponent):
+    assert theory.lyapunov(weight, bias) == pytest.approx(exponent, rel=1e-8, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "why"),
+    [
+        # Two wells: which one a chain is in is settled by where it starts, for longer than anyone waits.
+        ("constant:12", "normal:mean=-5.8,std=0.6", "depends on the start, which the chain forgets too slowly"),
+        ("normal:mean=8,std=.3", "normal:mean=-4,std=.3", "depends on the start, which the chain forgets too slowly"),
+        ("normal:std=7.9", "centered", "too near to where chains come to rest at 1/2"),
+        ("uniform:low=0,high=1e306", "zero", "expected values up to 1e.30, got laws that reach 1e.306"),
+        ("normal", "constant:1e308", "expected values up to 1e.30"),
+        ("normal:std=1e40", "centered", "expected values up to 1e.30"),
+    ],
+)
+def test_no_number_where_it_would_be_wrong(weight, bias, why):
+    with pytest.raises(ValueError, match=why):
+        theory.lyapunov(weight, bias)
+
+
+def test_predictions():
+    assert theory.predict("normal:std=4").lyapunov == theory.lyapunov("normal:std=4")
+    assert theory.predict("normal:std=4").bound == theory.bound("normal:std=4")
+    at_half = theory.predict("normal:std=12", "centered")
+    assert at_half.lyapunov == theory.bound("normal:std=12").mean > 0  # the bound is reached
+    assert theory.predict("normal:std=12", "centered", 0.3).lyapunov < 0
+    both = theory.predict("normal:std=12", "centered", [0.3, 0.5])
+    assert both.lyapunov is None
+    assert "1/2" in both.why_not
+    assert theory.predict("constant:8", "constant:-3.8").lyapunov is None
+    with pytest.raises(ValueError, match="unknown law"):
+        theory.predict("nothing")

@@ -362,6 +362,7 @@ def test_drawn_inputs_are_a_stream_of_their_own():
         ({"learning_rate": [0.1, 0.2]}, "learning_rate: expected a number, got shape"),
         ({"steps": 0}, "steps: expected 1 to"),
         ({"steps": 1.5}, "steps: expected an integer"),
+        ({"loss": ["squared"]}, "loss: expected squared or cross_entropy"),
         ({"loss": "hinge"}, "loss: expected squared or cross_entropy, got 'hinge'"),
         ({"loss": "cross_entropy", "target": 1.5}, "target: expected 0 to 1 for the cross entropy, got 1.5"),
         ({"clip_value": -1}, "clip_value: expected a number above 0"),
@@ -392,6 +393,27 @@ def test_bad_laws():
         fg.train_drawn(x=math.inf)
     with pytest.warns(UserWarning, match="x=normal.* and target=uniform"):
         fg.train_drawn(1, 1, x="normal", steps=1)
+
+
+@pytest.mark.parametrize("clip", ["clip_value", "clip_norm"])
+def test_the_largest_limit_is_a_limit(backend, clip):
+    largest = float(np.finfo(float).max)
+    run = partial(fg.train, [1e308] * 3, [-5e307] * 3, 0.5, 1e300, learning_rate=1e-300, steps=1, backend=backend)
+    t, unlimited = run(**{clip: largest}), run()
+    assert unlimited.status == "diverged"
+    assert t.status == "stalled"
+
+
+def test_what_stands_still_costs_nothing(backend):
+    t = fg.train(*WORKED_EXAMPLE, steps=10**15, backend=backend)
+    assert (t.status, t.last_step, t.step[-1]) == ("stalled", 1, 10**15)
+    assert np.all(t.loss[1:] == 149.5**2 / 2)
+
+
+def test_entropy_of_a_tiny_target(backend):
+    y = 1e-20
+    t = fg.train([0.0], [math.log(y)], 0.0, y, loss="cross_entropy", steps=1, tolerance=1e-26, backend=backend)
+    assert t.status == "converged"
 
 
 # The command line
@@ -482,3 +504,9 @@ def test_command_refuses(arguments, code, words, tmp_path):
     assert (result.exit_code, result.stdout) == (code, "")
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_command_tells_a_loss_beyond_float64():
+    text = run("--target", 1e300, "--ensemble", 5, "--steps", 3).stdout
+    assert "(beyond float64 throughout)" in text
+    assert "exactly zero" not in text

@@ -80,16 +80,18 @@ marks, row, loss_at, moved, under, left, start, stop)`` takes the steps first â€
                                                    0 without. Such a chain keeps what it had before, and moves no more
     ==========================  =================  ==================================================================
 
-With the second loss the way back starts from delta_L = o_L - y: there is no 0/0 where the sigmoid is saturated. A
-gradient is exact to rounding however large or small, and only its product with the learning rate becomes a double.
+With the second loss the way back starts from delta_L = o_L - y: there is no 0/0 where the sigmoid is saturated. That
+difference is taken in doubles, as the cotangent of `backprop` is one; from there on a gradient is exact to rounding
+however large or small, and only its product with the learning rate becomes a double again.
 
 The sigmoid (design: e = exp(-|z|) = p 2^-k, sigmoid = 1/(1+e) or e/(1+e), sigmoid' = e/(1+e)Â²) never uses o (1 - o),
 which is wrong from z = 20 and zero from z = 36.74. Beyond |z| = 2^60 the derivative is 0, and so is a product whose
 exponent falls below -2^62: exponents can't overflow.
 
-Beside the functions a backend states four numbers. ``PAGE_LINKS`` and ``CALL_ELEMENTS`` bound the links, and links
+Beside the functions a backend states some numbers. ``PAGE_LINKS`` and ``CALL_ELEMENTS`` bound the links, and links
 times members, of one call of `grow`: it lasts a fraction of a second, so that progress and Ctrl-C work between calls.
-For `train` links, members and steps multiply to at most ``CALL_ELEMENTS``, and ``SLICE_MEMBERS`` are best run together.
+For `train` links, members and steps multiply to at most ``CALL_ELEMENTS``, ``SLICE_MEMBERS`` are best run together, and
+``LANES`` of them are worked on side by side, in memory of its own.
 ``WORK_BYTES`` is the memory that `backprop` takes for each link of each member beside the arrays it is given.
 """
 
@@ -128,6 +130,7 @@ class Backend(Protocol):
     PAGE_LINKS: int
     CALL_ELEMENTS: int
     SLICE_MEMBERS: int
+    LANES: int
     WORK_BYTES: int
 
     def backprop(

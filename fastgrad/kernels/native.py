@@ -16,6 +16,7 @@ INSTRUCTION_SET_VARIABLE = "FASTGRAD_ISA"
 
 PAGE_LINKS = 2**18
 CALL_ELEMENTS = 2**22
+LANES = 32  # chains that `train` works on side by side
 SLICE_MEMBERS = 2**9
 WORK_BYTES = 0  # the result's own memory holds what reverse mode keeps, or a few MiB per thread
 

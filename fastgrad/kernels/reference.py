@@ -33,6 +33,7 @@ DEAD = 2.0**60  # from here on the exponent of exp(-|z|) can't be held: the deri
 EXPONENT_MIN = -(2**62)  # a product below this becomes 0, so that exponents can't overflow
 
 SQUARED, CROSS_ENTROPY = 0, 1
+LANES = 0  # none: whole arrays
 SLICE_MEMBERS = 2**12  # of a call of `train`: whole arrays of them stay in the cache
 
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
