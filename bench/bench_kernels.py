@@ -1,4 +1,4 @@
-"""The kernels on every backend: gradients over three shapes, and training; run with ``pytest bench`` (see README.md beside this file)."""
+"""The kernels on every backend: gradients of three shapes, and training; run with ``pytest bench`` (see README.md)."""
 
 import math
 
