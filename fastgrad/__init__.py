@@ -6,8 +6,9 @@
 >>> gradient.grad_x[0]
 -7.283e-83049
 
-The jobs are `backprop` for given chains and `simulate` for drawn ones; `Scaled` holds what no float can. The kernels
-exist three times: `available_backends` tells which can run here.
+The jobs are `backprop` for given chains, `simulate` for drawn ones, `train` for gradient descent, and `sweep` for
+either of the last two over a grid; `Scaled` holds what no float can. The kernels exist three times:
+`available_backends` tells which can run here.
 """
 
 from fastgrad import laws, theory

@@ -295,8 +295,9 @@ def main() -> None:
     \b
     Example: fastgrad simulate --depth 1000 --weight normal:std=500
 
-    Options can also be set by environment variables such as FASTGRAD_BACKEND, FASTGRAD_THREADS, FASTGRAD_FORMAT and
-    FASTGRAD_COLOR. Shell completion: eval "$(_FASTGRAD_COMPLETE=bash_source fastgrad)", or zsh_source, fish_source.
+    FASTGRAD_BACKEND, FASTGRAD_THREADS, FASTGRAD_FORMAT, FASTGRAD_COLOR and FASTGRAD_QUIET in the environment set the
+    options of these names. Shell completion: eval "$(_FASTGRAD_COMPLETE=bash_source fastgrad)", or zsh_source,
+    fish_source.
     """
 
 
@@ -466,7 +467,7 @@ def train(
     from fastgrad.example import worked_task
     from fastgrad.plot import check_path
     from fastgrad.report import counted, training_report
-    from fastgrad.train import DRAWN_TARGET, DRAWN_X, drawn_task, train_chain
+    from fastgrad.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train_chain
 
     chosen = _format(form, output, "npz")
     for path in (output, plot):
@@ -474,7 +475,7 @@ def train(
     if plot is not None:
         check_path(plot)
     how: dict[str, Any] = {
-        "learning_rate": (0.01 if worked else 1.0) if learning_rate is None else learning_rate,
+        "learning_rate": (0.01 if worked else DRAWN_LEARNING_RATE) if learning_rate is None else learning_rate,
         "steps": steps,
         "loss": loss,
         "clip_value": clip_value,
@@ -879,8 +880,8 @@ def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor |
 def export(store: str, form: str | None, output: str | None, color: str, quiet: bool) -> None:
     """Write the points of the sweep in STORE as a table.
 
-    Into a .csv, .json or .parquet file, ordered by their parameters, in full precision. Equal points make equal files,
-    however they came about.
+    Into a .csv, .json or .parquet file, ordered by their parameters, in full precision (theory in ten digits). Equal
+    points make equal files, however they came about.
 
     \b
     Example: fastgrad export study.db -o study.csv

@@ -31,6 +31,7 @@ PALETTE = (
     ("#56B4E9", "bright_cyan"),
     ("#000000", "white"),
 )
+BLACK = 6
 # Color and line of each kind of curve, and where along it its name stands in a terminal.
 KINDS = {
     "gradient": (0, "-", 1 / 3),
@@ -39,6 +40,7 @@ KINDS = {
     "loss": (0, "-", 1 / 2),
     "series": (0, "-", 1 / 2),
 }
+MARKED = 60  # points of a series: so many can be told apart
 DRAWABLE = 1e-200, 1e200  # matplotlib's margins would leave float64
 SHADES = " ·:-=+*#%@"  # of a map in a terminal, from its lowest value to its highest
 
@@ -169,7 +171,7 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
         else:  # names would cover each other
             canvas.text([float(x[at])], [float(y[at])], [letter], lc=name_color)
     with _color_as_told(color):
-        drawn = f"{title}\n{canvas.show()}"
+        drawn = f"{textwrap.fill(title, width, replace_whitespace=False)}\n{canvas.show()}"
     names = [f"{letters[id(curve)]} {curve.label}" for curve in series if id(curve) in letters and curve.label]
     return "\n".join([drawn, *textwrap.wrap("   ".join(names), width)])
 
@@ -182,7 +184,7 @@ def _terminal_map(figure: Map, width: int) -> str:
     margin = max(map(len, names)) + 2
     shown = thinned(np.arange(len(figure.x)), width - margin - 2)
     cell = max(1, min(6, (width - margin - 2) // len(shown)))
-    lines = [figure.title, f"{figure.y_label} (up) against {figure.x_label} (right)"]
+    lines = [*textwrap.wrap(figure.title, width), f"{figure.y_label} (up) against {figure.x_label} (right)"]
     for name, row in reversed(list(zip(names, figure.values[:, shown], strict=True))):
         place = (row - low) / ((high - low) or 1.0) * len(SHADES)
         shades = ["?" if np.isnan(p) else SHADES[min(int(p), len(SHADES) - 1)] for p in place]
@@ -286,6 +288,8 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
         if curve.color is not None and curve.color >= len(PALETTE):  # the colors come round again
             style = "--"
         alone = "o" if kept.sum() == 1 else None  # a line of one point can't be seen
+        if curve.kind == "series" and len(figure.x) <= MARKED:
+            alone = "."
         label = curve.label if curve.band is None else f"{curve.label}, with 5 % to 95 % of chains"
         # What is not a whole line lies above the others, so that both are seen where they coincide.
         order = 2 if style == "-" else 3

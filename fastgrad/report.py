@@ -17,9 +17,9 @@ import numpy as np
 
 from fastgrad.chain import size_text
 from fastgrad.info import provenance
-from fastgrad.plot import Curve, Figure, Map, terminal
+from fastgrad.plot import BLACK, Curve, Figure, Map, terminal
 from fastgrad.scaled import Scaled, json_ready
-from fastgrad.sweep import LAWS, deviation, flat_row, job_parameters
+from fastgrad.sweep import LAWS, ROUNDING, deviation, flat_row, job_parameters
 from fastgrad.theory import predict
 from fastgrad.train import STATUSES
 
@@ -461,7 +461,7 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any], theory: Prediction)
             f"[bold]Lyapunov exponent {_with_error(mean, stderr)} nats per link[/]: a factor {_factor(mean)} a link."
         )
     if theory.lyapunov is not None and np.isfinite(mean):
-        away = _standard_errors(mean - theory.lyapunov, stderr)
+        away = _standard_errors(mean - theory.lyapunov, stderr if stderr > ROUNDING * (1 + abs(mean)) else 0.0)
         lines.append(f"   theory of an endless chain {theory.lyapunov:.6f}{away}")
     if rate is not None:
         lines.append(f"Textbook's bound  {rate:.6g} nats per link: a factor {_factor(rate)} a link.")
@@ -477,7 +477,7 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any], theory: Prediction)
 
 def _standard_errors(difference: float, stderr: float) -> str:
     """Write how far a measurement is from theory; nothing where it has no error of its own."""
-    if not stderr > 1e-12:
+    if not stderr > 0:
         return ""
     return f", {abs(difference) / stderr:.1f} standard errors away"
 
@@ -539,8 +539,11 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
             Curve("loss", "loss" if ensemble == 1 else "loss (median)", q50, None if ensemble == 1 else (q05, q95))
         ],
     )
+    columns = {f"loss_{key}": values for key, values in summary["loss"].items() if "why" not in key}
+    if ensemble == 1:
+        columns = {"loss": summary["loss"]["q50"]}
     rows = [
-        {"step": int(step), **{f"loss_{key}": values[i] for key, values in summary["loss"].items() if "why" not in key}}
+        {"step": int(step), **{name: values[i] for name, values in columns.items()}}
         for i, step in enumerate(training.step)
     ]
     names = ("step", "loss", "weight", "bias", "status", "last_step")
@@ -617,10 +620,13 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
         "Where gradients vanish only the last links learn; with huge weights, few do.",
         f"[dim]backend {found.backend}[/]",
     ]
+    names: dict[bytes, list[str]] = {}  # schemes that are one and the same in a chain make one curve
+    for scheme in found.schemes:
+        names.setdefault(scheme.first_change.tobytes(), []).append(scheme.weight)
     with np.errstate(divide="ignore"):
         curves = [
-            Curve("series", scheme.weight, np.log10(scheme.first_change), color=i)
-            for i, scheme in enumerate(found.schemes)
+            Curve("series", ", ".join(alike), np.log10(np.frombuffer(change)), color=i)
+            for i, (change, alike) in enumerate(names.items())
         ]
     figure = Figure(
         title=f"How far training moves the first weight: {counted(ensemble, 'chain')} of each scheme, median",
@@ -772,6 +778,9 @@ def _three_digits(value: float) -> str:
 
 def seconds_text(seconds: float) -> str:
     """Write a duration in the unit that suits it."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -837,6 +846,7 @@ def _points(
     """A table of points: what varies among them, and their results; with a hint only the first of very many."""
     varying, fixed = _varying(job, rows)
     table = _table(None, *varying, *results, left=[i for i, name in enumerate(varying) if name in LAWS[job]])
+    table.collapse_padding = True
     for column in table.columns:
         column.no_wrap = True
     shown = rows if hint is None else rows[:SWEEP_ROWS]
@@ -919,7 +929,9 @@ def study_report(
         values[at] = np.nan if row.get(value) is None else row[value]
         if value == "lyapunov" and row["theory"] is not None:
             theory[at] = row["theory"]
-    label = VALUE_LABELS.get(value, value)
+    label = VALUE_LABELS.get(value, value.replace("_", " "))
+    if value.endswith(("_underflow", "_overflow")):
+        label = "links until the median gradient {1}s in {0}".format(*value.split("_"))
     title = f"{label[0].upper()}{label[1:]} over {' and '.join(shown)}: {counted(len(rows), 'point')} of {job}"
     figure: Figure | Map
     if up is not None and up in axes and len(groups) > SERIES_MAX:
@@ -928,8 +940,8 @@ def study_report(
     else:
         names = [value if up is None else f"{up} {_cell(group)}" for group in groups]
         curves = [Curve("series", name, row, color=i) for i, (name, row) in enumerate(zip(names, values, strict=True))]
-        lines = [(i, row) for i, row in enumerate(theory) if np.isfinite(row).any()]
-        curves += [Curve("theory", "" if k else "theory", row, color=i) for k, (i, row) in enumerate(lines)]
+        lines = [row for row in theory if np.isfinite(row).any()]
+        curves += [Curve("theory", "" if k else "theory", row, color=BLACK) for k, row in enumerate(lines)]
         figure = Figure(title, across, label, right, curves, x_log=_is_geometric(right))
     human: list[RenderableType] = [f"[dim]{', '.join(fixed)}[/]"]
     flat = [{name: row.get(name) for name in (*shown, value)} for row in rows]

@@ -47,6 +47,7 @@ WHOLE_MAX = 10**20  # of a whole number in a point; the job knows its own range
 THEORY_DIGITS = 10  # that are kept: they do not depend on the threads of the linear algebra
 PIECE_LINKS = 200_000  # that are timed for an estimate
 COUNT_MAX = 10**6  # values in a range
+ROUNDING = 1e-12  # a standard error of this size, relatively, is that of chains which are all alike
 REQUIRED = object()  # in place of a default
 
 
@@ -209,7 +210,7 @@ def job_parameters(job: JobName) -> dict[str, Any]:
     taken = dict(inspect.signature(_function(job)).parameters)
     if taken.pop("how", None) is not None:  # what train_drawn hands on to train
         inner = inspect.signature(train).parameters
-        taken |= {name: of for name, of in inner.items() if of.kind is of.KEYWORD_ONLY}
+        taken |= {name: of for name, of in inner.items() if of.kind is of.KEYWORD_ONLY and name not in taken}
     return {name: REQUIRED if of.default is of.empty else of.default for name, of in taken.items() if name not in HOW}
 
 
@@ -523,7 +524,9 @@ def stored_rows(store: Store) -> list[dict[str, Any]]:
 
 def deviation(row: dict[str, Any]) -> float | None:
     """By how many standard errors the exponent differs from the theory's; None without a theory or an error."""
-    if row.get("theory") is None or row["lyapunov"] is None or not row["lyapunov_stderr"]:
+    if row.get("theory") is None or row["lyapunov"] is None or row["lyapunov_stderr"] is None:
+        return None
+    if row["lyapunov_stderr"] <= ROUNDING * (1 + abs(row["lyapunov"])):
         return None
     return float((row["lyapunov"] - row["theory"]) / row["lyapunov_stderr"])
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastgrad.laws import Law, LawLike, parse
+from fastgrad.laws import Law, LawLike, constant, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,7 +204,7 @@ def lyapunov(weight: LawLike, bias: LawLike = "zero") -> float:
         uniform: the two are then not independent, and there is no such theory; or if the stationary law is not
         resolved, as where steep links have very little noise.
     """
-    w, b = parse(weight, "weight"), parse(bias, "bias")
+    w, b = _without_width(parse(weight, "weight")), _without_width(parse(bias, "bias"))
     mean = ln_weight(w).mean
     if mean == -math.inf:
         return mean
@@ -221,6 +221,11 @@ def lyapunov(weight: LawLike, bias: LawLike = "zero") -> float:
         raise ValueError(f"weight, bias: expected values up to {REACH_MAX:g}, got laws that reach {reach:.3g}")
     _require_one_attractor(w, b)
     return mean + _stationary_mean(_Random(w, b))
+
+
+def _without_width(law: Law) -> Law:
+    """Return a law that always gives the same as a constant."""
+    return constant(law.location) if law.family in ("normal", "uniform") and law.scale == 0.0 else law
 
 
 def predict(weight: LawLike, bias: LawLike = "zero", x: ArrayLike = 0.5) -> Prediction:
@@ -401,6 +406,7 @@ def _collocate(links: _Random | _Centered, width: float) -> float:
     half = (edges[1] - edges[0]) / 2
     for i, q in enumerate(nodes):
         z, share = links.preactivations(q)
+        share = share / share.sum()  # where the law is narrow, rounding leaves a little less or more
         gain[i] = share @ _ln_derivative(z)
         state = np.maximum(links.states(z), edges[0])
         panel = np.minimum(((state - edges[0]) / (2 * half)).astype(np.int64), len(edges) - 2)

@@ -29,6 +29,7 @@ LOSSES: dict[LossName, int] = {"squared": 0, "cross_entropy": 1}  # the numbers 
 STATUSES = ("converged", "stalled", "diverged", "running")
 STEPS_MAX = 10**15
 LANE_BYTES = 90  # that a compiled backend works in, for each link of a lane
+DRAWN_LEARNING_RATE = 1.0
 DRAWN_X, DRAWN_TARGET = "uniform:low=0,high=1", "uniform:low=0.1,high=0.9"
 
 
@@ -305,6 +306,8 @@ def train_drawn(
     x: LawLike | float = DRAWN_X,
     target: LawLike | float = DRAWN_TARGET,
     seed: int = 0,
+    *,
+    learning_rate: float = DRAWN_LEARNING_RATE,
     **how: Any,
 ) -> Training:
     """Train drawn chains on drawn inputs and targets.
@@ -315,8 +318,10 @@ def train_drawn(
         As for `draw`.
     x, target : str, Law or float
         What each chain's input and target are drawn from, from a stream of their own; a number is the same for all.
+    learning_rate : float
+        Larger than the default of `train`: inputs and targets lie within (0, 1), where gradients are small.
     **how
-        What `train` takes.
+        What else `train` takes.
 
     Raises
     ------
@@ -324,7 +329,7 @@ def train_drawn(
         As `draw` and `train` do.
     """
     chain, wanted = drawn_task(depth, ensemble, weight, bias, x, target, seed)
-    return train(chain.weight, chain.bias, chain.x, wanted, **how)
+    return train(chain.weight, chain.bias, chain.x, wanted, learning_rate=learning_rate, **how)
 
 
 def drawn_task(

@@ -426,7 +426,7 @@ def test_a_key_depends_on_all_that_decides_the_result(monkeypatch):
 def test_parameters_are_those_of_the_functions():
     assert job_parameters("simulate")["record"] == 64
     train = job_parameters("train")
-    assert (train["depth"], train["learning_rate"], train["clip_norm"], train["loss"]) == (3, 0.01, None, "squared")
+    assert (train["depth"], train["learning_rate"], train["clip_norm"], train["loss"]) == (3, 1.0, None, "squared")
     for job in ("simulate", "train"):
         assert not {"backend", "threads", "progress", "how"} & job_parameters(job).keys()
 

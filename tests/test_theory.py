@@ -209,3 +209,25 @@ def test_predictions():
     assert theory.predict("constant:8", "constant:-3.8").lyapunov is None
     with pytest.raises(ValueError, match="unknown law"):
         theory.predict("nothing")
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "same_as"),
+    [
+        ("uniform:low=-3,high=3", "normal:std=0", ("uniform:low=-3,high=3", "zero")),
+        ("normal:mean=2,std=0", "uniform:low=-1,high=1", ("constant:2", "uniform:low=-1,high=1")),
+        ("normal:std=3", "uniform:low=1,high=1", ("normal:std=3", "constant:1")),
+        ("normal:mean=3,std=0", "uniform:low=1,high=1", ("constant:3", "constant:1")),
+    ],
+)
+def test_a_law_without_width_is_a_constant(weight, bias, same_as):
+    assert theory.lyapunov(weight, bias) == theory.lyapunov(*same_as)
+
+
+@pytest.mark.parametrize("bias", ["constant:1", "constant:-3"])
+@pytest.mark.parametrize("weight", ["uniform:low=-3,high=3", "he_uniform", "uniform:low=1,high=8", "normal:std=3"])
+def test_random_weights_beside_a_constant_bias(weight, bias):
+    depth = 4000
+    measured = fg.simulate(depth, 400, weight, bias).lyapunov
+    transient = 5 / depth  # of the first links
+    assert abs(measured.mean - theory.lyapunov(weight, bias)) < 4 * measured.stderr + transient
