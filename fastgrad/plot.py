@@ -136,10 +136,10 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
     canvas.x_label, canvas.y_label = x_label, figure.y_label.split()[0]  # ten characters fit
     along = np.log10(figure.x) if figure.x_log else figure.x
     canvas.register_label_formatter(float, _tick)
-    title = figure.title
+    remarks = []
     shown = [(curve, thinned(np.flatnonzero(np.isfinite(curve.y)), 8 * width)) for curve in figure.curves]
     if not any(len(kept) for _, kept in shown):
-        title += f"\n({_why_empty(figure.curves)} throughout)"
+        remarks.append(f"({_why_empty(figure.curves)} throughout)")
     baseline = [np.zeros(1)] if any(curve.kind == "gradient" for curve in figure.curves) else []
     heights = np.concatenate([curve.y[kept] for curve, kept in shown] + baseline)
     heights = heights if len(heights) else np.zeros(1)
@@ -171,7 +171,7 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
         else:  # names would cover each other
             canvas.text([float(x[at])], [float(y[at])], [letter], lc=name_color)
     with _color_as_told(color):
-        drawn = f"{textwrap.fill(title, width, replace_whitespace=False)}\n{canvas.show()}"
+        drawn = "\n".join([*textwrap.wrap(figure.title, width), *remarks, canvas.show()])
     names = [f"{letters[id(curve)]} {curve.label}" for curve in series if id(curve) in letters and curve.label]
     return "\n".join([drawn, *textwrap.wrap("   ".join(names), width)])
 

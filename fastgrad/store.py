@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +83,7 @@ class Store:
         with store._closed_on_error(), _clear_errors(store.path):
             store._connection.execute("PRAGMA synchronous = FULL")
             if store._is_new():  # nothing is written to a file that turns out to be something else
-                store._connection.execute("PRAGMA journal_mode = WAL")  # which the file keeps
+                store._make_wal()
                 with store._transaction() as cursor:
                     for table in TABLES.split(";"):
                         cursor.execute(table)
@@ -117,6 +118,20 @@ class Store:
             store._identify()
             store.require(identity or {})
         return store
+
+    def _make_wal(self) -> None:
+        """Switch to WAL, which the file keeps. Here SQLite does not wait for another process that does the same."""
+        import sqlite3  # here: import fastgrad stays light
+
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def _is_new(self) -> bool:
         found = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

@@ -6,6 +6,8 @@ import resource
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -341,3 +343,16 @@ def test_merge_of_a_store_that_is_not_there(tmp_path):
 
 def test_importing_the_store_loads_no_sqlite(python):
     assert "sqlite3" not in python(f"import fastgrad.store, sys; print(*sys.modules)  # {sys.version_info[:2]}").split()
+
+
+def test_several_make_one_store_at_the_same_moment(tmp_path):
+    together = threading.Barrier(4)
+
+    def make(path):
+        together.wait()
+        with Store.write(path, IDENTITY) as store:
+            return store.identity
+
+    with ThreadPoolExecutor(4) as pool:
+        for i in range(40):
+            assert list(pool.map(make, [tmp_path / f"{i}.db"] * 4)) == [IDENTITY] * 4
