@@ -282,6 +282,16 @@ def _check_writable(path: str | None) -> None:
         raise click.ClickException(f"{path}: no permission to write there")
 
 
+def _check_outputs(output: str | None, plot: str | None) -> None:
+    """Check where a result and its figure are to go, before a long job is started."""
+    from fastgrad.plot import check_path
+
+    for path in (output, plot):
+        _check_writable(path)
+    if plot is not None:
+        check_path(plot)
+
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -360,14 +370,10 @@ def simulate(
     \b
     Example: fastgrad simulate --depth 1e6 --ensemble 1 --weight normal:std=4 --bias normal:std=1
     """
-    from fastgrad.plot import check_path
     from fastgrad.report import growth_report
 
     chosen = _format(form, output)
-    for path in (output, plot):
-        _check_writable(path)
-    if plot is not None:
-        check_path(plot)
+    _check_outputs(output, plot)
     parameters = {
         "depth": depth,
         "ensemble": ensemble,
@@ -465,15 +471,11 @@ def train(
     """
     from fastgrad.chain import Chain
     from fastgrad.example import worked_task
-    from fastgrad.plot import check_path
     from fastgrad.report import counted, training_report
     from fastgrad.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train_chain
 
     chosen = _format(form, output, "npz")
-    for path in (output, plot):
-        _check_writable(path)
-    if plot is not None:
-        check_path(plot)
+    _check_outputs(output, plot)
     how: dict[str, Any] = {
         "learning_rate": (0.01 if worked else DRAWN_LEARNING_RATE) if learning_rate is None else learning_rate,
         "steps": steps,
@@ -555,20 +557,17 @@ def schemes(
     \b
     Example: fastgrad schemes --depth 20 --learning-rate 10
     """
-    from fastgrad.plot import check_path
     from fastgrad.report import schemes_report
     from fastgrad.schemes import schemes as run
+    from fastgrad.train import DRAWN_LEARNING_RATE
 
     chosen = _format(form, output)
-    for path in (output, plot):
-        _check_writable(path)
-    if plot is not None:
-        check_path(plot)
+    _check_outputs(output, plot)
     parameters: dict[str, Any] = {
         "depth": depth,
         "ensemble": ensemble,
         "seed": seed,
-        "learning_rate": 1.0 if learning_rate is None else learning_rate,
+        "learning_rate": DRAWN_LEARNING_RATE if learning_rate is None else learning_rate,
         "steps": steps,
         "loss": loss,
         "clip_value": clip_value,
@@ -622,14 +621,10 @@ def backprop(
     """
     from fastgrad.backprop import backprop_chain, log10_bound
     from fastgrad.chain import Chain
-    from fastgrad.plot import check_path
     from fastgrad.report import gradients_report
 
     chosen = _format(form, output, "npz")
-    for path in (output, plot):
-        _check_writable(path)
-    if plot is not None:
-        check_path(plot)
+    _check_outputs(output, plot)
     given = {"bias": bias, "x": x, "cotangent": cotangent}
     try:
         chain = Chain.load(file, **{name: value for name, value in given.items() if value is not None})
@@ -924,16 +919,12 @@ def plot(
     \b
     Example: fastgrad plot study.db --value float32_underflow --plot study.png
     """
-    from fastgrad.plot import check_path
     from fastgrad.report import study_report
     from fastgrad.store import Store
     from fastgrad.sweep import stored_rows
 
     chosen = _format(form, output)
-    for path in (output, plot):
-        _check_writable(path)
-    if plot is not None:
-        check_path(plot)
+    _check_outputs(output, plot)
     only = {}
     for condition in where:
         name, equals, wanted = condition.partition("=")

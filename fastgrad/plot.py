@@ -152,6 +152,7 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
     canvas.set_y_limits(low - 1.5 * room, high + 1.5 * room)
     series = [curve for curve in figure.curves if curve.kind == "series"]
     letters = dict(zip(map(id, series), "abcdefghijklmnopqrstuvwxyz", strict=False)) if len(series) > 3 else {}
+    places = {id(curve): (i + 1) / (len(series) + 1) for i, curve in enumerate(series)}
     for curve, kept in shown:
         x, y = along[kept], curve.y[kept]
         if not len(x):
@@ -159,8 +160,7 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
         name_color = curve.colors[1] if color else None
         canvas.plot(x.tolist(), y.tolist(), lc=name_color)
         # The name stands beside the curve, on the side away from the middle of the figure, and apart from other names.
-        place = (series.index(curve) + 1) / (len(series) + 1) if curve in series else KINDS[curve.kind][2]
-        at = int(len(x) * place)
+        at = int(len(x) * places.get(id(curve), KINDS[curve.kind][2]))
         above = y[at] > (low + high) / 2
         letter = letters.get(id(curve))
         if letter is None:

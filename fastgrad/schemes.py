@@ -14,7 +14,7 @@ import numpy as np
 from fastgrad.chain import integer
 from fastgrad.simulate import Lyapunov, simulate
 from fastgrad.theory import predict
-from fastgrad.train import DRAWN_TARGET, DRAWN_X, drawn_task, train
+from fastgrad.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +83,7 @@ def schemes(
     ensemble: int = 1000,
     seed: int = 0,
     *,
+    learning_rate: float = DRAWN_LEARNING_RATE,
     backend: BackendName | Literal["auto"] = "auto",
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -98,10 +99,10 @@ def schemes(
         Chains of each scheme.
     seed : int
         0 to 2^64 - 1.
-    backend, threads, progress
-        As for `train`; progress is called as ``progress(done, total)``.
+    learning_rate, backend, threads, progress
+        As for `train_drawn`; progress is called as ``progress(done, total)``.
     **how
-        What else `train` takes: learning_rate, steps, loss, clip_value, clip_norm, tolerance.
+        What else `train` takes: steps, loss, clip_value, clip_norm, tolerance.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def schemes(
         for j, links in enumerate(depths):
             chain, target = drawn_task(int(links), ensemble, weight, bias, DRAWN_X, DRAWN_TARGET, seed)
             task = chain.weight, chain.bias, chain.x, target
-            training = train(*task, record=2, backend=backend, threads=threads, **how)
+            training = train(*task, learning_rate=learning_rate, record=2, backend=backend, threads=threads, **how)
             share.append(np.mean(training.status == "converged"))
             change.append(np.median(np.abs(training.weight[0] - chain.weight[0])))
             if progress is not None:

@@ -32,7 +32,7 @@ PANEL_SIGMAS = 2.0  # or in standard deviations of the preactivation
 PANELS = (2.6, 2.0, 1.3, 0.8)  # and in the logarithm of the state: finer, until two in a row agree
 RESOLVED = 1e-9  # by how much they may differ, relatively
 SATURATED = 45.0  # from here on sigmoid is 0 or 1 for float64
-MIXING = 4096  # links after which a chain has to have forgotten its start
+MIXING = 4096  # half links after which a chain has to have forgotten its start
 CUTS = (70.0, 140.0)  # of ln|o - 1/2| with centered biases, and the share of time spent there at most
 CUT_SHARE = 1e-13
 REACH_MAX = 1e30  # of weights and biases: beyond, there are too many scales between 0 and 1
@@ -273,8 +273,7 @@ class _Random:
                 return np.array([center]), np.ones(1)
             steps = 2 * math.ceil(SIGMAS / PANEL_SIGMAS)
             z, share = _quadrature(_edges(center + std * np.linspace(-SIGMAS, SIGMAS, steps + 1)))
-            density = np.exp(-0.5 * ((z - center) / std) ** 2) / math.sqrt(2 * math.pi) / std
-            return z, share * density
+            return z, share * (_normal_density((z - center) / std) / std)
         # the sum of two uniforms: a trapezoid
         short, long = sorted([self.weight.scale * o, self.bias.scale])
         if long < NARROW * (1 + abs(center)):
@@ -297,23 +296,20 @@ class _Centered:
     may_trap = False
 
     def __init__(self, weight: Law, cut: float) -> None:
-        self.weight = weight
         self.ends = -cut, math.log(0.5)
         ends = weight.location + weight.scale * (
             np.arange(-SIGMAS, SIGMAS + 1) if weight.family == "normal" else np.arange(2)
         )
         # Panels that shrink towards w = 0, where the next state goes to -inf.
         near = np.max(np.abs(ends)) * 0.5 ** np.arange(50)
-        self.w_edges = np.unique(np.concatenate([ends, [0.0], near, -near]).clip(ends[0], ends[-1]))
+        edges = np.unique(np.concatenate([ends, [0.0], near, -near]).clip(ends[0], ends[-1]))
+        self.w, share = _quadrature(edges)
+        if weight.family == "normal":
+            share = share * _normal_density((self.w - weight.location) / weight.scale)
+        self.share = share / weight.scale
 
     def preactivations(self, q: float) -> tuple[Floats, Floats]:
-        w, share = _quadrature(self.w_edges)
-        if self.weight.family == "normal":
-            share = share * np.exp(-0.5 * ((w - self.weight.location) / self.weight.scale) ** 2)
-            share = share / (math.sqrt(2 * math.pi) * self.weight.scale)
-        else:
-            share = share / self.weight.scale
-        return w * math.exp(q), share
+        return self.w * math.exp(q), self.share
 
     def states(self, z: Floats) -> Floats:
         return np.log(0.5 * np.tanh(0.5 * np.abs(z)))

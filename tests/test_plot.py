@@ -397,6 +397,13 @@ def test_every_series_is_named(count):
     assert max(map(len, text.splitlines())) <= 78
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_series_of_one_name(count):
+    x = np.arange(5.0)
+    alike = [Curve("series", "weight.std 1", x * i) for i in range(count)]  # told apart beyond the digits of a name
+    assert terminal(Figure("title", "x", "y", x, alike), 78, 16, False).count("weight.std 1") == count
+
+
 def test_series_have_colors_and_lines_of_their_own(tmp_path):
     figure = family(len(PALETTE) + 1)
     save(figure, tmp_path / "figure.svg")
