@@ -15,6 +15,7 @@ from fastgrad.chain import integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
@@ -81,10 +82,31 @@ class Threads:
         Even a single one runs on a thread of the pool: the main thread waits where Ctrl-C can wake it.
         """
         futures = [self._pool.submit(call) for call in calls]
-        for done, future in enumerate(futures, 1):
-            future.result()
-            if progress is not None:
-                progress(done)
+        try:
+            for done, future in enumerate(futures, 1):
+                future.result()
+                if progress is not None:
+                    progress(done)
+        except BaseException:
+            _end(futures)
+            raise
+
+
+def _end(futures: Sequence[Future[None]]) -> None:
+    """Wait until no call runs any more, however often Ctrl-C is pressed meanwhile.
+
+    A second one would end the wait for the threads, and Python must not end before them: that aborts the process.
+    """
+    from concurrent.futures import wait  # here: import fastgrad stays light
+
+    while True:
+        try:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+            return
+        except KeyboardInterrupt:
+            continue
 
 
 def slices(ensemble: int, count: int, at_most: int | None = None) -> Iterator[tuple[int, int]]:

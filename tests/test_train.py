@@ -4,6 +4,10 @@ import csv
 import io
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 
 import mpmath
@@ -414,6 +418,23 @@ def test_entropy_of_a_tiny_target(backend):
     y = 1e-20
     t = fg.train([0.0], [math.log(y)], 0.0, y, loss="cross_entropy", steps=1, tolerance=1e-26, backend=backend)
     assert t.status == "converged"
+
+
+def test_ctrl_c_pressed_twice():
+    """The second one comes while the first waits for the kernels: Python must not end before their threads."""
+    code = """
+import fastgrad as fg
+fg.train_drawn(3, 100_000, steps=10**6, backend="cpp", progress=lambda *_: print("running", flush=True))
+"""
+    for _ in range(3):
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
+            assert job.stdout.readline() == b"running\n"
+            job.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+            job.send_signal(signal.SIGINT)
+            _, stderr = job.communicate(timeout=30)
+        assert b"KeyboardInterrupt" in stderr
+        assert job.returncode in (-signal.SIGINT, 1)
 
 
 # The command line
