@@ -3,11 +3,10 @@ import os
 import pytest
 
 import fastgrad as fg
+from fastgrad.kernels import BACKENDS
 
-BACKENDS = ("numpy", "numba", "cpp")  # the reference first: its result is what the others are checked against
 
-
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*reversed(BACKENDS)])  # the reference first: its result is what the others are checked against
 def backend(request):
     if request.param not in fg.available_backends():
         if os.environ.get("CI"):

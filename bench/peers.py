@@ -1,6 +1,7 @@
 """The same work as others do it: NumPy, plain Numba, JAX and PyTorch beside fastgrad, in one run.
 
 ``python bench/peers.py [--json FILE]`` prints a table per job; peers that are not installed are left out, and said so.
+``--markdown`` prints the README's table instead. Each peer is written in the order that suits it best.
 The peers work in float64 without any protection against overflow. Contenders take turns in every round, on one
 processor and then on all; the ratio to fastgrad's C++ kernel is taken round by round. Where float64 can hold a peer's
 gradients they are compared with fastgrad's before anything is timed. The row "copy" moves as many bytes per link as
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from fastgrad.kernels import BACKENDS
 
 ROUNDS = 7
 JOBS = ("ensemble", "chain", "simulate")
@@ -60,30 +63,60 @@ def numpy_backprop(w, b):
 
 
 def numba_backprop(w, b):
-    """The loops that one writes first: chain by chain, link by link."""
+    """Plain loops in the order of memory: link by link, and over the members within."""
+    if w.shape[1] == 1:
+        return numba_chain_backprop(w, b)
+    import numba
+    import numpy as np
+
+    @numba.njit(error_model="numpy")
+    def loops(w, b, o, grad_weight, grad_bias, adjoint):
+        depth, ensemble = w.shape
+        o[0, :] = 0.5
+        for link in range(depth):
+            for member in range(ensemble):
+                o[link + 1, member] = 1.0 / (1.0 + np.exp(-(w[link, member] * o[link, member] + b[link, member])))
+        adjoint[:] = 1.0
+        for link in range(depth - 1, -1, -1):
+            for member in range(ensemble):
+                delta = adjoint[member] * o[link + 1, member] * (1.0 - o[link + 1, member])
+                grad_bias[link, member] = delta
+                grad_weight[link, member] = delta * o[link, member]
+                adjoint[member] = delta * w[link, member]
+
+    o, adjoint = np.empty((w.shape[0] + 1, w.shape[1])), np.empty(w.shape[1])
+    grad_weight, grad_bias = np.empty_like(w), np.empty_like(b)
+
+    def run():
+        loops(w, b, o, grad_weight, grad_bias, adjoint)
+        return grad_weight, grad_bias
+
+    return run
+
+
+def numba_chain_backprop(w, b):
+    """Plain loops over the links of one chain: state and adjoint stay in registers."""
     import numba
     import numpy as np
 
     @numba.njit(error_model="numpy")
     def loops(w, b, o, grad_weight, grad_bias):
-        depth, ensemble = w.shape
-        for member in range(ensemble):
-            o[0, member] = 0.5
-            for link in range(depth):
-                o[link + 1, member] = 1.0 / (1.0 + np.exp(-(w[link, member] * o[link, member] + b[link, member])))
-            adjoint = 1.0
-            for link in range(depth - 1, -1, -1):
-                delta = adjoint * o[link + 1, member] * (1.0 - o[link + 1, member])
-                grad_bias[link, member] = delta
-                grad_weight[link, member] = delta * o[link, member]
-                adjoint = delta * w[link, member]
+        o[0] = 0.5
+        for link in range(len(w)):
+            o[link + 1] = 1.0 / (1.0 + np.exp(-(w[link] * o[link] + b[link])))
+        adjoint = 1.0
+        for link in range(len(w) - 1, -1, -1):
+            delta = adjoint * o[link + 1] * (1.0 - o[link + 1])
+            grad_bias[link] = delta
+            grad_weight[link] = delta * o[link]
+            adjoint = delta * w[link]
 
-    o = np.empty((w.shape[0] + 1, w.shape[1]))
-    grad_weight, grad_bias = np.empty_like(w), np.empty_like(b)
+    (weight,), (bias,) = np.ascontiguousarray(w.T), np.ascontiguousarray(b.T)
+    o, grad_weight, grad_bias = np.empty(len(weight) + 1), np.empty(len(weight)), np.empty(len(weight))
 
     def run():
-        loops(w, b, o, grad_weight, grad_bias)
-        return grad_weight, grad_bias
+        loops(weight, bias, o, grad_weight, grad_bias)
+        return grad_weight[:, None], grad_bias[:, None]
 
     return run
 
@@ -219,10 +252,11 @@ def fastgrad_simulate(backend):
     return prepare
 
 
+COMPILED = [name for name in BACKENDS if name != "numpy"]  # the reference is the definition, and not a contender
+OURS = f"fastgrad {COMPILED[0]}"  # the ratios are to this one
 CONTENDERS = {
     "backprop": {
-        "fastgrad cpp": (fastgrad_backprop("cpp"), None),
-        "fastgrad numba": (fastgrad_backprop("numba"), "numba"),
+        **{f"fastgrad {name}": (fastgrad_backprop(name), None) for name in COMPILED},
         "copy": (copy, None),
         "NumPy": (numpy_backprop, None),
         "plain Numba": (numba_backprop, "numba"),
@@ -230,8 +264,7 @@ CONTENDERS = {
         "PyTorch": (torch_backprop, "torch"),
     },
     "simulate": {
-        "fastgrad cpp": (fastgrad_simulate("cpp"), None),
-        "fastgrad numba": (fastgrad_simulate("numba"), "numba"),
+        **{f"fastgrad {name}": (fastgrad_simulate(name), None) for name in COMPILED},
         "NumPy": (numpy_simulate, None),
         "JAX": (jax_simulate, "jax"),
     },
@@ -283,7 +316,7 @@ def measure(job, rounds):
             runs[name] = prepare(w, b)
             result = runs[name]()
             if name != "copy":
-                check(job, name, result, fastgrad_backprop("numpy" if ensemble > 1 else "cpp")(w, b)())
+                check(job, name, result, fastgrad_backprop("numpy" if ensemble > 1 else COMPILED[0])(w, b)())
         links[name] = part * ensemble
     times = {name: [] for name in runs}
     for _ in range(rounds):
@@ -301,9 +334,9 @@ def worker(job, threads, rounds):
 
 
 def table(job, threads, result):
-    ours = result["seconds_per_link"]["fastgrad cpp"]
+    ours = result["seconds_per_link"][OURS]
     print(f"\n{TITLES[job]}, {'one thread' if threads == 1 else f'{threads} threads'}")
-    print(f"{'':16}{'ns per link':>12}  {'min … max':>17}  {'time / fastgrad cpp':>20}  {'min … max':>15}")
+    print(f"{'':16}{'ns per link':>12}  {'min … max':>17}  {f'time / {OURS}':>20}  {'min … max':>15}")
     for name, seconds in result["seconds_per_link"].items():
         ratios = [theirs / mine for theirs, mine in zip(seconds, ours, strict=True)]
         spread = f"{1e9 * min(seconds):.3g} … {1e9 * max(seconds):.3g}"
@@ -314,9 +347,28 @@ def table(job, threads, result):
         print(f"{name:16}not installed")
 
 
+def markdown(results):
+    """One row a contender, one column a job: nanoseconds per link on one thread, median and range."""
+
+    def digits(seconds):
+        number = 1e9 * seconds
+        return f"{number:.1f}" if number < 10 else f"{float(f'{number:.2g}'):.0f}"
+
+    jobs = {of["job"]: of["seconds_per_link"] for of in results if of["threads"] == 1}
+    print("\n| one thread, float64 |", " | ".join(TITLES[job] for job in jobs), "|")
+    print("|---" * (1 + len(jobs)) + "|")
+    for name in dict.fromkeys(name for times in jobs.values() for name in times):
+        cells = []
+        for times in jobs.values():
+            of = times.get(name)
+            cells.append(f"{digits(statistics.median(of))} ({digits(min(of))} … {digits(max(of))})" if of else "")
+        print(f"| {name} |", " | ".join(cells), "|")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="write every round's times to FILE")
+    parser.add_argument("--markdown", action="store_true", help="print the README's table: one thread, all jobs")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--job", choices=JOBS, action="append", help="one job only (may be given again)")
     parser.add_argument("--threads", type=int, action="append", help="1 or all processors; by default both")
@@ -331,12 +383,16 @@ def main():
     print(f"{info['cpu']}, {info['instruction_set']}, {info['compiler']}, Python {platform.python_version()}")
     document = {"machine": info, "rounds": arguments.rounds, "results": []}
     for job in arguments.job or JOBS:
-        for threads in arguments.threads or sorted({1, len(os.sched_getaffinity(0))}):
+        counts = [1] if arguments.markdown else arguments.threads or sorted({1, len(os.sched_getaffinity(0))})
+        for threads in counts:
             command = [sys.executable, __file__, "--worker", job, str(threads), "--rounds", str(arguments.rounds)]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
             result = json.loads(done.stdout)
             document["results"].append({"job": job, "threads": threads, "shape": SHAPES[job], **result})
-            table(job, threads, result)
+            if not arguments.markdown:
+                table(job, threads, result)
+    if arguments.markdown:
+        markdown(document["results"])
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(document, indent=2), encoding="utf-8")
     return None
