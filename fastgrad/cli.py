@@ -19,7 +19,7 @@ import fastgrad
 from fastgrad.kernels import BACKENDS
 from fastgrad.sweep import JOBS, REQUIRED, job_parameters
 
-# rich, plotille, matplotlib and the jobs' reports are imported in the commands: --help must be quick.
+# rich, uniplot, matplotlib and the jobs' reports are imported in the commands: --help must be quick.
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 

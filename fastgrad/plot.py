@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import itertools
+import math
+import re
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
     from numpy.typing import NDArray
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 FILE_TYPES = (".png", ".svg", ".pdf")
-# Of Okabe and Ito, told apart by every kind of color vision; names for terminals of 16 colors.
+# Okabe and Ito's, then five that lie at least as far from these and each other for every kind of color vision (17 in
+# Lab or more, with red or green cones missing too); beside each its name among the 16 colors of terminals.
 PALETTE = (
     ("#0072B2", "bright_blue"),
     ("#D55E00", "bright_red"),
@@ -29,9 +29,17 @@ PALETTE = (
     ("#CC79A7", "bright_magenta"),
     ("#E69F00", "bright_yellow"),
     ("#56B4E9", "bright_cyan"),
+    ("#00441B", "green"),
+    ("#DDCC77", "yellow"),
+    ("#332288", "blue"),
+    ("#94346E", "magenta"),
+    ("#117733", "cyan"),
     ("#000000", "white"),
 )
-BLACK = 6
+BLACK = len(PALETTE) - 1
+NAMES = ("red", "green", "yellow", "blue", "magenta", "cyan", "white")
+CODES = {name: 31 + i for i, name in enumerate(NAMES)} | {f"bright_{name}": 91 + i for i, name in enumerate(NAMES)}
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Color and line of each kind of curve, and where along it its name stands in a terminal.
 KINDS = {
     "gradient": (0, "-", 1 / 3),
@@ -40,6 +48,10 @@ KINDS = {
     "loss": (0, "-", 1 / 2),
     "series": (0, "-", 1 / 2),
 }
+TITLE_WIDTH = 56  # characters: as wide as axes with a legend to their right
+BAND_LABEL = ", with 5 % to 95 % of chains"
+LEGEND_BELOW = 3  # curves whose names stand below the figure; those of more stand to its right
+LEGEND_WIDTH = 80  # characters of a line below the figure
 MARKED = 60  # points of a series: so many can be told apart
 DRAWABLE = 1e-200, 1e200  # matplotlib's margins would leave float64
 SHADES = " ·:-=+*#%@"  # of a map in a terminal, from its lowest value to its highest
@@ -118,62 +130,156 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
     Parameters
     ----------
     width, height : int
-        Of the whole figure, in characters.
+        Characters of a line, and lines of the data.
     color : bool
-        Without it the curves are told apart by their names alone, which stand at their ends either way.
+        Without it the curves are told apart by their names alone, which stand beside them either way.
     """
     if isinstance(figure, Map):
         return _terminal_map(figure, width)
-    import plotille
+    import uniplot
 
-    canvas = plotille.Figure()
-    x_label = f"log10 {figure.x_label}" if figure.x_log else figure.x_label
-    margin = max(24, 20 + len(x_label))  # the axis, its numbers and its name
-    canvas.width, canvas.height = max(20, width - margin), height
-    canvas.color_mode = "names"
-    canvas.with_colors = color
-    canvas.origin = False
-    canvas.x_label, canvas.y_label = x_label, figure.y_label.split()[0]  # ten characters fit
-    along = np.log10(figure.x) if figure.x_log else figure.x
-    canvas.register_label_formatter(float, _tick)
-    remarks = []
     shown = [(curve, thinned(np.flatnonzero(np.isfinite(curve.y)), 8 * width)) for curve in figure.curves]
-    if not any(len(kept) for _, kept in shown):
-        remarks.append(f"({_why_empty(figure.curves)} throughout)")
-    baseline = [np.zeros(1)] if any(curve.kind == "gradient" for curve in figure.curves) else []
-    heights = np.concatenate([curve.y[kept] for curve, kept in shown] + baseline)
-    heights = heights if len(heights) else np.zeros(1)
-    if any(curve.kind == "loss" for curve in figure.curves):  # a decade at least: less is little for a loss
-        middle = (heights.max() + heights.min()) / 2
-        heights = np.concatenate([heights, [middle - 0.5, middle + 0.5]])
-    low, high = float(heights.min()), float(heights.max())
-    room = 0.08 * (high - low) or 1.0  # for a name, and above it
-    canvas.set_x_limits(float(along[0]), float(along[-1]) if along[-1] > along[0] else along[0] + 1.0)
-    canvas.set_y_limits(low - 1.5 * room, high + 1.5 * room)
-    series = [curve for curve in figure.curves if curve.kind == "series"]
-    letters = dict(zip(map(id, series), "abcdefghijklmnopqrstuvwxyz", strict=False)) if len(series) > 3 else {}
+    shown = [(curve, kept) for curve, kept in shown if len(kept)]
+    remarks = [] if shown else [f"({_reason_empty(figure.curves)} throughout)"]
+    has_zero_line = any(curve.kind == "gradient" for curve in figure.curves)
+    heights = np.concatenate([*(curve.y[kept] for curve, kept in shown), np.zeros(int(has_zero_line or not shown))])
+    low, high = _limits(heights, figure)
+    first, last = float(figure.x[0]), float(figure.x[-1])
+    last = last if last > first else first + 1
+    heights_shown = _ticks(low, high, height // 4)
+    margin = 3 + max(map(len, heights_shown.values()))  # the frame, and the ticks to its right
+    drawn = uniplot.plot_to_string(
+        xs=[figure.x[kept] for _, kept in shown] or [np.array([first])],
+        ys=[curve.y[kept] for curve, kept in shown] or [np.array([low - 1])],  # outside: an empty frame
+        lines=True,
+        width=width - margin,
+        height=height,
+        character_set="braille",
+        color=[(0, 0, i % 256) for i in range(max(1, len(shown)))],  # marks, by which the canvas knows the curves
+        x_as_log=figure.x_log,
+        x_min=first,
+        x_max=last,
+        y_min=low,
+        y_max=high,
+        x_gridlines=[],
+        y_gridlines=[0.0] if has_zero_line else [],
+        x_labels=False,  # its ticks are rounded: -0.5 and 0 both read 0
+        y_labels=False,
+    )
+    # uniplot's own names stand below the figure, where only color ties them to curves.
+    marks = {f"\x1b[38;2;0;0;{i % 256}m": curve.colors[1] for i, (curve, _) in enumerate(shown)}
+    canvas = _Canvas(drawn, height, marks)
+    along = np.log10(figure.x) if figure.x_log else figure.x
+    begin, length = float(along[0]), float(along[-1] - along[0]) or 1.0
+    series = [curve for curve, _ in shown if curve.kind == "series"]
+    letters = dict(zip(map(id, series), LETTERS, strict=False)) if len(series) > 3 else {}
     places = {id(curve): (i + 1) / (len(series) + 1) for i, curve in enumerate(series)}
     for curve, kept in shown:
-        x, y = along[kept], curve.y[kept]
-        if not len(x):
-            continue
-        name_color = curve.colors[1] if color else None
-        canvas.plot(x.tolist(), y.tolist(), lc=name_color)
-        # The name stands beside the curve, on the side away from the middle of the figure, and apart from other names.
-        at = int(len(x) * places.get(id(curve), KINDS[curve.kind][2]))
-        above = y[at] > (low + high) / 2
+        at = kept[int(len(kept) * places.get(id(curve), KINDS[curve.kind][2]))]
+        column = int((along[at] - begin) / length * canvas.width)
+        row = int((high - curve.y[at]) / (high - low) * height)
         letter = letters.get(id(curve))
-        if letter is None:
-            # A name that would end beyond the edge begins further to the left.
-            last = along[0] + (along[-1] - along[0]) * (1 - (len(curve.label) + 1) / canvas.width)
-            begin = max(min(float(x[at]), float(last)), float(along[0]))
-            canvas.text([begin], [float(y[at]) + (room if above else -room)], [curve.label], lc=name_color)
+        if letter is None:  # beside the curve, on the side away from the middle of the figure
+            canvas.write(curve.label, column, row + (-1 if row < height / 2 else 1), curve.colors[1])
         else:  # names would cover each other
-            canvas.text([float(x[at])], [float(y[at])], [letter], lc=name_color)
-    with _color_as_told(color):
-        drawn = "\n".join([*textwrap.wrap(figure.title, width), *remarks, canvas.show()])
+            canvas.write(letter, column, row, curve.colors[1])
     names = [f"{letters[id(curve)]} {curve.label}" for curve in series if id(curve) in letters and curve.label]
-    return "\n".join([drawn, *textwrap.wrap("   ".join(names), width)])
+    return "\n".join(
+        [
+            *textwrap.wrap(figure.title, width),
+            *remarks,
+            f"({figure.y_label})",
+            *canvas.lines(
+                color, {int((high - at) / (high - low) * height): text for at, text in heights_shown.items()}
+            ),
+            _x_axis(_x_ticks(figure, begin, length), begin, length, canvas.width),
+            f"({figure.x_label})".rjust(canvas.width + 2),
+            *textwrap.wrap("   ".join(names), width),
+        ]
+    )
+
+
+def _ticks(low: float, high: float, count: int) -> dict[float, str]:
+    """Multiples of 1, 2 or 5 times a power of ten from low to high, about `count` of them, as they are written."""
+    least = (high - low) / max(1, count)
+    power = math.floor(math.log10(least))
+    step = next(step for step in (1, 2, 5, 10) if step * 10.0**power >= least * (1 - 1e-9))
+    if step == 10:
+        step, power = 1, power + 1
+    unit = step * 10.0**power
+    numbers = range(math.ceil(low / unit - 1e-9), math.floor(high / unit + 1e-9) + 1)
+    decimals = max(0, -power)
+    large = max(abs(low), abs(high)) >= 1e9 or decimals > 6
+    return {i * unit: f"{i * unit:.6g}" if large else f"{i * unit + 0.0:.{decimals}f}" for i in numbers}
+
+
+def _x_ticks(figure: Figure, begin: float, length: float) -> dict[float, str]:
+    """Ticks of the x axis by their places on it: powers of ten on a logarithmic one, if there are two of them."""
+    if not figure.x_log:
+        return _ticks(begin, begin + length, 5)
+    powers = range(math.ceil(begin - 1e-9), math.floor(begin + length + 1e-9) + 1)
+    if len(powers) > 1:
+        return {float(i): f"{10.0**i:g}" for i in powers}
+    found = _ticks(10.0**begin, 10.0 ** (begin + length), 5)
+    return {math.log10(at): text for at, text in found.items() if at > 0}
+
+
+def _x_axis(ticks: dict[float, str], begin: float, length: float, width: int) -> str:
+    """Line of ticks below the frame, each in the middle below its place; one that would touch another is left out."""
+    line = " " * (width + 2)
+    for at, text in ticks.items():
+        column = 1 + min(int((at - begin) / length * width), width - 1)
+        first = max(0, min(column - len(text) // 2, len(line) - len(text)))
+        if not line[max(0, first - 1) : first + len(text) + 1].strip():
+            line = line[:first] + text + line[first + len(text) :]
+    return line.rstrip()
+
+
+def _limits(heights: Floats, figure: Figure) -> tuple[float, float]:
+    """Lower and upper end of the y axis: the data fill it."""
+    low, high = float(heights.min()), float(heights.max())
+    if any(curve.kind == "loss" for curve in figure.curves) and high - low < 1:  # less than a decade is little
+        low, high = (low + high) / 2 - 0.5, (low + high) / 2 + 0.5
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
+        low, high = low - max(1.0, abs(low) / 100), high + max(1.0, abs(high) / 100)
+    return low, high
+
+
+class _Canvas:
+    """Characters of a terminal figure, each with the name of its color, to write into."""
+
+    def __init__(self, drawn: str, height: int, colors: dict[str, str]) -> None:
+        self._cells: list[list[tuple[str, str | None]]] = []
+        for line in drawn.splitlines():
+            cells: list[tuple[str, str | None]] = []
+            name = None
+            for part in re.split(r"(\x1b\[[\d;]*m)", line):
+                if part.startswith("\x1b"):
+                    name = colors.get(part)
+                else:
+                    cells += [(character, name) for character in part]
+            self._cells.append(cells)
+        self.height, self.width = height, len(self._cells[0]) - 2  # without the frame
+
+    def write(self, text: str, column: int, row: int, color: str) -> None:
+        """Write from a place in the frame on; a text that would end beyond its edge begins further to the left."""
+        column = max(0, min(column, self.width - len(text)))
+        row = max(0, min(row, self.height - 1))
+        for i, character in enumerate(text[: self.width]):
+            self._cells[row + 1][column + 1 + i] = character, color
+
+    def lines(self, color: bool, ticks: dict[int, str]) -> list[str]:
+        """Lines of text, with the codes of 16 colors or without; ticks are numbers to write beside rows."""
+        ticks = {min(row, self.height - 1): text for row, text in ticks.items()}
+        text = []
+        for row, cells in enumerate(self._cells, -1):
+            parts = []
+            for name, group in itertools.groupby(cells, key=lambda cell: cell[1]):
+                characters = "".join(character for character, _ in group)
+                colored = color and name is not None
+                parts.append(f"\x1b[{CODES[str(name)]}m{characters}\x1b[0m" if colored else characters)
+            text.append(f"{''.join(parts)} {ticks.get(row, '')}".rstrip())
+        return text
 
 
 def _terminal_map(figure: Map, width: int) -> str:
@@ -203,28 +309,9 @@ def thinned(indices: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:
     return indices[np.linspace(0, len(indices) - 1, at_most).astype(np.intp)]
 
 
-@contextlib.contextmanager
-def _color_as_told(color: bool) -> Iterator[None]:
-    """Keep plotille from looking at the terminal and at NO_COLOR by itself: the caller has done so."""
-    before = {name: os.environ.pop(name, None) for name in ("NO_COLOR", "FORCE_COLOR")}
-    os.environ["FORCE_COLOR"] = "1" if color else "0"
-    try:
-        yield
-    finally:
-        del os.environ["FORCE_COLOR"]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
-
-
-def _why_empty(curves: list[Curve]) -> str:
+def _reason_empty(curves: list[Curve]) -> str:
     """Tell what logarithms are that can't be drawn."""
     return "beyond float64" if any(np.isposinf(curve.y).any() for curve in curves) else "exactly zero"
-
-
-def _tick(value: float, chars: int, delta: float, left: bool = False) -> str:
-    """Write a tick of an axis that is `delta` long."""
-    decimals = next((n for n, length in enumerate((30, 3, 0.3)) if delta >= length), 3)
-    text = f"{round(value, decimals) + 0.0:.{decimals}f}" if abs(value) < 1e9 else f"{value:.2e}"
-    return text.ljust(chars) if left else text.rjust(chars)
 
 
 def check_path(path: str | Path) -> Path:
@@ -272,7 +359,7 @@ def save(figure: Figure | Map, path: str | Path) -> None:
     else:
         _draw_curves(figure, axes)
     axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
-    axes.set_title(figure.title, fontsize="medium", loc="left", wrap=True)
+    axes.set_title("\n".join(textwrap.wrap(figure.title, TITLE_WIDTH)), fontsize="medium", loc="left")
     canvas.savefig(path, dpi=150)
 
 
@@ -290,7 +377,7 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
         alone = "o" if kept.sum() == 1 else None  # a line of one point can't be seen
         if curve.kind == "series" and len(figure.x) <= MARKED:
             alone = "."
-        label = curve.label if curve.band is None else f"{curve.label}, with 5 % to 95 % of chains"
+        label = curve.label if curve.band is None else curve.label + BAND_LABEL
         # What is not a whole line lies above the others, so that both are seen where they coincide.
         order = 2 if style == "-" else 3
         axes.plot(
@@ -303,7 +390,7 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
             zorder=order,
         )
         if not kept.any():
-            text = f"{curve.label}: {_why_empty([curve])}"
+            text = f"{curve.label}: {_reason_empty([curve])}"
             axes.text(0.98, 0.9, text, transform=axes.transAxes, ha="right", color=color)
         if curve.band is not None:
             inside = np.isfinite(curve.band[0]) & np.isfinite(curve.band[1])
@@ -318,7 +405,15 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
     elif np.array_equal(figure.x, np.round(figure.x)):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    named = [curve for curve in figure.curves if curve.label]
+    many = len(named) > LEGEND_BELOW
+    in_one_line = sum(len(curve.label) + (len(BAND_LABEL) if curve.band else 0) + 8 for curve in named) <= LEGEND_WIDTH
+    axes.figure.legend(
+        frameon=False,
+        loc="outside right center" if many else "outside lower center",  # off the data
+        ncols=len(named) if in_one_line and named and not many else 1,
+        fontsize="small" if many else "medium",
+    )
 
 
 def _draw_map(figure: Map, canvas: Canvas, axes: Axes) -> None:
