@@ -25,7 +25,7 @@ class NotFiniteError(ValueError):
     """A kernel met a weight or a bias that is not finite."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Gradients:
     """What `backprop` returns; for a single chain the ensemble axis is absent.
 

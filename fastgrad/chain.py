@@ -26,7 +26,7 @@ class TooLargeError(ValueError, MemoryError):
     """What was asked for would not fit in memory, or would not end."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chain:
     """One chain, or an ensemble of independent chains, checked and laid out for the kernels.
 
@@ -237,19 +237,43 @@ def real_array(name: str, values: ArrayLike, finite: bool = True) -> Floats:
     TypeError, ValueError
         Naming the argument and, for a value that is not finite, its index.
     """
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+    if has_masked(values):
         raise TypeError(f"{name}: has masked entries, expected a number everywhere")
     try:
         given = np.asarray(values)
+    except MemoryError:
+        raise
     except ValueError as error:  # rows of unequal length
         raise ValueError(f"{name}: not an array ({_one_line(error)})") from None
+    except Exception as error:  # an object that refuses, each kind in its own way
+        raise TypeError(f"{name}: not an array ({_one_line(error)})") from None
     if given.dtype.kind not in "iuf":
-        raise TypeError(f"{name}: expected real numbers, got {given.dtype}")
+        raise TypeError(f"{name}: expected real numbers, got {_kind_of(given)}")
     with np.errstate(over="ignore"):  # a long double beyond float64 becomes inf, and is refused below
         values64 = given.astype(np.float64, copy=False)
     if finite:
         require_finite(name, values64)
     return values64
+
+
+def has_masked(values: Any, nested: int = 0) -> bool:
+    """Whether a masked array, or a list of them, hides a value, which NumPy would read as a number all the same."""
+    if isinstance(values, np.ma.MaskedArray):
+        return bool(np.ma.is_masked(values))
+    if isinstance(values, list | tuple) and nested < 64:  # the most axes that an array can have
+        deeper = (list, tuple, np.ma.MaskedArray)
+        return any(has_masked(value, nested + 1) for value in values if isinstance(value, deeper))
+    return False
+
+
+def _kind_of(array: NDArray[Any]) -> str:
+    """Name what an array holds that is no real number: its dtype, or the type of its first object."""
+    if array.dtype != object or not array.size:
+        return str(array.dtype)
+    first = array.flat[0]
+    if isinstance(first, int):
+        return "object (an integer beyond 64 bits)"
+    return f"object ({type(first).__name__})"
 
 
 def require_finite(name: str, values: Floats) -> None:

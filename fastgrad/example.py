@@ -38,7 +38,7 @@ LESSON = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """What `worked_example` returns; gradients are dloss/dw11.
 

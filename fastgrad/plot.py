@@ -57,7 +57,7 @@ DRAWABLE = 1e-200, 1e200  # matplotlib's margins would leave float64
 SHADES = " ·:-=+*#%@"  # of a map in a terminal, from its lowest value to its highest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """A line over the figure's x, with a band around it if there is one.
 
@@ -87,7 +87,7 @@ class Curve:
         return PALETTE[(KINDS[self.kind][0] if self.color is None else self.color) % len(PALETTE)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Figure:
     """Curves over a common x axis, which is logarithmic if `x_log` is set."""
 
@@ -99,7 +99,7 @@ class Figure:
     x_log: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Map:
     """A value over two axes, as a picture.
 

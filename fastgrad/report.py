@@ -59,7 +59,7 @@ PLOT_WIDTH = 78
 TABLE_WIDTH = 80
 
 
-@dataclass
+@dataclass(eq=False)
 class Report:
     """A command's result, ready to be written in each format.
 

@@ -40,7 +40,7 @@ MEASURED_DEPTH = 1000  # links: even the slowest loses a factor of 4.25 a link, 
 DEPTHS_SHOWN = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scheme:
     """What became of one scheme.
 
@@ -69,7 +69,7 @@ class Scheme:
     first_change: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schemes:
     """What `schemes` returns: the depths at which chains were trained, and the schemes."""
 

@@ -46,7 +46,7 @@ class Lyapunov(NamedTuple):
     stderr: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Growth:
     """What `simulate` returns.
 

@@ -33,7 +33,7 @@ DRAWN_LEARNING_RATE = 1.0
 DRAWN_X, DRAWN_TARGET = "uniform:low=0,high=1", "uniform:low=0.1,high=0.9"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Training:
     """What `train` returns; for a single chain the ensemble axis is absent.
 

@@ -2,6 +2,7 @@
 
 import math
 import zipfile
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -80,6 +81,13 @@ def test_read_only_input_is_accepted_and_kept_so():
         (np.array([1.0, 2.0], dtype=object), "object"),
         (np.datetime64("2020-01-01"), "datetime64"),
         (b"1", r"\|S1"),
+        ("", "<U1"),
+        (["1", 2.0], "<U32"),
+        ([1 + 2j, 1], "complex128"),
+        (np.array([(1.0, 2)], dtype="f8,i4"), r"\["),
+        ({"a": 1}, r"object \(dict\)"),
+        (10**30, r"object \(an integer beyond 64 bits\)"),
+        (Fraction(1, 3), r"object \(Fraction\)"),
     ],
 )
 def test_what_is_no_real_number_is_a_type_error(argument, value, type_name):
@@ -91,8 +99,40 @@ def test_what_is_no_real_number_is_a_type_error(argument, value, type_name):
 @pytest.mark.parametrize("argument", ["weight", "bias", "x", "cotangent"])
 def test_masked_entries_are_a_type_error(argument):
     masked = np.ma.masked_array([1.0, 2.0], mask=[False, True])
-    with pytest.raises(TypeError, match=f"^{argument}: has masked entries"):
-        Chain.of(**{"weight": W, "bias": 0, argument: masked})
+    for value in (masked, [masked, masked], (1.0, np.ma.masked), [[1.0, 2.0], [1.0, np.ma.masked]]):
+        with pytest.raises(TypeError, match=f"^{argument}: has masked entries"):
+            Chain.of(**{"weight": W, "bias": 0, argument: value})
+
+
+@pytest.mark.parametrize("argument", ["weight", "bias", "x", "cotangent"])
+def test_what_refuses_to_be_an_array_is_named(argument):
+    class Refusing:
+        def __array__(self, *_, **__):
+            raise RuntimeError("no\narray")
+
+    with pytest.raises(TypeError, match=rf"^{argument}: not an array \(no array\)"):
+        Chain.of(**{"weight": W, "bias": 0, argument: Refusing()})
+    with pytest.raises(TypeError, match=rf"^{argument}: not an array \(a Scaled is no float array"):
+        Chain.of(**{"weight": W, "bias": 0, argument: fg.Scaled([1.0, 2.0])})
+
+
+def test_a_list_that_holds_itself_is_named():
+    endless = []
+    endless.append(endless)
+    with pytest.raises((TypeError, ValueError), match=r"^x: "):
+        Chain.of(W, 0, endless)
+
+
+def test_chains_and_results_are_compared_by_identity():
+    chain = Chain.of(W, 0)
+    pairs = [(chain, Chain.of(W, 0))]
+    pairs.append(tuple(fg.backprop(W, 0, 0.5, backend="numpy") for _ in range(2)))
+    pairs.append(tuple(fg.simulate(5, 3, backend="numpy") for _ in range(2)))
+    pairs.append(tuple(fg.train(W, 0.0, 0.5, 0.1, steps=2, backend="numpy") for _ in range(2)))
+    for first, second in pairs:
+        assert first == first
+        assert (first == second, first != second) == (False, True)
+        assert len({first, second}) == 2
 
 
 @pytest.mark.parametrize("argument", ["weight", "bias"])
