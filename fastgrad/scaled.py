@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import decimal
 import math
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from fastgrad.chain import has_masked, real_array
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 LN_2 = 0.6931471805599453
 LOG10_2 = 0.3010299956639812
 
-EXPONENT_MIN = -(2**62)  # below it a product becomes 0, so that exponents can't overflow
-_DIGITS = decimal.Context(prec=50)  # 19 for the exponent, and more than enough for the mantissa
+EXPONENT_MIN = -(2**62)  # below it a number becomes 0, so that exponents can't overflow
 
 
 class Scaled:
     """An array of numbers ``mantissa * 2**exponent`` that neither overflow nor underflow.
 
     The mantissa is float64 with ``1/2 <= |mantissa| < 1`` and the exponent int64 (the ``frexp`` convention); zero is
-    mantissa 0 and exponent 0. So 1e-300000 is an ordinary value with full relative precision.
+    mantissa 0 and exponent 0. So 1e-300000 is an ordinary value with full relative precision. An exponent is at most
+    2^62 in magnitude: a smaller number is 0.
 
     Parameters
     ----------
-    mantissa : array_like of float
+    mantissa : array_like of real numbers
         Any finite values; they are renormalized.
     exponent : array_like of int, broadcastable with `mantissa`
         Powers of two.
@@ -34,9 +39,11 @@ class Scaled:
     Raises
     ------
     ValueError
-        If a mantissa is NaN or infinite, or an exponent beyond ±2^62.
+        If a mantissa is NaN or infinite, or an exponent beyond ±2^62, or their shapes do not broadcast.
     TypeError
-        If an exponent is not an integer.
+        If a mantissa is not a real number, an exponent not an integer, or either is masked.
+    OverflowError
+        If a number is 2^(2^62) or more.
 
     Examples
     --------
@@ -59,21 +66,19 @@ class Scaled:
     exponent: NDArray[np.int64]
 
     def __init__(self, mantissa: ArrayLike, exponent: ArrayLike = 0) -> None:
-        given_exponent = np.asarray(exponent)
-        if given_exponent.dtype.kind not in "iu":
-            raise TypeError(f"exponent: expected integers, got {given_exponent.dtype}")
-        values = np.asarray(mantissa, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("mantissa: expected finite values, got NaN or infinity")
-        if (
-            given_exponent.size
-            and not EXPONENT_MIN <= int(given_exponent.min()) <= int(given_exponent.max()) <= -EXPONENT_MIN
-        ):
-            raise ValueError("exponent: expected at most 2^62 in magnitude")
-        fraction, shift = np.frexp(values)
-        fraction, total = np.broadcast_arrays(fraction, shift + given_exponent.astype(np.int64))
-        self.mantissa = fraction + 0.0  # a copy, and no negative zero
-        self.exponent = np.where(self.mantissa == 0, 0, total)
+        powers = _powers_of_two(exponent)
+        fraction, shift = np.frexp(real_array("mantissa", mantissa))
+        try:
+            fraction, total = np.broadcast_arrays(fraction, shift + powers)
+        except ValueError:
+            shapes = f"{np.shape(fraction)}, got {np.shape(powers)}"
+            raise ValueError(f"exponent: expected a shape that broadcasts with the mantissa's {shapes}") from None
+        zero = (fraction == 0) | (total < EXPONENT_MIN)
+        if np.any(~zero & (total > -EXPONENT_MIN)):
+            raise OverflowError("a number beyond 2^(2^62) has no exponent")
+        # Copies, with one form of zero and no negative one.
+        self.mantissa = np.asarray(np.where(zero, 0.0, fraction))
+        self.exponent = np.asarray(np.where(zero, 0, total))
 
     @classmethod
     def of_parts(cls, mantissa: NDArray[np.float64], exponent: NDArray[np.int64]) -> Self:
@@ -117,6 +122,17 @@ class Scaled:
     def __len__(self) -> int:
         return len(self.mantissa)
 
+    def __iter__(self) -> Iterator[Self]:
+        if self.ndim == 0:
+            raise TypeError("a single number can't be iterated over")
+        return (self[index] for index in range(len(self)))
+
+    def __bool__(self) -> bool:
+        """Whether a single number is not zero."""
+        if self.size != 1:
+            raise ValueError(f"only a single number is true or false, got shape {self.shape}; compare, then all()")
+        return bool(self.mantissa.item() != 0)
+
     def __getitem__(self, index: Any) -> Self:
         return type(self).of_parts(np.asarray(self.mantissa[index]), np.asarray(self.exponent[index]))
 
@@ -131,7 +147,10 @@ class Scaled:
         equal = self.__eq__(other)
         return equal if equal is NotImplemented else ~equal
 
-    def __setitem__(self, index: Any, values: Scaled) -> None:
+    def __setitem__(self, index: Any, values: Scaled | ArrayLike) -> None:
+        """Assign a Scaled, or real numbers, which are converted exactly."""
+        if not isinstance(values, Scaled):
+            values = Scaled.from_float(real_array("assigned value", values))
         self.mantissa[index] = values.mantissa
         self.exponent[index] = values.exponent
 
@@ -195,10 +214,10 @@ class Scaled:
         )
 
     def __neg__(self) -> Scaled:
-        return Scaled.of_parts(0.0 - self.mantissa, self.exponent.copy())
+        return Scaled.of_parts(np.asarray(0.0 - self.mantissa), self.exponent.copy())
 
     def __abs__(self) -> Scaled:
-        return Scaled.of_parts(np.abs(self.mantissa), self.exponent.copy())
+        return Scaled.of_parts(np.asarray(np.abs(self.mantissa)), self.exponent.copy())
 
     def __eq__(self, other: object) -> Any:
         """Compare elementwise and exactly, with another Scaled."""
@@ -210,10 +229,21 @@ class Scaled:
         raise TypeError("a Scaled is no float array: take .log10(), .to_float() or .mantissa and .exponent")
 
     def __format__(self, spec: str) -> str:
-        """Format a single number as `decimal` does: ``f"{g:.3e}"`` gives ``1.234e-2096``."""
+        """Format a single number as a float: ``f"{g:+12.3e}"``, with any fill, alignment, sign, width and precision.
+
+        The decimal exponent has as many digits as it needs: ``1.234e-2096``. Without a type, as in ``f"{g:>12}"``, four
+        digits are shown, and 0 as ``0``.
+
+        Raises
+        ------
+        TypeError
+            If there are several numbers.
+        ValueError
+            If the type is none of e and E, or more than 999 digits are asked for.
+        """
         if self.size != 1:
             raise TypeError(f"only a single number can be formatted, got shape {self.shape}")
-        return _decimal(self.mantissa.item(), self.exponent.item(), spec or ".3e")
+        return _formatted(self.mantissa.item(), self.exponent.item(), spec)
 
     def __repr__(self) -> str:
         if self.ndim == 0:
@@ -224,7 +254,7 @@ class Scaled:
         text = np.array2string(
             index,
             separator=", ",
-            formatter={"int": lambda i: _decimal(flat[0][i].item(), flat[1][i].item(), ".3e")},
+            formatter={"int": lambda i: _formatted(flat[0][i].item(), flat[1][i].item(), "")},
             threshold=20,
             edgeitems=3,
             prefix="Scaled(",
@@ -241,18 +271,69 @@ def aligned_empty(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[An
     return memory[first : first + n_bytes].view(dtype).reshape(shape)
 
 
-def _decimal(mantissa: float, exponent: int, spec: str) -> str:
-    """Write mantissa * 2**exponent in decimal; the decimal exponent is an integer of any size."""
-    if spec[-1:] not in ("e", "E"):
-        raise ValueError(f"format: expected a spec like .3e, got {spec!r}")
+def _powers_of_two(exponent: ArrayLike) -> NDArray[np.int64]:
+    """Check the exponents that someone has given."""
+    if has_masked(exponent):
+        raise TypeError("exponent: has masked entries, expected an integer everywhere")
+    given = np.asarray(exponent)
+    beyond = given.dtype == object and all(type(power) is int for power in given.flat)  # 64 bits
+    if given.dtype.kind not in "iu" and not beyond:
+        raise TypeError(f"exponent: expected integers, got {given.dtype}")
+    if given.size and not EXPONENT_MIN <= int(given.min()) <= int(given.max()) <= -EXPONENT_MIN:
+        raise ValueError("exponent: expected at most 2^62 in magnitude")
+    return given.astype(np.int64)
+
+
+_SPEC = re.compile(
+    r"(?:(?P<fill>.)?(?P<align>[<>=^]))?(?P<sign>[-+ ]?)z?(?P<zeros>0?)(?P<width>[0-9]{0,18})"
+    r"(?:\.(?P<precision>[0-9]{1,3}))?(?P<type>[eE]?)",
+    flags=re.DOTALL,
+)
+
+
+def _formatted(mantissa: float, exponent: int, spec: str) -> str:
+    """Write mantissa * 2**exponent as Python writes a float (its Format Specification Mini-Language)."""
+    parts = _SPEC.fullmatch(spec)
+    if parts is None:
+        raise ValueError(f"format: expected a spec like .3e, of at most 999 digits, got {spec!r}")
+    letter, precision = parts["type"] or "e", parts["precision"]
+    if not math.isfinite(mantissa):  # as a faulty kernel would leave it
+        body = str(abs(mantissa))
+    elif mantissa == 0 and not parts["type"] and precision is None:
+        body = "0"
+    else:
+        body = _digits(abs(mantissa), exponent, int(precision or (6 if parts["type"] else 3))).replace("e", letter)
+    sign = "-" if mantissa < 0 else parts["sign"].replace("-", "")
+    width = int(parts["width"] or 0)
+    fill = parts["fill"] or ("0" if parts["zeros"] else " ")
+    align = parts["align"] or ("=" if parts["zeros"] else ">")
+    if align == "=":  # between the sign and the digits
+        return sign + format(body, f"{fill}>{max(0, width - len(sign))}")
+    return format(sign + body, f"{fill}{align}{width}")
+
+
+def _digits(mantissa: float, exponent: int, precision: int) -> str:
+    """Write a magnitude in decimal, as 1.234e-2096; the decimal exponent is an integer of any size.
+
+    Up to 2^±4000 the number is written out and rounded once. Beyond, it comes from its logarithm with 40 digits to
+    spare: 19 for the exponent, and the rest for what a rounding in between could cost.
+    """
     if mantissa == 0:
-        return "0"
-    with decimal.localcontext(_DIGITS):
-        decades = abs(decimal.Decimal(mantissa)).log10() + exponent * decimal.Decimal(2).log10()
-        whole = decades.to_integral_value(rounding=decimal.ROUND_FLOOR)
-        text = format(decimal.Decimal(10) ** (decades - whole) * (-1 if mantissa < 0 else 1), spec)
-    digits, power = text.split(spec[-1])  # the power is 1 where the digits were rounded up to ten
-    return f"{digits}{spec[-1]}{int(power) + int(whole):+d}"
+        return f"{0.0:.{precision}e}".replace("e+00", "e+0")
+    bits = 53
+    near = abs(exponent) <= 4000
+    with decimal.localcontext(decimal.Context(prec=6000 if near else precision + 40)):
+        if near:
+            whole, power = int(math.ldexp(mantissa, bits)), exponent - bits
+            exact = decimal.Decimal(whole << power if power >= 0 else whole * 5**-power)
+            text = format(exact.scaleb(min(power, 0)), f".{precision}e")
+            decades = 0
+        else:
+            log10 = decimal.Decimal(mantissa).log10() + exponent * decimal.Decimal(2).log10()
+            decades = int(log10.to_integral_value(rounding=decimal.ROUND_FLOOR))
+            text = format(decimal.Decimal(10) ** (log10 - decades), f".{precision}e")
+    digits, _, power_of_ten = text.partition("e")  # 1 beyond, where the digits were rounded up to ten
+    return f"{digits}e{int(power_of_ten) + decades:+d}"
 
 
 def log2_distance(a: Scaled, b: Scaled) -> NDArray[np.float64]:
