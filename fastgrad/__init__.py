@@ -11,6 +11,9 @@ either of the last two over a grid; `Scaled` holds what no float can. The kernel
 `available_backends` tells which can run here.
 """
 
+import fastgrad.interrupts  # noqa: F401 (before the others, which take 0.1 s)
+
+# isort: split
 from fastgrad import laws, theory
 from fastgrad.backprop import Gradients, backprop
 from fastgrad.chain import Chain, TooLargeError, agreement_rtol

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fastgrad.cli import main
+import fastgrad
+from fastgrad.cli import _discard_what_is_stuck, _show_warning, main
 from fastgrad.plot import Curve, Figure, terminal
 from fastgrad.report import decades
 
@@ -223,6 +225,159 @@ def test_stdout_that_is_closed(tmp_path):
     command = f"{sys.executable} -m fastgrad info >&-"
     done = subprocess.run(["sh", "-c", command], env=environment_of(), stderr=subprocess.PIPE, encoding="utf-8")
     assert (done.returncode, done.stderr) == (1, "fastgrad: stdout is closed\n")
+
+
+def shell(command, **environment):
+    """Run a line of bash in which `fastgrad` is the command."""
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; fastgrad() {{ {sys.executable} -m fastgrad "$@"; }}; {command}'],
+        env=environment_of(**environment),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "simulate --help", "info"])
+def test_nobody_reads_what_is_asked_for(arguments):
+    assert shell(f"fastgrad {arguments} | true") == (0, "")
+
+
+def test_nobody_reads_completions_and_errors():
+    assert shell("_FASTGRAD_COMPLETE=bash_source fastgrad | true") == (0, "")
+    assert shell("fastgrad bogus 2>&1 | true") == (2, "")
+    assert shell("fastgrad 2>&1 | true") == (2, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize("arguments", ["--help", "--version", "simulate --help", "info"])
+def test_what_is_asked_for_can_not_be_written(arguments):
+    assert shell(f"fastgrad {arguments} > /dev/full") == (1, "fastgrad: No space left on device\n")
+    assert shell(f"fastgrad {arguments} >&-") == (1, "fastgrad: stdout is closed\n")
+
+
+@pytest.mark.parametrize("to", ["> /dev/full 2>&1", ">&- 2>&-", ">&- 2>&- <&-"])
+def test_nothing_can_be_written_at_all(to):
+    assert [shell(f"fastgrad {arguments} {to}") for arguments in ("--help", "bogus")] == [(1, ""), (2, "")]
+
+
+def test_a_warning_that_can_not_be_written_is_no_failure(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", open("/dev/full", "w"))  # noqa: PTH123, SIM115
+    _show_warning("lost")
+    _discard_what_is_stuck(sys.stderr)
+    sys.stderr.close()
+
+
+@pytest.mark.parametrize(
+    "value", ["THREADS=abc", "THREADS=0", "QUIET=maybe", "FORMAT=xml", "COLOR=blue", "BACKEND=gpu"]
+)
+def test_a_wrong_value_from_the_environment_is_named_after_its_variable(value):
+    name, _, text = value.partition("=")
+    result = run("simulate", "--depth", "5", **{f"FASTGRAD_{name}": text})
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"fastgrad: Invalid value for FASTGRAD_{name} in the environment: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"COLUMNS": "1"},
+        {"TERM": "dumb"},
+        {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": None, "PYTHONCOERCECLOCALE": "0"},
+        {"HOME": None, "TERM": None},
+    ],
+    ids=str,
+)
+def test_odd_environments(environment):
+    for arguments in ("--help", " ".join(SMALL)):
+        assert shell(f"fastgrad {arguments} < /dev/null", **environment) == (0, "")
+        assert shell(f"fastgrad {arguments} <&-", **environment) == (0, "")
+
+
+# Ctrl-C, before the command runs too
+
+PRESSED_WHEN_IMPORTED = """
+import builtins, os, signal, sys
+before = builtins.__import__
+
+def hooked(name, *arguments, **more):
+    if name == {module!r}:
+        builtins.__import__ = before
+        for _ in range({presses}):
+            os.kill(os.getpid(), signal.SIGINT)
+    return before(name, *arguments, **more)
+
+builtins.__import__ = hooked
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "presses"), [("numpy", 1), ("fastgrad.laws", 3), ("click", 1), ("fastgrad.report", 3), ("numba", 3)]
+)
+@pytest.mark.parametrize("way", ["-m", "script"])
+def test_ctrl_c_while_something_is_imported(way, module, presses, tmp_path):
+    """Pressed at the very moment, not after so many milliseconds; the script is as installers make it."""
+    (tmp_path / "sitecustomize.py").write_text(PRESSED_WHEN_IMPORTED.format(module=module, presses=presses))
+    script = tmp_path / "fastgrad"
+    script.write_text("import sys\nfrom fastgrad.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
+    program = ["-m", "fastgrad"] if way == "-m" else [str(script)]
+    backend = "numba" if module == "numba" else "numpy"
+    done = subprocess.run(
+        [sys.executable, *program, *SMALL[:-1], backend],
+        env=environment_of(PYTHONPATH=f"{tmp_path}{os.pathsep}{Path(fastgrad.__file__).parent.parent}"),
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "fastgrad: interrupted\n")
+
+
+def test_an_import_changes_no_handler(python):
+    code = "import signal, sys, fastgrad.cli; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    assert python(code) == "True\n"
+
+
+def in_main(body):
+    """Run the command with `body` in place of a job, as Ctrl-C finds it."""
+    code = f"""
+import os, signal, sys, time
+sys.argv = ["fastgrad", *{SMALL!r}]
+sys.orig_argv = [sys.executable, *sys.argv]
+import fastgrad
+from fastgrad import cli, interrupts
+interrupts.GRACE_SECONDS = 1.0
+
+def press(times=1):
+    for _ in range(times):
+        os.kill(os.getpid(), signal.SIGINT)
+
+def job(*_, **__):
+{textwrap.indent(textwrap.dedent(body), "    ")}
+
+fastgrad.simulate = job
+cli.main()
+"""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "press()",
+        "try: press()\nfinally: press(5)",
+        "try: press()\nexcept KeyboardInterrupt: raise ImportError('a library hides it')",
+        "try: press()\nexcept KeyboardInterrupt: time.sleep(60)",  # what should be closed hangs
+        "class Finalized:\n    def __del__(self): press()\nFinalized()\ntime.sleep(60)",
+        "import threading\nthreading.Thread(target=time.sleep, args=[60]).start()\npress(3)",
+        "import atexit\natexit.register(press, 3)\npress()",
+    ],
+)
+def test_ctrl_c_ends_the_command_whatever_it_meets(body):
+    done = in_main(body)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "fastgrad: interrupted\n")
 
 
 # the environment is the weaker wish
