@@ -46,20 +46,32 @@ LINE = 8  # doubles of a cache line
 WORK_BYTES = 0  # the result's own memory holds what reverse mode keeps
 
 
+def _can_cache() -> bool:
+    """Whether Numba has a place on disk for machine code; there is none in a read-only install without a home."""
+    try:
+        numba.njit(lambda: None, cache=True)
+    except RuntimeError:
+        warnings.warn(
+            "numba: has no place to keep compiled kernels, so each process compiles them again, for half a minute; "
+            "set NUMBA_CACHE_DIR to a folder that can be written",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+CACHE = _can_cache()
+
+
 def njit(function: Callable[..., Any], **more: Any) -> Any:
     """Compile strictly and without the GIL.
 
     ``error_model="numpy"`` because Python's tests every division and keeps loops scalar; no ``fastmath`` and no
     contraction, so that the bits are those of the C++ backend. The machine code is cached on disk where there is a
-    place to write: Numba raises where there is none (a read-only install without a home), and then each process
-    compiles its own.
+    place to write.
     """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": False, **more}
-    try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError as error:
-        warnings.warn(f"compiled afresh in this process: {error}", stacklevel=2)
-        return numba.njit(function, **options)
+    options = {"nogil": True, "error_model": "numpy", "fastmath": False, "cache": CACHE, **more}
+    return numba.njit(function, **options)
 
 
 def njit_row(function: Callable[..., Any]) -> Any:
