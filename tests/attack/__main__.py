@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # in place of this folder, whose names are no modules
 
-from attack.driver import main
+from attack.driver import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import random
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 TESTS = Path(__file__).resolve().parent.parent
 KINDS = ("traceback", "other number", "killed", "memory", "hang", "left behind", "message", "script")
 ERROR, WARNING = "fastgrad: ", "fastgrad: warning: "
 TRACES = ("Traceback (most recent call last)", "Exception ignored in", "Fatal Python error", "RecursionError")
+OURS = re.compile(r"/fastgrad/(\w+/)*\w+\.py")  # in a traceback
+GRACE = 5.0  # seconds in which what a command has started must end after it
 WARNINGS_MAX = 4  # lines on stderr
 DISAGREE, INTERRUPTED = 3, 130
 MIB = 1 << 20
@@ -39,6 +45,11 @@ def starved():
 psutil.virtual_memory = starved
 runpy.run_module("fastgrad", run_name="__main__", alter_sys=True)
 """
+
+
+def listed(text: str, separator: str | None = None) -> list[str]:
+    """Words of a table, as they stand."""
+    return text.split(separator)
 
 
 @dataclass
@@ -81,7 +92,7 @@ def judge(done: Done, named: Sequence[str] = (), limit: int = BUDGET + SLACK) ->
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     warned = [line for line in lines if line.startswith(WARNING)]
     errors = [line for line in lines if line.startswith(ERROR) and not line.startswith(WARNING)]
-    before_start = signal.SIGINT in done.sent and "fastgrad/" not in done.stderr and not errors
+    before_start = signal.SIGINT in done.sent and not OURS.search(done.stderr) and not errors
     if done.exhausted or done.peak > limit:
         found.append(("memory", f"{done.peak / MIB:.0f} MiB, the limit is {limit / MIB:.0f}"))
     elif done.hung:
@@ -217,7 +228,7 @@ class Attempt:
 
     def _look_behind(self, pid: int, before: Mapping[str, str], writes: set[str], shot: bool) -> None:
         """Look for processes and files that a command has left, and for inputs that it has changed."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + GRACE
         while (left := _session(pid)) and time.monotonic() < deadline:
             time.sleep(0.05)
         for other in left:
@@ -281,7 +292,5 @@ def _session(leader: int) -> list[int]:
 
 
 def _kill(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass

@@ -39,7 +39,7 @@ def attempts(seed: int, topics: Sequence[str], first: int, base: Path) -> Iterat
     """Attempts without end; each topic counts its own, so that one can be tried again alone."""
     rng = random.Random(seed)
     bag = [topic for topic in topics for _ in range(TOPICS[topic][1])]
-    number = Counter({topic: first for topic in topics})
+    number = Counter(dict.fromkeys(topics, first))
     while True:
         topic = rng.choice(bag)
         yield Attempt(topic, seed, number[topic], base)

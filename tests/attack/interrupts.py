@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from attack.core import INTERRUPTED, Attempt
+from attack.core import INTERRUPTED, OURS, Attempt
 from attack.shared import SWEEPS, store, warm_numba
+
+if TYPE_CHECKING:
+    import random
+    import subprocess
+    from collections.abc import Callable, Iterable
 
 # Command: how long it takes at least, so that most presses come before its end.
 LONG = {
@@ -86,7 +89,7 @@ def press(attempt: Attempt) -> None:
     done = attempt.run(*words, env=env, act=presser(rng, seconds), timeout=90, writes=files)
     attempt.check(done.status in (INTERRUPTED, 0, -signal.SIGINT, 1), f"{done.status} after Ctrl-C", "message")
     if done.status == 1 and not any(kind == "message" for kind, _ in attempt.findings):
-        attempt.check("fastgrad/" not in done.stderr, "1 after Ctrl-C", "message")
+        attempt.check(not OURS.search(done.stderr), "1 after Ctrl-C", "message")
 
 
 def press_and_go_on(attempt: Attempt) -> None:

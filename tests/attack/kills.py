@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sqlite3
-import subprocess
 import time
-from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from attack.core import Attempt, _session
 from attack.shared import SWEEPS, fastgrad, store
+
+if TYPE_CHECKING:
+    import random
+    import subprocess
+    from collections.abc import Callable, Iterable
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from attack.core import Attempt, Done
+from attack.core import listed
 from fastgrad.cli import main
+
+if TYPE_CHECKING:
+    from attack.core import Attempt, Done
 
 # A small job of every command, so that an option that is good takes no time.
 SMALL: dict[str, list[str]] = {
@@ -24,170 +27,47 @@ SMALL: dict[str, list[str]] = {
     "plot": ["absent.db"],
     "merge": ["absent.db", "-o", "new.db"],
 }
-EDGES = [
-    "-1",
-    "0",
-    "1",
-    "-0",
-    "1.5",
-    "1e400",
-    "-1e400",
-    "nan",
-    "inf",
-    "-inf",
-    "1e-999999999999",
-    "1e999999999999",
-    str(2**64),
-]
-EDGES += [
-    str(2**64 - 1),
-    str(2**63),
-    "1e16",
-    "1e19",
-    "9" * 400,
-    "9" * 5000,
-    "0x10",
-    "1_0",
-    "١",
-    "12345678901234567.0",
-    "5e-324",
-]
-EDGES += [
-    "",
-    " ",
-    "\t",
-    "\n",
-    "a b",
-    "é",
-    "\udcff",
-    "🎲",
-    "-",
-    "--",
-    "'",
-    '"',
-    "%s",
-    "{}",
-    "[red]x[/red]",
-    "\x1b[31m",
-    "1e",
-    "+",
-    "../x",
-]
-LAWS = [
-    "normal",
-    "normal:",
-    "normal:std",
-    "normal:std=",
-    "normal:std=-1",
-    "normal:std=nan",
-    "normal:std=1e400",
-    "normal:std=1e308",
-]
-LAWS += [
-    "normal:std=1,std=2",
-    "normal:mean=1e308,std=1e308",
-    "normal:sd=1",
-    "normal:std=1:mean=2",
-    "uniform",
-    "uniform:low=1",
-]
-LAWS += [
-    "uniform:low=2,high=1",
-    "uniform:low=-1e308,high=1e308",
-    "constant",
-    "constant:",
-    "constant:x",
-    "constant:1e308",
-    "zero:1",
-]
-LAWS += [
-    "centered",
-    "centered:1",
-    "he_normal:gain=-0.0",
-    "he_normal:gain=-1",
-    "he_uniform:gain=1e300",
-    "torch_default:gain=0",
-]
-LAWS += [
-    "NORMAL:std=1",
-    " normal:std=1 ",
-    "normal:std=5e-324",
-    "normal:std=1e-320",
-    "uniform:low=0,high=5e-324",
-    "constant:-1e30",
-]
-GRIDS = [
-    "weight.std=1:10:3",
-    "weight.std=1:10:3:log",
-    "weight.std=0:10:3:log",
-    "weight.std=-1:1:3:log",
-    "weight.std=1e-999999999999:1:3:log",
-]
-GRIDS += [
-    "weight.std=1:1e999999999999:3",
-    "weight.std=nan:1:3",
-    "weight.std=1:inf:3:log",
-    "weight.std=1:2:0",
-    "weight.std=1:2:1",
-]
-GRIDS += [
-    "weight.std=1:2:-3",
-    "weight.std=1:2:1e400",
-    "weight.std=1:2:1000001",
-    "weight.std=1:2:1.5",
-    "weight.std=1:2:3:lin",
-    "weight.std=",
-]
-GRIDS += [
-    "weight.std=,",
-    "weight.std=1,,2",
-    "weight.std",
-    "=",
-    "=1",
-    "",
-    "bogus=1",
-    "weight.bogus=1",
-    "weight.std=1,1",
-    "weight=normal",
-]
-GRIDS += [
-    "seed=0,18446744073709551615,18446744073709551616",
-    "seed=12345678901234567.0",
-    "depth=1:3:3",
-    "depth=1:2:3",
-    "x=0:1:3",
-]
-GRIDS += [
-    "weight.low=1",
-    "weight=normal:std=1,normal:std=2",
-    "bias=zero,centered",
-    "loss=squared",
-    "record=0",
-    "ensemble=1e3",
-    "x=1e308",
-]
-TEXTS = EDGES + LAWS + GRIDS
+
+
+EDGES = listed("""
+-1 0 1 -0 1.5 1e400 -1e400 nan inf -inf 1e-999999999999 1e999999999999 18446744073709551616 18446744073709551615
+1_0 ١ 9223372036854775808 1e16 1e19 0x10 12345678901234567.0 5e-324
+é \udcff 🎲 - -- ' " %s {} [red]x[/red] \x1b[31m 1e + ../x""")
+EDGES += ["", " ", "\t", "\n", "a b", "9" * 400, "9" * 5000]
+LAWS = listed("""
+normal normal: normal:std normal:std= normal:std=-1 normal:std=nan normal:std=1e400 normal:std=1e308 uniform:low=1
+uniform normal:std=1,std=2 normal:mean=1e308,std=1e308 normal:sd=1 normal:std=1:mean=2 uniform:low=2,high=1
+uniform:low=-1e308,high=1e308 constant constant: constant:x constant:1e308 zero:1 centered centered:1
+he_normal:gain=-0.0 he_normal:gain=-1 he_uniform:gain=1e300 torch_default:gain=0 NORMAL:std=1 normal:std=5e-324
+normal:std=1e-320 uniform:low=0,high=5e-324 constant:-1e30 zero""")
+GRIDS = listed("""weight.std=1:10:3 weight.std=1:10:3:log weight.std=0:10:3:log weight.std=-1:1:3:log
+weight.std=1e-999999999999:1:3:log weight.std=1:1e999999999999:3 weight.std=nan:1:3 weight.std=1:inf:3:log
+weight.std=1:2:0 weight.std=1:2:1 weight.std=1:2:-3 weight.std=1:2:1e400 weight.std=1:2:1000001 weight.std=1:2:1.5
+weight.std=1:2:3:lin weight.std= weight.std=, weight.std=1,,2 weight.std = =1 bogus=1 weight.bogus=1 weight.std=1,1
+weight=normal seed=0,18446744073709551615,18446744073709551616 seed=12345678901234567.0 depth=1:3:3 depth=1:2:3
+x=0:1:3 weight.low=1 weight=normal:std=1,normal:std=2 bias=zero,centered loss=squared record=0 ensemble=1e3 x=1e308""")
+TEXTS = [*EDGES, *LAWS, *GRIDS, " normal:std=1 "]
 ENVIRONMENT = {
-    "FASTGRAD_BACKEND": ["numpy", "bogus", "", " ", "CPP"],
-    "FASTGRAD_THREADS": ["1", "0", "-1", "x", "", "1e3", "99999999999999999999"],
-    "FASTGRAD_FORMAT": ["json", "xml", ""],
-    "FASTGRAD_COLOR": ["always", "sometimes", ""],
-    "FASTGRAD_QUIET": ["1", "0", "x", "", "true"],
-    "FASTGRAD_ISA": ["baseline", "mmx", "", "AVX2"],
-    "NO_COLOR": ["", "1"],
-    "COLUMNS": ["0", "-1", "x", "", "1", "5", "40", "100000"],
-    "LINES": ["0", "x"],
-    "TERM": ["", "dumb", "bogus", "xterm-256color"],
-    "LANG": ["C", "bogus", "tr_TR.UTF-8"],
-    "LC_ALL": ["C", "POSIX", "bogus"],
-    "PYTHONIOENCODING": ["ascii", "latin-1", "utf-16", "utf-8:strict"],
-    "PYTHONUTF8": ["0", "1"],
-    "HOME": ["/nowhere", ""],
-    "TMPDIR": ["/nowhere", ""],
-    "NUMBA_CACHE_DIR": ["/proc/nowhere"],
-    "PYTHONWARNINGS": ["error", "default"],
-    "OMP_NUM_THREADS": ["x", "0"],
+    "FASTGRAD_BACKEND": "numpy|bogus|| |CPP",
+    "FASTGRAD_THREADS": "1|0|-1|x||1e3|99999999999999999999",
+    "FASTGRAD_FORMAT": "json|xml|",
+    "FASTGRAD_COLOR": "always|sometimes|",
+    "FASTGRAD_QUIET": "1|0|x||true",
+    "FASTGRAD_ISA": "baseline|mmx||AVX2",
+    "NO_COLOR": "|1",
+    "COLUMNS": "0|-1|x||1|5|40|100000",
+    "LINES": "0|x",
+    "TERM": "|dumb|bogus|xterm-256color",
+    "LANG": "C|bogus|tr_TR.UTF-8",
+    "LC_ALL": "C|POSIX|bogus",
+    "PYTHONIOENCODING": "ascii|latin-1|utf-16|utf-8:strict",
+    "PYTHONUTF8": "0|1",
+    "HOME": "/nowhere|",
+    "TMPDIR": "/nowhere|",
+    "NUMBA_CACHE_DIR": "/proc/nowhere",
+    "OMP_NUM_THREADS": "x|0",
 }
+PLACES = listed("|.|/|absent/x.csv|x|x.png|x.csv|x.json|a\nb.csv|-|x.npz| ", "|")
 LONG = ("depth", "ensemble", "steps", "repeats", "record")  # a large value is good, and takes long
 
 
@@ -206,23 +86,7 @@ def value(attempt: Attempt, option: click.Option) -> str:
     if option.name == "grid" and rng.random() < 0.9:
         return rng.choice(GRIDS)
     if option.name in ("output", "plot", "store"):
-        return rng.choice(
-            [
-                "",
-                " ",
-                ".",
-                "/",
-                "absent/x.csv",
-                "x",
-                "x.png",
-                "x.csv",
-                "x.json",
-                "x" * 300 + ".csv",
-                "a\nb.csv",
-                "-",
-                "x.npz",
-            ]
-        )
+        return rng.choice([*PLACES, "x" * 300 + ".csv"])
     if option.name == "scheduler":
         return rng.choice(["", "bogus", "tcp://", "tcp://127.0.0.1:1", "http://x", "tcp://127.0.0.1:99999"])
     if option.name == "workers":
@@ -322,7 +186,9 @@ def environments(attempt: Attempt) -> None:
     rng = attempt.rng
     (attempt.folder / "chain.csv").write_text("weight,bias\n3,-1\n-2,0.5\n")
     name = rng.choice(["example", "simulate", "train", "backprop", "info", "sweep"])
-    chosen = {name: rng.choice(ENVIRONMENT[name]) for name in rng.sample(list(ENVIRONMENT), rng.choice([1, 2, 3]))}
+    chosen = {
+        name: rng.choice(ENVIRONMENT[name].split("|")) for name in rng.sample(list(ENVIRONMENT), rng.choice([1, 2, 3]))
+    }
     names = [word for key in chosen for word in (key, "--" + key.removeprefix("FASTGRAD_").lower())]
     words = [name, *SMALL[name], *rng.choice([[], ["--format", "json"], ["--backend", "numba"]])]
     attempt.run(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mpmath
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 ULP = 2.0**-52
 EXPONENT_HELD = 2.0**59  # of a preactivation; from 2^60 on a derivative reads 0
@@ -51,7 +53,7 @@ def close(exact_value: Any, mantissa: float, exponent: int, tolerance: float) ->
     """Whether mantissa * 2^exponent is the exact value: its sign and zero always, its size where it can be known."""
     if mpmath.sign(exact_value) != np.sign(mantissa):
         return False
-    if exact_value == 0 or tolerance > 0.05:
+    if exact_value == 0 or not tolerance <= 0.05:  # NaN where the error may be of any size
         return True
     with mpmath.workprec(300):
         ratio = mpmath.ldexp(mpmath.mpf(float(mantissa)), int(exponent)) / exact_value

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from attack.core import Attempt
+from attack.core import listed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from attack.core import Attempt
 
 LOCK = threading.Lock()
 SWEEPS = {
     "simulate": ["--grid", "weight.std=1,4,16", "--grid", "bias.std=0,1", "--depth", "50", "--ensemble", "20"],
-    "train": [
-        "--job",
-        "train",
-        "--grid",
-        "weight.std=1,30",
-        "--grid",
-        "learning_rate=0.1,1,10",
-        "--depth",
-        "3",
-        "--ensemble",
-        "20",
-    ]
-    + ["--steps", "50"],
+    "train": listed("""--job train --grid weight.std=1,30 --grid learning_rate=0.1,1,10 --depth 3 --ensemble 20 --steps
+                 50"""),
 }
 
 
 def fastgrad(folder: Path, *arguments: object) -> bytes:
     """Run a command that must work."""
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as in an attempt
     command = [sys.executable, "-m", "fastgrad", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, check=True, start_new_session=True).stdout
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, check=True, start_new_session=True).stdout
 
 
 def store(attempt: Attempt, job: str) -> Path:

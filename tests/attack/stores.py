@@ -6,43 +6,25 @@ import contextlib
 import csv
 import io
 import json
-import random
 import shutil
 import sqlite3
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from attack.core import Attempt, Done
 from attack.files import damage
 from attack.shared import SWEEPS, store
 
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from attack.core import Attempt, Done
+
 DEEP = "[" * 100_000
-VALUES = [
-    None,
-    "",
-    "{}",
-    "[]",
-    "null",
-    "1",
-    "x",
-    b"\x00\xff",
-    DEEP,
-    '{"a": ' * 50_000,
-    0,
-    -1,
-    1e308,
-    "NaN",
-    '{"lyapunov": NaN}',
-]
-VALUES += [
-    '{"lyapunov": null}',
-    '{"depth": 50}',
-    '{"weight": 5}',
-    '{"lyapunov": {}}',
-    '"\ud800"',
-    "9" * 5000,
-    '{"lyapunov": 1e999}',
-]
+VALUES = [None, "", "{}", "[]", "null", "1", "x", b"\x00\xff", DEEP, '{"a": ' * 50_000, 0, -1, 1e308, "NaN"]
+VALUES += ['{"lyapunov": NaN}']
+VALUES += ['{"lyapunov": null}', '{"depth": 50}', '{"weight": 5}', '{"lyapunov": {}}', '"\ud800"', "9" * 5000]
+VALUES += ['{"lyapunov": 1e999}']
 COLUMNS = ("key", "parameters", "result", "provenance", "seconds", "finished")
 
 
@@ -211,17 +193,8 @@ def _change_tables(db: sqlite3.Connection, rng: random.Random) -> None:
     )
 
 
-EDITS = (
-    *map(_set, COLUMNS),
-    _change_value,
-    _change_value,
-    _change_value,
-    _exchange,
-    _exchange,
-    _add_row,
-    _change_meta,
-    _change_tables,
-)
+EDITS = (*map(_set, COLUMNS), _change_value, _change_value, _change_value, _exchange, _exchange, _add_row)
+EDITS += (_change_meta, _change_tables)
 
 
 # Reading

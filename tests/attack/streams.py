@@ -7,16 +7,22 @@ import os
 import pty
 import shlex
 import shutil
-import subprocess
 import sys
+import termios
 import threading
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attack.core import Attempt
+from attack.core import listed
 from attack.shared import store
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterable
+
+    from attack.core import Attempt
 
 CHAIN = "weight,bias\n3,-1\n-2,0.5\n"
 
@@ -141,21 +147,7 @@ def onto_input(attempt: Attempt) -> None:
         "npz": ["backprop", "chain.npz", "-o", "chain.npz"],
         "merge": ["merge", "study.db", "-o", "study.db"],
         "export": ["export", "study.db", "-o", "study.db", "--format", "csv"],
-        "store": [
-            "sweep",
-            "--grid",
-            "weight.std=1",
-            "--depth",
-            "5",
-            "--ensemble",
-            "5",
-            "--store",
-            "new.db",
-            "-o",
-            "new.db",
-            "--format",
-            "csv",
-        ],
+        "store": listed("""sweep --grid weight.std=1 --depth 5 --ensemble 5 --store new.db -o new.db --format csv"""),
     }[kind]
     target = words[words.index("-o") + 1]
     before = (folder / target).read_bytes() if (folder / target).exists() else None
@@ -207,7 +199,7 @@ def terminals(attempt: Attempt) -> None:
     words = commands(attempt)
     keeper, terminal = pty.openpty()
     size = rng.choice([(24, 80), (1, 1), (5, 20), (50, 500), (0, 0)])
-    __import__("termios").tcsetwinsize(terminal, size)
+    termios.tcsetwinsize(terminal, size)
     hang_up = rng.random() < 0.2
     reader = threading.Thread(target=_read_all, args=(keeper,), daemon=True)
 
