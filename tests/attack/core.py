@@ -32,8 +32,9 @@ GRACE = 5.0  # seconds in which what a command has started must end after it
 WARNINGS_MAX = 4  # lines on stderr
 DISAGREE, INTERRUPTED = 3, 130
 MIB = 1 << 20
-BUDGET = 1024 * MIB  # that a command is told is free
-SLACK = 512 * MIB  # of an interpreter with its libraries; above both it is killed, before the machine suffers
+BUDGET = 1024 * MIB  # of memory, that a command is told is free
+SLACK = 384 * MIB  # of an interpreter with its libraries; above both it is killed, before the machine suffers
+RUNNING: set[int] = set()  # commands, each the leader of a session
 UNSET = ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET", "ISA")
 # Runs the command as in a machine with so much free memory: what it has taken already is no longer free.
 STARVED = """
@@ -100,7 +101,9 @@ def judge(done: Done, named: Sequence[str] = (), limit: int = BUDGET + SLACK) ->
     elif before_start and done.status in (-signal.SIGINT, 1, INTERRUPTED):
         return found  # Python itself was interrupted, before the first line of fastgrad
     elif any(trace in done.stderr for trace in TRACES):
-        found.append(("traceback", next((line for line in reversed(lines) if "Error" in line), "see stderr")))
+        found.append(
+            ("traceback", next((line for line in reversed(lines) if "Error" in line or "Interrupt" in line), "?"))
+        )
     elif done.status < 0:
         if -done.status not in done.sent:
             found.append(("killed", signal.Signals(-done.status).name))
@@ -171,14 +174,13 @@ class Attempt:
     def run(
         self,
         *arguments: object,
-        starved: bool = False,
+        budget: int | None = None,
         timeout: float = 120,
         env: Mapping[str, str | None] | None = None,
         act: Callable[[subprocess.Popen[bytes]], Iterable[int]] | None = None,
         program: Sequence[str] | None = None,
         writes: Iterable[str] = (),
         named: Sequence[str] = (),
-        unlimited: bool = False,
         rules: bool = True,
         stop: int = signal.SIGKILL,
         **streams: Any,
@@ -190,7 +192,7 @@ class Attempt:
         it: then it only had much to do.
         """
         if program is None:
-            program = [sys.executable, *(["-c", STARVED, str(BUDGET)] if starved else ["-m", "fastgrad"])]
+            program = [sys.executable, *(["-c", STARVED, str(budget)] if budget else ["-m", "fastgrad"])]
         command = [*program, *map(str, arguments)]
         before = self._files()
         logs = self.folder.parent / "logs"
@@ -199,8 +201,9 @@ class Attempt:
             usual = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "cwd": self.folder}
             given = {**usual, **streams}
             process = subprocess.Popen(command, env=self.environment(env or {}), start_new_session=True, **given)
+            RUNNING.add(process.pid)
             sent = tuple(act(process)) if act else ()
-            limit = (8 if unlimited else 1) * (BUDGET + SLACK)
+            limit = (budget or BUDGET) + SLACK
             status, peak, why = _wait(process.pid, timeout, limit)
             if why == "hung" and stop == signal.SIGINT:
                 _kill(process.pid, stop)
@@ -210,6 +213,7 @@ class Attempt:
                 _kill(process.pid, signal.SIGKILL)
                 status, peak, _ = _wait(process.pid, 60, 1 << 60)
             process.returncode = status
+            RUNNING.discard(process.pid)
         texts = (logs / f"{stem}.out").read_bytes(), (logs / f"{stem}.err").read_bytes().decode("utf-8", "replace")
         done = Done(command, status, *texts, peak, sent, why == "hung", why == "exhausted")
         self.commands.append(done)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from attack import chains, files, interrupts, kills, options, stores, streams
-from attack.core import KINDS, Attempt
+from attack.core import KINDS, RUNNING, Attempt
 
 Attack = Callable[[Attempt], None]
 # Topic: its attacks, and how often it has its turn. What is cheap comes more often.
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children
     base = Path(tempfile.mkdtemp(prefix="attack-"))
-    findings = given.findings or base / "findings"
+    findings = given.findings or Path(tempfile.mkdtemp(prefix="attack-findings-"))
     findings.mkdir(parents=True, exist_ok=True)
     print(f"findings go to {findings}", file=sys.stderr)
     tally = Tally(findings)
@@ -146,11 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{(shown - start) / 60:.0f} min: {done} attempts, {tally.found()} found", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        for pid in list(RUNNING):
+            os.killpg(pid, signal.SIGKILL)
     print(f"seed {given.seed}, {(time.monotonic() - start) / 60:.1f} minutes, {os.cpu_count()} processors")
     print(tally.table())
-    if tally.found():
-        print(f"reports in {findings}")
-        return 1
+    print(f"reports in {findings}" if tally.found() else "nothing was found")
     if not one:
         shutil.rmtree(base, ignore_errors=True)
-    return 0
+    return min(tally.found(), 1)

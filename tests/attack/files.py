@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attack.core import listed
+from attack.core import BUDGET, listed
 from attack.oracle import gradients_agree
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def damaged(attempt: Attempt) -> None:
     arrays = chain(rng)
     write(path, arrays, rng)
     path.write_bytes(damage(rng, path.read_bytes()))
-    done = attempt.run(*command(rng, path.name), starved=True, named=[path.name])
+    done = attempt.run(*command(rng, path.name), budget=BUDGET, named=[path.name])
     if done.ok:
         # An archive has checksums: it is whole, or refused. The others are another chain then, if they are one.
         judge_result(attempt, done, arrays if kind == "npz" else read(path))
@@ -50,7 +50,7 @@ def random_bytes(attempt: Attempt) -> None:
         [b"", b"\x93NUMPY\x01\x00", b"PK\x03\x04", b"weight\n", b"weight,bias\n", b"\xef\xbb\xbfweight\n"]
     )
     (attempt.folder / name).write_bytes(start + rng.randbytes(rng.choice([0, 1, 10, 1000, 100_000])))
-    attempt.run(*command(rng, name), starved=True, named=[name])
+    attempt.run(*command(rng, name), budget=BUDGET, named=[name])
 
 
 def headers(attempt: Attempt) -> None:
@@ -76,7 +76,7 @@ def headers(attempt: Attempt) -> None:
             attempt.folder / name, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
         ) as archive:
             archive.writestr("weight.npy", content)
-    done = attempt.run(*command(rng, name), starved=True, named=[name])
+    done = attempt.run(*command(rng, name), budget=BUDGET, named=[name])
     if done.ok:
         found = np.load(attempt.folder / name)
         judge_result(attempt, done, {"weight": found if isinstance(found, np.ndarray) else found["weight"]})
@@ -99,7 +99,7 @@ def pickles(attempt: Attempt) -> None:
             np.savez(file, weight=np.ones(3), **{rng.choice(["bias", "x", "other"]): np.array([Hostile()])})
         else:
             file.write(pickle.dumps(Hostile()))
-    done = attempt.run(*command(rng, name), starved=True, named=[name])
+    done = attempt.run(*command(rng, name), budget=BUDGET, named=[name])
     attempt.check(not Path(marker).exists(), "pickled code was run", "left behind")
     attempt.check(not done.ok, "objects were taken for numbers")
 
@@ -117,7 +117,7 @@ def bombs(attempt: Attempt) -> None:
             block = bytes(8_000_000)
             for _ in range(links // 1_000_000):
                 file.write(block)
-    done = attempt.run(*command(rng, "chain.npz"), starved=True, named=["chain.npz", "memory"], timeout=180)
+    done = attempt.run(*command(rng, "chain.npz"), budget=BUDGET, named=["chain.npz", "memory"], timeout=180)
     attempt.check(not done.ok, "a bomb gave a result")
 
 
@@ -136,7 +136,7 @@ def lying_archives(attempt: Attempt) -> None:
         "<I", rng.choice([0, 1, 7, 100, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, rng.getrandbits(32)])
     )
     path.write_bytes(data)
-    done = attempt.run(*command(rng, path.name), starved=True, named=[path.name])
+    done = attempt.run(*command(rng, path.name), budget=BUDGET, named=[path.name])
     if done.ok:
         judge_result(attempt, done, arrays)
 
@@ -215,7 +215,7 @@ def no_files(attempt: Attempt) -> None:
         name = {"missing": name, "long": "x" * 300 + ending, "empty": "", "stdin": "-"}.get(
             kind, f"a\nb \udcff→{ending}"
         )
-    done = attempt.run(*command(rng, name), starved=True, timeout=60)
+    done = attempt.run(*command(rng, name), budget=BUDGET, timeout=60)
     attempt.check(not done.ok or kind == "pipe", f"{kind} gave a result")
 
 
@@ -228,7 +228,7 @@ def feed(path: Path, content: bytes) -> None:
 def huge(attempt: Attempt) -> None:
     """Honest chains that need more memory than is free, or nearly so: refused, or done within it."""
     rng = attempt.rng
-    links = rng.choice([1_000_000, 3_000_000, 8_000_000, 30_000_000])
+    links = rng.choice([300_000, 700_000, 2_000_000, 9_000_000])
     shape = rng.choice([(links,), (links // 1000, 1000), (10, links // 10)])
     path = attempt.folder / f"chain.{rng.choice(['npy', 'npz'])}"
     with path.open("wb") as file:
@@ -247,7 +247,7 @@ def huge(attempt: Attempt) -> None:
         2,
         "-o",
         output,
-        starved=True,
+        budget=BUDGET // 4,
         timeout=300,
         writes=[output],
         named=["memory", path.name],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attack.core import listed
+from attack.core import BUDGET, listed
 from fastgrad.cli import main
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def edges(attempt: Attempt) -> None:
     writes = ["x", "x.png", "x.csv", "x.json", "x.npz", "a\nb.csv", " ", "new.db"]
     words = [name, *rest, *arguments] if rng.random() < 0.5 else [name, *arguments, *rest]
     done = attempt.run(
-        *words, starved=True, timeout=15, stop=signal.SIGINT, writes=writes, named=() if surrogates else names
+        *words, budget=BUDGET, timeout=15, stop=signal.SIGINT, writes=writes, named=() if surrogates else names
     )
     readable(attempt, done, words)
 
@@ -150,7 +150,7 @@ def readable(attempt: Attempt, done: Done, words: list[str]) -> None:
         return
     if words[0] not in ("simulate", "train", "schemes", "backprop") or "--backend" in " ".join(words):
         return
-    again = attempt.run(*words, "--threads", 3, starved=True, timeout=60)
+    again = attempt.run(*words, "--threads", 3, budget=BUDGET, timeout=60)
     attempt.check(again.ok and again.json()["result"] == document["result"], "another result on three threads")
 
 
@@ -211,7 +211,7 @@ def words(attempt: Attempt) -> None:
             ["--format", "json", "--format", "csv"],
         ]
     )
-    attempt.run(name, *SMALL.get(name, []), *extra, starved=True, timeout=60, writes=["new.db"])
+    attempt.run(name, *SMALL.get(name, []), *extra, budget=BUDGET, timeout=60, writes=["new.db"])
 
 
 def help_texts(attempt: Attempt) -> None:

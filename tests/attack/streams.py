@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from attack.core import Attempt
 
+PLACES = listed(". .. / absent/a.csv chain.csv/a.csv /proc/a.csv /dev/null/a.csv")
 CHAIN = "weight,bias\n3,-1\n-2,0.5\n"
 
 
@@ -99,22 +100,7 @@ def places(attempt: Attempt) -> None:
     """Places for a result that are none."""
     rng, words = attempt.rng, commands(attempt)
     option = rng.choice(["-o", "-o", "--plot", "--store"])
-    name = rng.choice(
-        [
-            "",
-            " ",
-            ".",
-            "..",
-            "/",
-            "absent/a.csv",
-            "chain.csv/a.csv",
-            "/proc/a.csv",
-            "/dev/null/a.csv",
-            "x" * 300 + ".csv",
-            "a\0",
-        ]
-    )
-    name = name.replace("\0", "")
+    name = rng.choice(["", " ", "x" * 300 + ".csv", *PLACES])
     if option == "--store":
         words = ["sweep", "--grid", "weight.std=1,4", "--depth", "20", "--ensemble", "9"]
     elif words[0] == "--help" or (
