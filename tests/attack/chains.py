@@ -47,6 +47,11 @@ def trained_chains(attempt: Attempt) -> None:
     _through_api(attempt, "train")
 
 
+def scaled(attempt: Attempt) -> None:
+    """Arithmetic of Scaled."""
+    _through_api(attempt, "scaled")
+
+
 def bad_calls(attempt: Attempt) -> None:
     """Arguments that are none: refused by an error that names them."""
     _through_api(attempt, "calls")
@@ -282,7 +287,7 @@ def check_calls(case: Case, rng: random.Random) -> None:
     }
     name = rng.choice(list(good))
     argument = rng.choice(list(good[name]))
-    value = rng.choice(JUNK)
+    value = rng.choice([*JUNK, fg.laws.Law("bogus", 0.0, 1.0, "bogus")])  # type: ignore[arg-type]
     if name == "sweep" and argument == "grid" and rng.random() < 0.7:
         value = {rng.choice(["weight.std", "depth", "x", "", 1, None, "seed"]): rng.choice([value, [value]])}
     if argument == "store" and isinstance(value, str) and value:
@@ -302,5 +307,36 @@ def check_calls(case: Case, rng: random.Random) -> None:
         case.check(True, "")
 
 
-CHECKS = {"backprop": check_backprop, "simulate": check_simulate, "train": check_train, "calls": check_calls}
-ATTACKS = (given_chains, drawn_chains, trained_chains, bad_calls)
+def check_scaled(case: Case, rng: random.Random) -> None:
+    """Arithmetic of Scaled, against mpmath, up to the ends of the exponent's range."""
+    import mpmath
+
+    import fastgrad as fg
+
+    def draw() -> tuple[Any, Any]:
+        mantissa, exponent = number(rng), rng.choice([0, 1, -1074, 2000, rng.randint(-(2**62), 2**62), 2**62, -(2**62)])
+        return fg.Scaled(mantissa, exponent), mpmath.ldexp(mpmath.mpf(mantissa), exponent)
+
+    def holds(scaled: Any, value: Any) -> bool:
+        if scaled.mantissa == 0:
+            return bool(abs(value) < mpmath.ldexp(1, -(2**62)))
+        ratio = mpmath.ldexp(mpmath.mpf(float(scaled.mantissa)), int(scaled.exponent)) / value
+        return bool(abs(ratio - 1) < 2.0**-51)
+
+    with mpmath.workprec(200):
+        (a, exact_a), (b, exact_b) = draw(), draw()
+        for name, of, value in (
+            ("a", lambda: a, exact_a),
+            ("a * b", lambda: a * b, exact_a * exact_b),
+            ("-a", lambda: -a, -exact_a),
+        ):
+            try:
+                case.check(holds(of(), value), f"{name} is {of()!r}: a {a!r}, b {b!r}")
+                float(of()), f"{of():.3e}", of().log10(), of() == a
+            except OverflowError as error:
+                case.check(abs(value) > mpmath.ldexp(1, 2**62), f"{name}: {error}; a {a!r}, b {b!r}", "traceback")
+
+
+CHECKS = {"scaled": check_scaled, "backprop": check_backprop, "simulate": check_simulate, "train": check_train}
+CHECKS["calls"] = check_calls
+ATTACKS = (scaled, given_chains, drawn_chains, trained_chains, bad_calls)

@@ -174,11 +174,7 @@ def formats(attempt: Attempt) -> None:
 def results(done: Done) -> Any:
     """The result in JSON, without what says how it came about."""
     result = done.json()["result"]
-    return (
-        {key: of for key, of in result.items() if key not in ("backend", "seconds")}
-        if isinstance(result, dict)
-        else result
-    )
+    return {key: of for key, of in result.items() if key not in ("backend", "seconds")}
 
 
 def environments(attempt: Attempt) -> None:
@@ -191,9 +187,12 @@ def environments(attempt: Attempt) -> None:
     }
     names = [word for key in chosen for word in (key, "--" + key.removeprefix("FASTGRAD_").lower())]
     words = [name, *SMALL[name], *rng.choice([[], ["--format", "json"], ["--backend", "numba"]])]
-    attempt.run(
-        *words, env=chosen, named=[*names, *(of for of in chosen.values() if of)], writes=["chain.csv"], timeout=240
-    )
+    done = attempt.run(*words, env=chosen, named=[*names, *filter(None, chosen.values())], timeout=240)
+    wrong = [
+        key for key, value in chosen.items() if value in ("bogus", "mmx", "xml", "sometimes") and "FASTGRAD" in key
+    ]
+    if (name in ("simulate", "train", "backprop", "sweep") and "FASTGRAD_ISA" not in wrong) or "--backend" not in words:
+        attempt.check(not (wrong and done.ok), f"{', '.join(wrong)} did not matter", "message")
 
 
 def words(attempt: Attempt) -> None:
@@ -201,17 +200,32 @@ def words(attempt: Attempt) -> None:
     rng = attempt.rng
     name = rng.choice([*SMALL, "bogus", "", "SIMULATE", "--bogus", "-x", "--version=1", "simulat"])
     extra = rng.choice(
-        [
-            ["--bogus"],
-            ["extra"],
-            ["--depth"],
-            ["-o"],
-            ["--", "--depth"],
-            ["-qq", "-q"],
-            ["--format", "json", "--format", "csv"],
-        ]
-    )
+        ["--bogus", "extra", "--depth", "-o", "-- --depth", "-qq -q", "--format json --format csv"]
+    ).split()
     attempt.run(name, *SMALL.get(name, []), *extra, budget=BUDGET, timeout=60, writes=["new.db"])
+
+
+def same_words(attempt: Attempt) -> None:
+    """A number is the same number to every command, or to none."""
+    value = attempt.rng.choice(
+        ["12345678901234567.0", "1e15", "2e0", "007", "18446744073709551615", "-0", "1_0", "٣", " 5"]
+    )
+    option = attempt.rng.choice(["seed", "seed", "ensemble", "record"])
+    value = value if option == "seed" else attempt.rng.choice(["2e0", "007", "1_0", "٣", " 5", "12.0", "-0"])
+    rest = ["--depth", "3", f"--{option}", value, "--format", "json"]
+    one = attempt.run("simulate", *rest, named=[option])
+    many = attempt.run("sweep", "--grid", "x=0.5", *rest, named=[option])
+    attempt.check(one.ok == many.ok, f"{option} {value!r}: {one.status} to simulate, {many.status} to sweep", "message")
+    if one.ok and many.ok:
+        taken = one.json()["parameters"][option], many.json()["result"]["points"][0][option]
+        attempt.check(taken[0] == taken[1], f"{option} {value!r} is {taken[0]} to simulate, {taken[1]} to sweep")
+
+
+def big_grids(attempt: Attempt) -> None:
+    """As many points as a range may have: what they take is told, in little time and memory, or refused."""
+    form = attempt.rng.choice(["table", "json", "csv"])
+    words = ["sweep", "--grid", "weight.std=1:2:1000000", "--dry-run", "--format", form]
+    attempt.run(*words, budget=BUDGET // 2, timeout=60, named=["grid", "points", "memory"])
 
 
 def help_texts(attempt: Attempt) -> None:
@@ -221,4 +235,4 @@ def help_texts(attempt: Attempt) -> None:
     attempt.check(done.ok and done.stdout, "no help", "message")
 
 
-ATTACKS = (edges,) * 8 + (formats, environments, environments, environments, words, help_texts)
+ATTACKS = (*(edges,) * 14, *(environments,) * 4, same_words, same_words, formats, words, help_texts, big_grids)
