@@ -94,6 +94,7 @@ def judge(done: Done, named: Sequence[str] = (), limit: int = BUDGET + SLACK) ->
     warned = [line for line in lines if line.startswith(WARNING)]
     errors = [line for line in lines if line.startswith(ERROR) and not line.startswith(WARNING)]
     before_start = signal.SIGINT in done.sent and not OURS.search(done.stderr) and not errors
+    before_start &= "Exception ignored" not in done.stderr  # that is at the end
     if done.exhausted or done.peak > limit:
         found.append(("memory", f"{done.peak / MIB:.0f} MiB, the limit is {limit / MIB:.0f}"))
     elif done.hung:

@@ -256,6 +256,7 @@ def _compare(attempt: Attempt, done: Done, way: str) -> None:
         return
     if way == "merge":
         done = attempt.run("export", "merged.db", "--format", "csv")
+        attempt.check(done.ok, "merge wrote what can't be read")
         (attempt.folder / "merged.db").unlink(missing_ok=True)
     rows = _rows(done.text())
     attempt.check(all(row in known_rows for row in rows), f"{way} shows a point that there is not")
