@@ -236,8 +236,10 @@ def check_train(case: Case, rng: random.Random) -> None:
                 want = mpmath.mpf(float(w[link])) - step
                 if abs(want) > 1e300 or str(found[0].status[member]) == "diverged":
                     continue
-                slack = 2.0**-50 * abs(w[link]) + abs(step) * (
-                    known.tolerance + 1e-12 + 1e-14 / max(abs(cotangent), 1e-30)
+                slack = (
+                    1e-322
+                    + 2.0**-50 * abs(w[link])
+                    + abs(step) * (known.tolerance + 1e-12 + 1e-14 / max(abs(cotangent), 1e-30))
                 )
                 got = found[0].weight[link, member]
                 moved = got == w[link] and str(found[0].status[member]) == "converged"

@@ -122,13 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left = threading.Semaphore(1 if one else given.attempts or 1 << 40)
     start = time.monotonic()
     stop = start + given.minutes * 60
-    lock = threading.Lock()
+    lock, halted = threading.Lock(), threading.Event()
 
     def work() -> None:
-        while time.monotonic() < stop and left.acquire(blocking=False):
+        while not halted.is_set() and time.monotonic() < stop and left.acquire(blocking=False):
             with lock:
                 attempt = next(source)
             attack(attempt)
+            if halted.is_set():
+                return
             tally.add(attempt)
             if not one:
                 shutil.rmtree(attempt.folder.parent, ignore_errors=True)
@@ -146,8 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{(shown - start) / 60:.0f} min: {done} attempts, {tally.found()} found", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        halted.set()
         for pid in list(RUNNING):
             os.killpg(pid, signal.SIGKILL)
+        for worker in workers:
+            worker.join(timeout=20)
     print(f"seed {given.seed}, {(time.monotonic() - start) / 60:.1f} minutes, {os.cpu_count()} processors")
     print(tally.table())
     print(f"reports in {findings}" if tally.found() else "nothing was found")

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import shutil
 import sqlite3
 from typing import TYPE_CHECKING
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
 DEEP = "[" * 100_000
 VALUES = [None, "", "{}", "[]", "null", "1", "x", b"\x00\xff", DEEP, '{"a": ' * 50_000, 0, -1, 1e308, "NaN"]
-VALUES += ['{"lyapunov": NaN}']
-VALUES += ['{"lyapunov": null}', '{"depth": 50}', '{"weight": 5}', '{"lyapunov": {}}', '"\ud800"', "9" * 5000]
-VALUES += ['{"lyapunov": 1e999}']
+VALUES += ['{"lyapunov": null}', '{"depth": 50}', '{"weight": 5}', '{"lyapunov": {}}', '"\\ud800"', "9" * 5000]
+VALUES += ['{"lyapunov": NaN}', '{"lyapunov": 1e999}']
 COLUMNS = ("key", "parameters", "result", "provenance", "seconds", "finished")
 
 
@@ -39,11 +39,7 @@ def text_bits(attempt: Attempt) -> None:
     """One flipped bit within the numbers of a point, which leaves the file a whole SQLite file."""
     path, rng = _copy(attempt), attempt.rng
     data = bytearray(path.read_bytes())
-    starts = [
-        at
-        for at in range(len(data))
-        if data.startswith((b'{"lyapunov"', b'{"depth"', b'{"converged"', b'{"fastgrad"'), at)
-    ]
+    starts = [found.start() for found in re.finditer(rb'{"(lyapunov|depth|converged|fastgrad)"', data)]
     at = rng.choice(starts) + rng.randrange(120)
     data[at] ^= 1 << rng.randrange(7)
     path.write_bytes(data)
@@ -153,15 +149,11 @@ def _exchange(db: sqlite3.Connection, rng: random.Random) -> None:
 
 
 def _add_row(db: sqlite3.Connection, rng: random.Random) -> None:
-    row = list(
-        db.execute("SELECT key, parameters, result, provenance, seconds, finished FROM points LIMIT 1").fetchone()
-    )
-    row[0] = rng.choice(["f" * 64, "", "zz", None, row[0][::-1]])
+    row = list(db.execute(f"SELECT {', '.join(COLUMNS)} FROM points LIMIT 1").fetchone())
+    row[0] = rng.choice(["f" * 64, "", "zz", None, str(row[0])[::-1]])
     if rng.random() < 0.4:
         row[rng.randrange(1, 6)] = rng.choice(VALUES)
-    db.execute(
-        "INSERT INTO points (key, parameters, result, provenance, seconds, finished) VALUES (?, ?, ?, ?, ?, ?)", row
-    )
+    db.execute(f"INSERT INTO points ({', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
 def _change_meta(db: sqlite3.Connection, rng: random.Random) -> None:
@@ -173,24 +165,21 @@ def _change_meta(db: sqlite3.Connection, rng: random.Random) -> None:
         db.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
 
 
+STATEMENTS = """DROP TABLE points
+DROP TABLE meta
+DELETE FROM meta
+CREATE TABLE more (a)
+ALTER TABLE points RENAME COLUMN result TO results
+ALTER TABLE points RENAME TO others
+ALTER TABLE points ADD COLUMN more
+ALTER TABLE points DROP COLUMN seconds
+CREATE TRIGGER t AFTER INSERT ON points BEGIN DELETE FROM points; END
+PRAGMA journal_mode = DELETE
+PRAGMA user_version = 99"""
+
+
 def _change_tables(db: sqlite3.Connection, rng: random.Random) -> None:
-    db.execute(
-        rng.choice(
-            [
-                "DROP TABLE points",
-                "DROP TABLE meta",
-                "ALTER TABLE points RENAME COLUMN result TO results",
-                "ALTER TABLE points RENAME TO others",
-                "ALTER TABLE points ADD COLUMN more",
-                "ALTER TABLE points DROP COLUMN seconds",
-                "DELETE FROM meta",
-                "CREATE TABLE more (a)",
-                "CREATE TRIGGER t AFTER INSERT ON points BEGIN DELETE FROM points; END",
-                "PRAGMA journal_mode = DELETE",
-                "PRAGMA user_version = 99",
-            ]
-        )
-    )
+    db.execute(rng.choice(STATEMENTS.splitlines()))
 
 
 EDITS = (*map(_set, COLUMNS), _change_value, _change_value, _change_value, _exchange, _exchange, _add_row)
