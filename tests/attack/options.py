@@ -162,7 +162,7 @@ def formats(attempt: Attempt) -> None:
     words = [name, *SMALL[name]]
     if name != "backprop":
         words += ["--seed", str(rng.choice([0, 1, 2**64 - 1, 2**32, rng.getrandbits(64)]))]
-    if name in ("simulate", "train", "sweep"):
+    if name in ("simulate", "train"):
         words += ["--weight", rng.choice(["normal:std=4", "uniform:low=-1,high=3", "constant:2", "he_normal:gain=3"])]
     done = attempt.run(*words, "--format", "json", "--backend", "cpp", "--threads", rng.choice([1, 2, 5]))
     again = attempt.run(*words, "--format", "json", "--backend", "numba", "--threads", 1)
@@ -186,7 +186,7 @@ def environments(attempt: Attempt) -> None:
         name: rng.choice(ENVIRONMENT[name].split("|")) for name in rng.sample(list(ENVIRONMENT), rng.choice([1, 2, 3]))
     }
     names = [word for key in chosen for word in (key, "--" + key.removeprefix("FASTGRAD_").lower())]
-    words = [name, *SMALL[name], *rng.choice([[], ["--format", "json"], ["--backend", "numba"]])]
+    words = [name, *SMALL[name], *rng.choice([[], ["--format", "json"], ["--backend", "numba"] * (name != "info")])]
     done = attempt.run(*words, env=chosen, named=[*names, *filter(None, chosen.values())], timeout=240)
     wrong = [
         key for key, value in chosen.items() if value in ("bogus", "mmx", "xml", "sometimes") and "FASTGRAD" in key
