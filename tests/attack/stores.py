@@ -60,7 +60,6 @@ def edits(attempt: Attempt) -> None:
 def foreign(attempt: Attempt) -> None:
     """Files that are no stores of ours: refused, and left as they are."""
     rng, path = attempt.rng, attempt.folder / "study.db"
-    (attempt.folder / "work").mkdir()
     job = _prepare(attempt)
     kind = rng.choice(
         ["text", "header", "no tables", "other tables", "folder", "view", "columns", "meta only", "junk", "newer"]
@@ -93,7 +92,7 @@ def foreign(attempt: Attempt) -> None:
                     )
             elif kind == "meta only":
                 db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value)")
-    done = _reader(attempt, job, rng.choice(["csv", "json", "plot", "merge", "resume", "dry"]), writes=())
+    done = _reader(attempt, job, rng.choice(["csv", "plot", "merge", "resume", "resume", "resume", "dry"]), writes=())
     attempt.check(not done.ok, f"{kind} was taken for a store")
 
 
