@@ -116,7 +116,7 @@ def test_the_attack_runs(tmp_path):
     """A few attempts of the topics that are cheap; what they find is for the attack to say, that they work for us."""
     only = [word for topic in ("options", "streams") for word in ("--only", topic)]
     done = subprocess.run(
-        [sys.executable, ATTACK, "--seed", "3", "--attempts", "3", "--findings", tmp_path / "found", *only],
+        [sys.executable, ATTACK, "--seed", "6", "--attempts", "3", "--findings", tmp_path / "found", *only],
         capture_output=True,
         encoding="utf-8",
         timeout=120,
