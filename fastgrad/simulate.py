@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from fastgrad.burn_in import burn_in_links
 from fastgrad.chain import (
     DEFAULT_X,
     TooLargeError,
@@ -36,14 +37,23 @@ LINKS_MAX = 10**15  # depth times ensemble; at 5 ns a link that is two months
 ENSEMBLE_CUT_IN_DEPTH = 16  # an ensemble of so few chains leaves threads idle, and is cut in depth for them
 WARM_UP = 1024  # links, a whole block of them: from a guess to the bits of the true state, if the chain forgets at all
 BATCHES = 30  # for the standard error of a single chain
+BURN_IN_WASTE = 1 / 8  # of the links after the burn-in: the share that a recorded link may leave unused
+NOT_FORGOTTEN = "the start is not forgotten within half of the links"
+ROUNDING = 1e-12  # a standard error of this size, relatively, is that of chains which are all alike
 RECORD_BYTES = 80  # a recorded link of a member: four Scaled, a weight, and what summing up takes
 
 
 class Lyapunov(NamedTuple):
-    """The finite-depth Lyapunov exponent and its standard error, in nats per link."""
+    """A Lyapunov exponent as measured and its standard error, in nats per link."""
 
     mean: float
     stderr: float
+
+    def deviation(self, expected: float) -> float | None:
+        """Return by how many standard errors the mean is above `expected`; None if it has no error of its own."""
+        if not (np.isfinite(self.mean) and self.stderr > ROUNDING * (1 + abs(self.mean))):
+            return None
+        return (self.mean - expected) / self.stderr
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +71,15 @@ class Growth:
     output : ndarray of float64, shape (ensemble,)
         o_L.
     lyapunov : Lyapunov
-        Mean over members of ln|do_L/do_0| / depth and its standard error, in nats per link: over members, or, for a
-        single chain, by batch means over its links. The mean is -inf where a gradient is exactly zero.
+        The finite-depth exponent: mean over members of ln|do_L/do_0| / depth and its standard error, in nats per link:
+        over members, or, for a single chain, by batch means over its links. The mean is -inf where a gradient is
+        exactly zero. It contains the links at which the chain has not forgotten its start.
+    stationary : Lyapunov
+        The same over the links from `stationary_link` to the output, which have forgotten the start: what theory's
+        exponent of an endless chain is compared with. NaN where `stationary_link` is None.
+    stationary_link : int or None
+        A link after the burn-in, of which `fastgrad.burn_in` tells the length; None if that takes more than half of
+        the links.
     depth, ensemble, weight, bias, seed
         As given.
     x : ndarray of float64, shape (ensemble,)
@@ -78,6 +95,8 @@ class Growth:
     bound: Scaled
     output: Floats
     lyapunov: Lyapunov
+    stationary: Lyapunov
+    stationary_link: int | None
     depth: int
     ensemble: int
     weight: Law
@@ -92,12 +111,14 @@ class Growth:
         Returns
         -------
         dict
-            ``lyapunov`` (``mean`` and ``stderr``, nats per link), ``bound_rate`` (mean growth of the bound, nats per
-            link), ``zero_share`` (of the recorded adjoints, those exactly zero), ``first_depth`` (per float format: the
-            number of links back from the output at which the median gradient underflows to 0 or overflows to inf,
-            interpolated between recorded links; None if it does not within the depth) and ``curve``: ``link``, and for
-            each of adjoint, grad_weight, grad_bias and bound the ``mean`` and the quantiles ``q05`` … ``q95`` over
-            members of log10 of the magnitude (decades). A quantile is the value of a member, not interpolated.
+            ``lyapunov`` (``mean`` and ``stderr``, nats per link), ``stationary`` (likewise, and the ``link`` from which
+            it is measured, the start being forgotten; None with a reason if it is not), ``bound_rate`` (mean growth of
+            the bound, nats per link), ``zero_share`` (of the recorded adjoints, those exactly zero), ``first_depth``
+            (per float format: the number of links back from the output at which the median of the exact gradients
+            leaves the format's range, being rounded to 0 or to inf, interpolated between recorded links; None if it
+            does not within the depth) and ``curve``: ``link``, and for each of adjoint, grad_weight, grad_bias and
+            bound the ``mean`` and the quantiles ``q05`` … ``q95`` over members of log10 of the magnitude (decades). A
+            quantile is the value of a member, not interpolated.
             What is not finite is None, with ``<key>_why`` beside it.
         """
         return json_ready(  # type: ignore[no-any-return]
@@ -108,7 +129,8 @@ class Growth:
                 "bias": str(self.bias),
                 "seed": self.seed,
                 "backend": self.backend,
-                "lyapunov": {"mean": self.lyapunov.mean, "stderr": self.lyapunov.stderr},
+                "lyapunov": self.lyapunov._asdict(),
+                "stationary": self._stationary(),
                 "bound_rate": float(np.mean(self.bound[0].ln())) / self.depth,
                 "zero_share": float(np.mean(self.adjoint.mantissa == 0)),
                 "first_depth": self._first_depth(),
@@ -121,6 +143,12 @@ class Growth:
                 },
             }
         )
+
+    def _stationary(self) -> dict[str, Any]:
+        if self.stationary_link is None:
+            names = ("mean", "stderr", "link")
+            return dict.fromkeys(names) | {f"{key}_why": NOT_FORGOTTEN for key in names}
+        return {**self.stationary._asdict(), "link": self.stationary_link}
 
     def _first_depth(self) -> dict[str, dict[str, int | None]]:
         """Links back from the output at which the median adjoint leaves each float format."""
@@ -261,7 +289,7 @@ def simulate(
     recorded = spaced(depth, min(record, depth))
     # A single chain needs batches for its standard error, however few links are recorded.
     marks = np.union1d(recorded, spaced(depth, min(BATCHES + 1, depth))) if ensemble == 1 else recorded
-    memory = RECORD_BYTES * len(marks) * ensemble
+    memory = RECORD_BYTES * (len(marks) + 1) * ensemble  # one more for the burn-in
     if depth * ensemble > LINKS_MAX:
         raise TooLargeError(
             f"depth: {depth} links x {ensemble} chains are {depth * ensemble:.3g} links (and would take "
@@ -271,6 +299,9 @@ def simulate(
     inputs = per_member("x", x, ensemble)
     activation = inputs.copy()
     name, kernels = load(backend)
+    burn_in = burn_in_links(weight_law, bias_law, inputs, seed, depth // 2)
+    if burn_in is not None:
+        marks = _with_link_after(marks, burn_in, depth)
 
     weight_at = np.empty((len(marks), ensemble))
     input_at, derivative, gap, bound = (Scaled.empty(weight_at.shape) for _ in range(4))
@@ -310,6 +341,12 @@ def simulate(
 
     adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, derivative, gap, bound)
     lyapunov = _lyapunov(marks, adjoint, depth)
+    stationary, stationary_link = Lyapunov(np.nan, np.nan), None
+    if burn_in is not None:  # a chain that begins after it
+        row = int(np.searchsorted(marks, burn_in, side="right"))
+        stationary_link = int(marks[row])
+        before = stationary_link - 1
+        stationary = _lyapunov(marks[row:] - before, adjoint[row:], depth - before)
     kept: Any = slice(None) if len(marks) == len(recorded) else np.isin(marks, recorded)
     return Growth(
         link=recorded,
@@ -319,6 +356,8 @@ def simulate(
         bound=bound[kept],
         output=activation,
         lyapunov=lyapunov,
+        stationary=stationary,
+        stationary_link=stationary_link,
         depth=depth,
         ensemble=ensemble,
         weight=weight_law,
@@ -427,6 +466,12 @@ def _sizes(depth: int, ensemble: int, seed: int) -> tuple[int, int, int]:
 def spaced(depth: int, count: int) -> Ints:
     """`count` different links from 1 to `depth`, evenly spaced, both ends among them."""
     return np.floor(np.linspace(1, depth, count) + 0.5).astype(np.int64)
+
+
+def _with_link_after(marks: Ints, burn_in: int, depth: int) -> Ints:
+    """Marks with one soon after the burn-in among them; most have it already."""
+    first = marks[np.searchsorted(marks, burn_in, side="right")]
+    return marks if first - burn_in - 1 <= BURN_IN_WASTE * (depth - burn_in) else np.union1d(marks, burn_in + 1)
 
 
 def suffix_products(

@@ -1,0 +1,102 @@
+"""Burn-in of drawn chains: the links after which nothing depends on the input any more.
+
+A link is a monotone map of (0, 1) into itself, so two chains that run through the same links from 0 and from 1 have
+every other start between them. Once the two have met, a chain is in its stationary law whatever its input was (forward
+coupling; Levin and Peres, Markov Chains and Mixing Times, chapter 5). A law that mixes slowly, because it has several
+wells or hardly contracts, shows in chains that are long in meeting.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastgrad.philox import draw
+from fastgrad.theory import ln_weight
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fastgrad.laws import Law
+
+    Floats = NDArray[np.float64]
+
+MEMBERS = 256  # that are run from both ends, and all have to meet
+MARGIN = 2  # times the links of the last one that meets: of the other members too few are left to be seen
+LINKS_MAX = 2**14  # of a burn-in that is looked for
+PAGE_LINKS = 16  # between two looks at who has met
+MET = 1e-10  # distance of activations below which they are one
+RARE = 1e-4  # probability of a stationary state so near to 1/2 that no start below it is tried
+DISTANCE_MIN = 1e-300  # from 1/2, at which a centered chain can be started
+
+
+def burn_in_links(weight: Law, bias: Law, x: Floats, seed: int, at_most: int) -> int | None:
+    """Count the links after which a drawn chain has forgotten its input.
+
+    Parameters
+    ----------
+    weight, bias : Law
+    x : ndarray, shape (ensemble,)
+        The inputs, of which centered biases remember how far they are from 1/2; no others matter.
+    seed : int
+        0 to 2^64 - 1: of the draws, whose first members are looked at.
+    at_most : int
+        Links.
+
+    Returns
+    -------
+    int or None
+        Twice the links that the slowest of 256 members takes; None if that is more than `at_most` or 2^14. 0 with
+        centered biases at exactly 1/2, where every link has the same law.
+    """
+    centered = bias.family == "centered"
+    members = np.arange(MEMBERS if weight.scale or bias.scale else 1)
+    if centered:
+        offset = np.abs(x - 0.5)
+        if not offset.any():
+            return 0
+        low, high = np.full(len(members), _nearest_start(weight, offset)), np.full(len(members), 0.5)
+    else:
+        low, high = np.zeros(len(members)), np.ones(len(members))
+    expands = centered and _ln_slope(weight) > 0
+    pages = min(at_most, LINKS_MAX) // MARGIN // PAGE_LINKS
+    for page in range(pages):
+        # From link 2: the first takes any input to (0, 1).
+        links = np.arange(PAGE_LINKS) + page * PAGE_LINKS + 2
+        w, b = draw(weight, bias, seed, links, members)
+        for i in range(PAGE_LINKS):
+            if centered:
+                low, high = (0.5 * np.tanh(0.5 * np.abs(w[i]) * distance) for distance in (low, high))
+            else:
+                low, high = _sigmoid(w[i] * low + b[i]), _sigmoid(w[i] * high + b[i])
+        # Chains that expand near 1/2 rise from there again: they have met where they do so together.
+        apart = np.abs(high - low) > (MET * high if expands else MET)
+        if not apart.any():
+            return MARGIN * (page + 1) * PAGE_LINKS
+        members, low, high = members[apart], low[apart], high[apart]
+    return None
+
+
+def _ln_slope(weight: Law) -> float:
+    """Mean of ln|w/4|: the drift of ln|o - 1/2| near 1/2 with centered biases."""
+    return ln_weight(weight).mean - math.log(4)
+
+
+def _nearest_start(weight: Law, offset: Floats) -> float:
+    """Distance from 1/2 that is below those of the inputs, and below all but a share `RARE` of the stationary ones.
+
+    ln|o - 1/2| is a random walk with the drift and variance of ln|w/4|, reflected near 0: its stationary law falls off
+    as exp(2 drift / variance) (Asmussen, Applied Probability and Queues, chapter XIII).
+    """
+    start = float(offset[offset > 0].min(initial=0.25))
+    drift, variance = _ln_slope(weight), ln_weight(weight).variance
+    if drift > 0:
+        start = min(start, 0.25 * math.exp(max(-700.0, math.log(RARE) * variance / (2 * drift))))
+    return max(start, DISTANCE_MIN)
+
+
+def _sigmoid(z: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-z))
