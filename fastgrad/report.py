@@ -19,7 +19,8 @@ from fastgrad.chain import size_text
 from fastgrad.info import provenance
 from fastgrad.plot import BLACK, Curve, Figure, Map, terminal
 from fastgrad.scaled import Scaled, json_ready
-from fastgrad.sweep import LAWS, ROUNDING, deviation, flat_row, job_parameters
+from fastgrad.simulate import NOT_FORGOTTEN
+from fastgrad.sweep import LAWS, deviation, flat_row, job_parameters
 from fastgrad.theory import predict
 from fastgrad.train import STATUSES
 
@@ -48,7 +49,8 @@ SWEEP_ROWS = 40
 PLOT_HEIGHT = 16
 SERIES_MAX = 7  # lines that can be told apart; more values of a second parameter make a map
 VALUE_LABELS = {
-    "lyapunov": "Lyapunov exponent (nats per link)",
+    "lyapunov": "finite-depth Lyapunov exponent (nats per link)",
+    "stationary": "Lyapunov exponent after the start is forgotten (nats per link)",
     "bound_rate": "rate of the bound (nats per link)",
     "converged": "share of chains that converge",
     "stalled": "share of chains that stall",
@@ -442,6 +444,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         **summary,
         "theory": {
             "lyapunov": theory.lyapunov,
+            **_distance(growth, theory),
             **({} if theory.why_not is None else {"lyapunov_why": theory.why_not}),
             "bound_rate": theory.bound.mean,
             "bound_variance": theory.bound.variance,
@@ -450,8 +453,23 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
     return Report("simulate", parameters, result, rows, human, figure, growth.backend, growth.seed)
 
 
+def _distance(growth: Growth, theory: Prediction) -> dict[str, Any]:
+    """By how many standard errors the stationary exponent is above the theory's, or why that is not said."""
+    sigmas = None if theory.lyapunov is None else growth.stationary.deviation(theory.lyapunov)
+    if sigmas is not None:
+        return {"standard_errors": sigmas}
+    if theory.lyapunov is None:
+        why = "no theory"
+    elif growth.stationary_link is None:
+        why = NOT_FORGOTTEN
+    else:
+        why = "the measurement has no standard error"
+    return {"standard_errors": None, "standard_errors_why": why}
+
+
 def _exponent_lines(growth: Growth, summary: dict[str, Any], theory: Prediction) -> list[str]:
-    mean, stderr = growth.lyapunov
+    forgotten = growth.stationary_link is not None and np.isfinite(growth.stationary.mean)
+    mean, stderr = growth.stationary if forgotten else growth.lyapunov
     rate = summary["bound_rate"]
     lines = []
     if not np.isfinite(mean):
@@ -460,26 +478,29 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any], theory: Prediction)
         lines.append(
             f"[bold]Lyapunov exponent {_with_error(mean, stderr)} nats per link[/]: a factor {_factor(mean)} a link."
         )
-    if theory.lyapunov is not None and np.isfinite(mean):
-        away = _standard_errors(mean - theory.lyapunov, stderr if stderr > ROUNDING * (1 + abs(mean)) else 0.0)
-        lines.append(f"   theory of an endless chain {theory.lyapunov:.6f}{away}")
+        if forgotten:
+            finite = _with_error(*growth.lyapunov)
+            lines.append(f"   from link {growth.stationary_link} on, the start forgotten; finite-depth: {finite}")
+        else:
+            lines.append(f"   finite-depth, over all {counted(growth.depth, 'link')}")
+        if theory.lyapunov is not None:
+            sigmas = growth.stationary.deviation(theory.lyapunov)
+            lines.append(f"   theory of an endless chain {theory.lyapunov:.6f}{_away(sigmas)}")
+            if not forgotten:
+                lines.append(f"   [dim]not compared: {NOT_FORGOTTEN}[/]")
     if rate is not None:
         lines.append(f"Textbook's bound  {rate:.6g} nats per link: a factor {_factor(rate)} a link.")
     if rate is not None and theory.bound.variance:
-        away = _standard_errors(
-            rate - theory.bound.mean, np.sqrt(theory.bound.variance / (growth.depth * growth.ensemble))
-        )
-        lines.append(f"   theory {theory.bound.mean:.6g}{away}")
+        error = np.sqrt(theory.bound.variance / (growth.depth * growth.ensemble))
+        lines.append(f"   theory {theory.bound.mean:.6g}{_away((rate - theory.bound.mean) / error)}")
     if theory.why_not is not None:
         lines.append(f"[dim]no theory of the exponent: {theory.why_not}[/]")
     return lines
 
 
-def _standard_errors(difference: float, stderr: float) -> str:
+def _away(sigmas: float | None) -> str:
     """Write how far a measurement is from theory; nothing where it has no error of its own."""
-    if not stderr > 0:
-        return ""
-    return f", {abs(difference) / stderr:.1f} standard errors away"
+    return "" if sigmas is None else f", {abs(sigmas):.1f} standard errors away"
 
 
 def _with_error(mean: float, stderr: float) -> str:
@@ -589,8 +610,8 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
         failed = {name: scheme.first_depth[name] for name in ("float32", "float64")}
         table.add_row(
             name,
-            f"{scheme.lyapunov.mean:.3f}",
-            _factor(scheme.lyapunov.mean),
+            f"{scheme.stationary.mean:.3f}",
+            _factor(scheme.stationary.mean),
             *("-" if links is None else str(links) for links in failed.values()),
             f"{100 * scheme.share[-1]:.1f} %",
             decades(change[-1]),
@@ -601,6 +622,8 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
                 "bias": scheme.bias,
                 "lyapunov": scheme.lyapunov.mean,
                 "lyapunov_stderr": scheme.lyapunov.stderr,
+                "stationary": scheme.stationary.mean,
+                "stationary_stderr": scheme.stationary.stderr,
                 "theory": scheme.theory,
                 "float32_underflow": failed["float32"],
                 "float64_underflow": failed["float64"],
@@ -612,8 +635,8 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
     human: list[RenderableType] = [
         f"{counted(ensemble, 'chain')} of each scheme; biases are 0, or with * drawn as the weights",
         table,
-        "exponent, factor: of the gradient, nats and times per link",
-        "float32, float64: links until the median gradient reads 0 there",
+        "exponent, factor: of the gradient, nats and times per link, the start forgotten",
+        "float32, float64: links until the exact median gradient is below their range",
         f"trained: share of chains of {counted(depth, 'link')} that come within {parameters['tolerance']:g} of the",
         f"   least loss in {parameters['steps']} steps of learning rate {parameters['learning_rate']:g}",
         "w_1 moves: how far training takes the first weight, median",
@@ -927,11 +950,11 @@ def study_report(
     for row in rows:
         at = 0 if up is None else groups.index(row[up]), int(np.searchsorted(right, row[across]))
         values[at] = np.nan if row.get(value) is None else row[value]
-        if value == "lyapunov" and row["theory"] is not None:
+        if value in ("lyapunov", "stationary") and row["theory"] is not None:
             theory[at] = row["theory"]
     label = VALUE_LABELS.get(value, value.replace("_", " "))
     if value.endswith(("_underflow", "_overflow")):
-        label = "links until the median gradient {1}s in {0}".format(*value.split("_"))
+        label = "links until the exact median gradient would {1} in {0}".format(*value.split("_"))
     title = f"{label[0].upper()}{label[1:]} over {' and '.join(shown)}: {counted(len(rows), 'point')} of {job}"
     figure: Figure | Map
     if up is not None and up in axes and len(groups) > SERIES_MAX:
@@ -981,8 +1004,9 @@ def _result_columns(job: JobName) -> dict[str, Callable[[dict[str, Any]], str]]:
         return {**shares, **{name.replace("_", " "): cell for name, cell in rest.items()}}
 
     def exponent(row: dict[str, Any]) -> str:
-        mean, stderr = row["lyapunov"], row["lyapunov_stderr"]
-        return "-inf" if mean is None else _with_error(mean, np.nan if stderr is None else stderr)
+        name, mark = ("lyapunov", "*") if row.get("stationary_link") is None else ("stationary", "")
+        mean, stderr = row[name], row[f"{name}_stderr"]
+        return f"{'-inf' if mean is None else _with_error(mean, np.nan if stderr is None else stderr)}{mark}"
 
     def off(row: dict[str, Any]) -> str:
         sigmas = deviation(row)
@@ -990,9 +1014,10 @@ def _result_columns(job: JobName) -> dict[str, Callable[[dict[str, Any]], str]]:
 
     return {
         "exponent": exponent,
+        "finite": lambda row: "-inf" if row["lyapunov"] is None else f"{row['lyapunov']:.4g}",
         "theory": lambda row: _cell(row["theory"]),
         "off": off,
-        "bound": lambda row: _cell(row["bound_rate"]),
+        "bound": lambda row: "-" if row["bound_rate"] is None else f"{row['bound_rate']:.3g}",
         "float32": lambda row: _cell(row["float32_underflow"]),
     }
 
@@ -1002,9 +1027,13 @@ def _theory_lines(job: JobName, rows: list[dict[str, Any]]) -> list[str]:
     if job != "simulate":
         return []
     lines = [
-        "[dim]exponent, theory, bound: nats per link; off: exponent minus theory in standard[/]",
-        "[dim]errors; float32: links until the median gradient reads 0 there[/]",
+        "[dim]exponent: over the links that have forgotten the start; finite: finite-depth,[/]",
+        "[dim]over all links; these, theory and bound in nats per link; off: exponent minus[/]",
+        "[dim]theory in standard errors; float32: links until the exact median gradient is[/]",
+        "[dim]below its range[/]",
     ]
+    if any(row.get("stationary_link") is None for row in rows):
+        lines.append("[dim]*: finite-depth, and not compared with theory: the start is not forgotten[/]")
     off = [abs(sigmas) for sigmas in map(deviation, rows) if sigmas is not None]
     if off:
         two, four = (sum(sigmas > limit for sigmas in off) for limit in (2, 4))

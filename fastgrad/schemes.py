@@ -49,11 +49,13 @@ class Scheme:
     weight, bias : str
         The laws.
     lyapunov : Lyapunov
-        Measured over `MEASURED_DEPTH` links, in nats per link.
+        Finite-depth, over `MEASURED_DEPTH` links, in nats per link.
+    stationary : Lyapunov
+        Over those of them that have forgotten the start: to be compared with `theory`.
     theory : float or None
         That of an endless chain; None where there is no theory.
     first_depth : dict of str to int or None
-        Links until the median gradient underflows in float32 and float64.
+        Links until the exact median gradient is below the range of float32 and float64.
     share : ndarray of float64, shape (depths,)
         Of the chains that converge, at each depth.
     first_change : ndarray of float64, shape (depths,)
@@ -63,6 +65,7 @@ class Scheme:
     weight: str
     bias: str
     lyapunov: Lyapunov
+    stationary: Lyapunov
     theory: float | None
     first_depth: dict[str, int | None]
     share: NDArray[np.float64]
@@ -129,6 +132,7 @@ def schemes(
                 weight=weight,
                 bias=bias,
                 lyapunov=growth.lyapunov,
+                stationary=growth.stationary,
                 theory=predict(weight, bias).lyapunov,
                 first_depth={name: first[name]["underflow"] for name in ("float32", "float64")},
                 share=np.array(share),

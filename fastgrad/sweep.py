@@ -23,7 +23,7 @@ from fastgrad.chain import TooLargeError, integer, real_array, require_memory
 from fastgrad.info import provenance
 from fastgrad.kernels import KERNEL_VERSION, BackendName, load
 from fastgrad.scaled import json_ready
-from fastgrad.simulate import LINKS_MAX, RECORD_BYTES, simulate
+from fastgrad.simulate import LINKS_MAX, RECORD_BYTES, Lyapunov, simulate
 from fastgrad.train import train, train_drawn
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ WHOLE_MAX = 10**20  # of a whole number in a point; the job knows its own range
 THEORY_DIGITS = 10  # that are kept: they do not depend on the threads of the linear algebra
 PIECE_LINKS = 200_000  # that are timed for an estimate
 COUNT_MAX = 10**6  # values in a range
-ROUNDING = 1e-12  # a standard error of this size, relatively, is that of chains which are all alike
 REQUIRED = object()  # in place of a default
 
 
@@ -126,9 +125,10 @@ def sweep(
         One for each point, in the grid's order: its parameters, those of its laws (``weight.std``), and its results.
         What is not finite or has no value is None, with ``<key>_why`` beside it where there is more to say.
 
-        simulate: ``lyapunov``, ``lyapunov_stderr`` and ``bound_rate``; ``theory`` and ``theory_bound``, which are what
-        `theory.predict` says of the two rates (all in nats per link); ``zero_share``, ``float32_underflow`` and the
-        like as in `Growth.summary`.
+        simulate: ``lyapunov`` and ``lyapunov_stderr`` (finite-depth), ``stationary``, ``stationary_stderr`` and
+        ``stationary_link`` (after the start is forgotten), and ``bound_rate``; ``theory`` and ``theory_bound``, which
+        are what `theory.predict` says of the two rates (all in nats per link); ``zero_share``, ``float32_underflow``
+        and the like as in `Growth.summary`.
 
         train: the shares of the chains by status, and ``unchanged``, as in `Training.summary`; ``median_loss``, after
         the last step; and ``median_step``, since which the converged chains have been so.
@@ -458,6 +458,7 @@ def _growth_result(growth: Any, x: float) -> Result:
         {
             "lyapunov": growth.lyapunov.mean,
             "lyapunov_stderr": growth.lyapunov.stderr,
+            **_flat("stationary", summary["stationary"]),
             **{key: value for key, value in summary.items() if key in ("bound_rate", "bound_rate_why")},
             **_theory(str(growth.weight), str(growth.bias), x),
             "zero_share": summary["zero_share"],
@@ -468,6 +469,17 @@ def _growth_result(growth: Any, x: float) -> Result:
             },
         }
     )
+
+
+def _flat(name: str, measured: dict[str, Any]) -> Result:
+    """Columns of a measured exponent, whose mean has its name; the reason once, where they are None."""
+    why = measured.get("mean_why")
+    return {
+        name: measured["mean"],
+        **({} if why is None else {f"{name}_why": why}),
+        f"{name}_stderr": measured["stderr"],
+        f"{name}_link": measured["link"],
+    }
 
 
 @cache
@@ -523,12 +535,15 @@ def stored_rows(store: Store) -> list[dict[str, Any]]:
 
 
 def deviation(row: dict[str, Any]) -> float | None:
-    """By how many standard errors the exponent differs from the theory's; None without a theory or an error."""
-    if row.get("theory") is None or row["lyapunov"] is None or row["lyapunov_stderr"] is None:
+    """By how many standard errors the stationary exponent differs from the theory's.
+
+    None without a theory, an error, or links after the start is forgotten; also for points that were stored before the
+    stationary exponent was.
+    """
+    expected, mean, stderr = (row.get(name) for name in ("theory", "stationary", "stationary_stderr"))
+    if expected is None or mean is None or stderr is None:
         return None
-    if row["lyapunov_stderr"] <= ROUNDING * (1 + abs(row["lyapunov"])):
-        return None
-    return float((row["lyapunov"] - row["theory"]) / row["lyapunov_stderr"])
+    return Lyapunov(mean, stderr).deviation(expected)
 
 
 # What it would take, and how a grid is written

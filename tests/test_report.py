@@ -354,15 +354,33 @@ def test_exponent_and_formats_are_those_of_the_json(folder):
     arguments = ("simulate", "--depth", "500", "--ensemble", "7")
     text, result = run(folder, *arguments), document(folder, *arguments)["result"]
     mean, stderr = re.search(r"Lyapunov exponent (\S+) ± (\S+) nats per link", text).groups()
-    assert stderr == f"{result['lyapunov']['stderr']:#.2g}"
+    assert stderr == f"{result['stationary']['stderr']:#.2g}"
     decimals = len(stderr.partition(".")[2])
-    assert mean == f"{result['lyapunov']['mean']:.{decimals}f}"
-    assert f"a factor {math.exp(result['lyapunov']['mean']):.3g} a link" in text
+    assert mean == f"{result['stationary']['mean']:.{decimals}f}"
+    assert f"a factor {math.exp(result['stationary']['mean']):.3g} a link" in text
+    from_link, finite = re.search(r"from link (\d+) on, the start forgotten; finite-depth: (\S+) ±", text).groups()
+    assert int(from_link) == result["stationary"]["link"]
+    assert float(finite) == pytest.approx(result["lyapunov"]["mean"], rel=1e-2)
+    away = re.search(r"theory of an endless chain \S+, (\S+) standard errors away", text).group(1)
+    assert float(away) == pytest.approx(abs(result["theory"]["standard_errors"]), abs=0.051)
+    measured = result["stationary"]["mean"], result["stationary"]["stderr"]
+    distance = (measured[0] - result["theory"]["lyapunov"]) / measured[1]
+    assert result["theory"]["standard_errors"] == pytest.approx(distance, rel=1e-12)
     assert f"{result['bound_rate']:.6g} nats per link" in text
     shown = dict(re.findall(r"(b?float\d\d) (\d+)", text))
     expected = {name: links["underflow"] for name, links in result["first_depth"].items()}
     assert {name: int(links) for name, links in shown.items()} == expected
     assert set(expected) == {"float16", "bfloat16", "float32", "float64"}
+
+
+def test_too_few_links_are_not_compared_with_theory(folder):
+    arguments = ("simulate", "--depth", "40", "--ensemble", "9")
+    text, theory = run(folder, *arguments), document(folder, *arguments)["result"]["theory"]
+    assert "finite-depth, over all 40 links" in text
+    assert "not compared: the start is not forgotten within half of the links" in text
+    assert "standard errors away" not in text.partition("Textbook")[0]
+    assert theory["standard_errors"] is None
+    assert theory["standard_errors_why"] == "the start is not forgotten within half of the links"
 
 
 def test_formats_that_overflow(folder):

@@ -99,6 +99,8 @@ def test_a_row_is_what_simulate_finds():
         growth = fg.simulate(300, 50, f"normal:std={row['weight.std']}", "normal:std=1", 0.25, 7, 20)
         summary = growth.summary()
         assert (row["lyapunov"], row["lyapunov_stderr"]) == growth.lyapunov
+        assert (row["stationary"], row["stationary_stderr"]) == growth.stationary
+        assert row["stationary_link"] == growth.stationary_link
         assert row["bound_rate"] == summary["bound_rate"]
         assert row["zero_share"] == summary["zero_share"]
         for name, events in summary["first_depth"].items():
@@ -638,12 +640,26 @@ def test_even_rows_keep_neighbors_together():
     assert [list(row) for row in even(rows)] == [["a", "a_why", "b", "c"]] * 2
 
 
-def test_deviation_is_in_standard_errors():
-    row = {"lyapunov": -1.0, "lyapunov_stderr": 0.25, "theory": -2.0}
+def test_deviation_is_in_standard_errors_of_the_stationary_exponent():
+    row = {"stationary": -1.0, "stationary_stderr": 0.25, "theory": -2.0, "lyapunov": -9.0, "lyapunov_stderr": 0.5}
     assert deviation(row) == 4
-    for name, value in (("theory", None), ("lyapunov", None), ("lyapunov_stderr", 0.0), ("lyapunov_stderr", None)):
+    missing = (("theory", None), ("stationary", None), ("stationary_stderr", 0.0), ("stationary_stderr", None))
+    for name, value in missing:
         assert deviation({**row, name: value}) is None
     assert deviation({"converged": 1.0}) is None
+    # A point of an older store has the finite-depth exponent only, which is not compared.
+    assert deviation({"lyapunov": -1.0, "lyapunov_stderr": 0.25, "theory": -2.0}) is None
+
+
+def test_no_distance_where_the_start_is_not_forgotten():
+    (row,) = fg.sweep({"weight.std": [4]}, depth=40, ensemble=20)
+    assert (row["stationary"], row["stationary_stderr"], row["stationary_link"]) == (None, None, None)
+    assert row["stationary_why"] == "the start is not forgotten within half of the links"
+    assert deviation(row) is None
+    lines = run_cli("sweep", "--grid", "weight.std=4", "--depth", 40, "--ensemble", 20).stdout.splitlines()
+    cells = next(line.split() for line in lines if "±" in line)
+    assert (cells[0], cells[2][-1], cells[5]) == (f"{row['lyapunov']:.3f}", "*", "-")
+    assert "*: finite-depth, and not compared with theory: the start is not forgotten" in lines
 
 
 def test_cost_from_the_store(tmp_path):
@@ -685,17 +701,18 @@ def test_sweep_prints_what_varies_and_what_was_found(tmp_path):
     lines = first.stdout.splitlines()
     assert lines[0] == "simulate, 6 points: 0 done before, 6 now"
     assert lines[1] == "depth 500, ensemble 200, weight normal, bias zero, x 0.5, record 64"
-    assert lines[3].split() == ["weight.std", "seed", "exponent", "theory", "off", "bound", "float32"]
+    assert lines[3].split() == ["weight.std", "seed", "exponent", "finite", "theory", "off", "bound", "float32"]
     rows = fg.sweep({"weight.std": [1, 4], "seed": [1, 2, 3]}, depth=500, ensemble=200)
     for row, line in zip(rows, lines[5:11], strict=True):
         cells = line.split()
         assert cells[:2] == [f"{row['weight.std']:g}", str(row["seed"])]
-        assert float(cells[2]) == pytest.approx(row["lyapunov"], abs=1e-3)
-        assert float(cells[4]) == pytest.approx(row["lyapunov_stderr"], rel=0.1)
-        assert float(cells[5]) == pytest.approx(row["theory"], rel=1e-4)
-        assert float(cells[6]) == pytest.approx(deviation(row), abs=0.051)
-        assert float(cells[7]) == pytest.approx(row["bound_rate"], rel=1e-4)
-        assert int(cells[8]) == row["float32_underflow"]
+        assert float(cells[2]) == pytest.approx(row["stationary"], abs=1e-3)
+        assert float(cells[4]) == pytest.approx(row["stationary_stderr"], rel=0.1)
+        assert float(cells[5]) == pytest.approx(row["lyapunov"], rel=1e-3)
+        assert float(cells[6]) == pytest.approx(row["theory"], rel=1e-4)
+        assert float(cells[7]) == pytest.approx(deviation(row), abs=0.051)
+        assert float(cells[8]) == pytest.approx(row["bound_rate"], rel=5e-3)
+        assert int(cells[9]) == row["float32_underflow"]
     two, four = (sum(abs(deviation(row)) > limit for row in rows) for limit in (2, 4))
     assert f"Of 6 points with a theory {two} are more than 2 off, {four} more than 4." in lines
     again = run_cli(*arguments, "--store", tmp_path / "a.db").stdout
