@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from fastgrad.chain import (
     require_memory,
     size_text,
 )
+from fastgrad.framework import framework_depths
 from fastgrad.kernels import Backend, BackendName, load
 from fastgrad.laws import Law, LawLike, parse
 from fastgrad.parallel import Threads
@@ -116,9 +117,9 @@ class Growth:
             the bound, nats per link), ``zero_share`` (of the recorded adjoints, those exactly zero), ``first_depth``
             (per float format: the number of links back from the output at which the median of the exact gradients
             leaves the format's range, being rounded to 0 or to inf, interpolated between recorded links; None if it
-            does not within the depth) and ``curve``: ``link``, and for each of adjoint, grad_weight, grad_bias and
-            bound the ``mean`` and the quantiles ``q05`` … ``q95`` over members of log10 of the magnitude (decades). A
-            quantile is the value of a member, not interpolated.
+            does not within the depth; `framework_depth` has what a framework reads) and ``curve``: ``link``, and for
+            each of adjoint, grad_weight, grad_bias and bound the ``mean`` and the quantiles ``q05`` … ``q95`` over
+            members of log10 of the magnitude (decades). A quantile is the value of a member, not interpolated.
             What is not finite is None, with ``<key>_why`` beside it.
         """
         return json_ready(  # type: ignore[no-any-return]
@@ -143,6 +144,17 @@ class Growth:
                 },
             }
         )
+
+    @cached_property
+    def framework_depth(self) -> dict[str, dict[str, int | None]]:
+        """Links back from the output after which a framework's own arithmetic has lost the median gradient.
+
+        By float format, ``underflow`` where it reads 0 and ``overflow`` where it reads inf or nan; None where it does
+        neither within the depth or within 1024 links. Computed when it is first asked for, in some 0.1 s, by running
+        backpropagation of at most 500 of the chains in the format: see `fastgrad.framework`. `summary` has the links
+        after which the exact gradient would leave the format's range instead.
+        """
+        return framework_depths(self.depth, self.weight, self.bias, self.x, self.seed)
 
     def _stationary(self) -> dict[str, Any]:
         if self.stationary_link is None:
