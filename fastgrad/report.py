@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fastgrad import framework
 from fastgrad.chain import size_text
 from fastgrad.info import provenance
 from fastgrad.plot import BLACK, Curve, Figure, Map, terminal
@@ -409,7 +410,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         "[dim]gradient: of the chain's output with respect to the link's input, do_L/do_(l-1)[/]",
         table,
         *_exponent_lines(growth, summary, theory),
-        *_failure_lines(summary["first_depth"], growth.depth, "gradient" if single else "median gradient"),
+        *_failures(growth, summary["first_depth"], "gradient" if single else "median gradient"),
     ]
     if summary["zero_share"]:
         human.append(f"Exactly zero: {100 * summary['zero_share']:.3g} % of the recorded gradients.")
@@ -442,6 +443,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
     ]
     result = {
         **summary,
+        "framework_depth": growth.framework_depth,
         "theory": {
             "lyapunov": theory.lyapunov,
             **_distance(growth, theory),
@@ -515,13 +517,27 @@ def _factor(nats: float) -> str:
     return f"{np.exp(nats):.3g}" if abs(nats) < 50 else decades(nats / np.log(10))
 
 
-def _failure_lines(first_depth: dict[str, dict[str, int | None]], depth: int, gradient: str) -> list[str]:
-    lines = []
-    for event, reads in (("underflow", "0"), ("overflow", "inf")):
-        failed = [f"{name} {links[event]}" for name, links in first_depth.items() if links[event] is not None]
-        if failed:
-            lines += [f"Links until the {gradient} reads {reads}:", f"   {', '.join(failed)}"]
-    return lines or [f"Every float format holds the {gradient} over {counted(depth, 'link')}."]
+def _failures(growth: Growth, first_depth: dict[str, dict[str, int | None]], gradient: str) -> list[RenderableType]:
+    """Links back from the output after which each float format has lost the gradient, exact and in its arithmetic."""
+
+    def cell(events: dict[str, int | None], searched: int) -> str:
+        for event, mark in (("underflow", ""), ("overflow", " (inf)")):
+            if events[event] is not None:
+                return f"{events[event]}{mark}"
+        return f"not in {searched}"
+
+    searched = min(growth.depth, framework.LINKS_MAX)
+    run = min(growth.ensemble, framework.MEMBERS_MAX)
+    chains = "this chain" if growth.ensemble == 1 else f"{'the first' if run < growth.ensemble else 'all'} {run} chains"
+    table = _table(None, "format", "exact gradient leaves its range", "a framework reads 0 or inf")
+    for name, exact in first_depth.items():
+        table.add_row(name, cell(exact, growth.depth), cell(growth.framework_depth[name], searched))
+    return [
+        f"Links back from the output until the {gradient} is lost:",
+        table,
+        "[dim]exact: rounding it to the format gives 0 or inf; framework: backprop in the[/]",
+        f"[dim]format itself as PyTorch does it, with o (1 - o), on {chains}[/]",
+    ]
 
 
 def training_report(training: Training, start: Chain, what: str, parameters: dict[str, Any]) -> Report:

@@ -171,7 +171,8 @@ def test_what_is_not_finite_is_null_with_a_reason(arguments, folder):
     result = document(folder, *arguments)["result"]  # parsed without NaN and Infinity
     unexplained = list(nulls(result))
     # That a format never fails within the depth is no missing number.
-    assert [path for path in unexplained if path[0] not in ("first_depth", "float32_links")] == []
+    never = ("first_depth", "framework_depth", "float32_links")
+    assert [path for path in unexplained if path[0] not in never] == []
 
 
 @pytest.mark.parametrize("arguments", EXTREMES, ids=" ".join)
@@ -204,6 +205,7 @@ def test_json_is_the_summary_in_full_precision(weight, folder, backend):
     result = document(folder, "simulate", *arguments, "--backend", backend)["result"]
     growth = fg.simulate(300, 6, weight, "normal:std=1", seed=3, backend=backend)
     theory = result.pop("theory")
+    assert result.pop("framework_depth") == growth.framework_depth
     assert result == growth.summary()
     predicted = fg.theory.predict(weight, "normal:std=1")
     assert theory["lyapunov"] == (None if weight == "zero" else predicted.lyapunov)
@@ -367,10 +369,17 @@ def test_exponent_and_formats_are_those_of_the_json(folder):
     distance = (measured[0] - result["theory"]["lyapunov"]) / measured[1]
     assert result["theory"]["standard_errors"] == pytest.approx(distance, rel=1e-12)
     assert f"{result['bound_rate']:.6g} nats per link" in text
-    shown = dict(re.findall(r"(b?float\d\d) (\d+)", text))
-    expected = {name: links["underflow"] for name, links in result["first_depth"].items()}
-    assert {name: int(links) for name, links in shown.items()} == expected
-    assert set(expected) == {"float16", "bfloat16", "float32", "float64"}
+    shown = lost(text)
+    assert list(shown) == ["float16", "bfloat16", "float32", "float64"]
+    for name, cells_of in shown.items():
+        expected = [str(result[key][name]["underflow"]) for key in ("first_depth", "framework_depth")]
+        assert cells_of == expected
+
+
+def lost(text):
+    """The table of the float formats: after how many links the exact gradient is lost, and a framework's."""
+    rows = re.findall(r"^ (b?float\d\d)  +(\S.*?)  +(\S.*?) *$", text, flags=re.MULTILINE)
+    return {name: [exact, framework] for name, exact, framework in rows}
 
 
 def test_too_few_links_are_not_compared_with_theory(folder):
@@ -385,15 +394,18 @@ def test_too_few_links_are_not_compared_with_theory(folder):
 
 def test_formats_that_overflow(folder):
     text = run(folder, "simulate", "--weight", "constant:8", "--bias", "centered", "--depth", "2000", "--ensemble", "3")
-    assert "reads inf" in text
-    assert "float16 16, bfloat16 128, float32 128, float64 1024" in text  # a factor 2 a link
-    assert "reads 0" not in text
+    links = {"float16": 16, "bfloat16": 128, "float32": 128, "float64": 1024}  # a factor 2 a link
+    assert lost(text) == {name: [f"{count} (inf)"] * 2 for name, count in links.items()}
 
 
 def test_formats_that_hold(folder):
-    text = run(folder, "simulate", "--weight", "constant:4", "--bias", "centered", "--depth", "50", "--ensemble", "3")
-    assert "Every float format holds" in text
-    assert "reads" not in text
+    text = run(folder, "simulate", "--weight", "constant:4", "--bias", "centered", "--depth", "2000", "--ensemble", "3")
+    assert set(map(tuple, lost(text).values())) == {("not in 2000", "not in 1024")}
+
+
+def test_a_framework_can_stay_at_the_least_subnormal(folder):
+    text = run(folder, "simulate", "--weight", "constant:3", "--bias", "centered", "--depth", "900", "--ensemble", "3")
+    assert lost(text)["float32"] == ["362", "not in 900"]  # 0.75^362 < 2^-150
 
 
 def test_exact_zeros_are_told(folder):
