@@ -15,6 +15,7 @@ import numpy as np
 
 from fastgrad.backprop import backprop
 from fastgrad.chain import Chain
+from fastgrad.framework import framework_depths
 from fastgrad.scaled import Scaled
 from fastgrad.simulate import simulate
 
@@ -51,8 +52,12 @@ class Example:
         The chain rule's factors, the first the loss's, in the order in which they are multiplied.
     gradient : Scaled
         Their product, from the kernel run over the whole chain.
+    grad_bias : tuple of Scaled
+        dloss/db11, dloss/db21 and dloss/db31, from the same run of the kernel.
     bound : Scaled
-        The same with 1/4 for every sigmoid'.
+        The same as `gradient` with 1/4 for every sigmoid'.
+    step : float
+        What one step of gradient descent takes off w11: learning rate times gradient.
     weight_after : float
         w11 after one step of gradient descent; infinite if it leaves float64.
     preactivation_after : float
@@ -65,8 +70,10 @@ class Example:
     zero_bias_gradient, zero_bias_bound : Scaled
         Gradient and bound of the same weights with every bias 0.
     float32_links : dict of (str, str) to int or None
-        For laws of weight and bias, the links after which the median gradient underflows in float32; None if it does
-        not within `lesson_depth` links.
+        For laws of weight and bias, the links after which the exact median gradient is below the range of float32;
+        None if it is not within `lesson_depth` links.
+    framework_float32_links : dict of (str, str) to int or None
+        The links after which a framework that computes in float32 reads 0.
     backend : str
     """
 
@@ -75,7 +82,9 @@ class Example:
     learning_rate: float
     factors: dict[str, Scaled]
     gradient: Scaled
+    grad_bias: tuple[Scaled, Scaled, Scaled]
     bound: Scaled
+    step: float
     weight_after: float
     preactivation_after: float
     slope_after: Scaled
@@ -85,6 +94,7 @@ class Example:
     zero_bias_gradient: Scaled
     zero_bias_bound: Scaled
     float32_links: dict[tuple[str, str], int | None]
+    framework_float32_links: dict[tuple[str, str], int | None]
     lesson_depth: int
     backend: BackendName
 
@@ -137,25 +147,28 @@ def worked_example(
         "do11/dw11": links[0].grad_weight[0],
     }
 
-    gradient, loss, name = _run(w, b, backend)
+    (gradient, *grad_bias), loss, name = _run(w, b, backend)
     step = learning_rate * float(gradient)
     weight_after = weight - step
     preactivation_after = weight_after * X + b[0]
     if math.isfinite(preactivation_after):
-        gradient_after, loss_after, _ = _run((weight_after, *w[1:]), b, backend)
+        (gradient_after, *_), loss_after, _ = _run((weight_after, *w[1:]), b, backend)
         slope_after = backprop([1.0], [0.0], preactivation_after, backend=backend).grad_bias[0]
     else:  # the weight has left float64: there is no next step
         gradient_after = slope_after = Scaled(0.0)
         loss_after = math.nan
-    zero_bias_gradient, _, _ = _run(w, (0.0, 0.0, 0.0), backend)
+    (zero_bias_gradient, *_), _, _ = _run(w, (0.0, 0.0, 0.0), backend)
     zero_bias_output = backprop(w, (0.0, 0.0, 0.0), X, backend=backend).output
+    lesson = {laws: _float32_links(*laws, backend) for laws in LESSON}
     return Example(
         weight=w,
         bias=b,
         learning_rate=learning_rate,
         factors=factors,
         gradient=gradient,
+        grad_bias=(grad_bias[0], grad_bias[1], grad_bias[2]),
         bound=_bound(w, float(activations[-1] - TARGET)),
+        step=step,
         weight_after=weight_after,
         preactivation_after=preactivation_after,
         slope_after=slope_after,
@@ -164,26 +177,28 @@ def worked_example(
         loss_after=loss_after,
         zero_bias_gradient=zero_bias_gradient,
         zero_bias_bound=_bound(w, float(zero_bias_output - TARGET)),
-        float32_links={laws: _float32_links(*laws, backend) for laws in LESSON},
+        float32_links={laws: links for laws, (links, _) in lesson.items()},
+        framework_float32_links={laws: links for laws, (_, links) in lesson.items()},
         lesson_depth=LESSON_DEPTH,
         backend=name,
     )
 
 
-def _float32_links(weight: str, bias: str, backend: BackendName | Literal["auto"]) -> int | None:
-    """Links until the median gradient of drawn chains underflows in float32."""
+def _float32_links(weight: str, bias: str, backend: BackendName | Literal["auto"]) -> tuple[int | None, int | None]:
+    """Links until the median gradient of drawn chains is lost in float32: the exact one, and a framework's."""
     growth = simulate(LESSON_DEPTH, 1000, weight, bias, record=LESSON_DEPTH, backend=backend)
-    links: int | None = growth.summary()["first_depth"]["float32"]["underflow"]
-    return links
+    exact: int | None = growth.summary()["first_depth"]["float32"]["underflow"]
+    of_framework = framework_depths(growth.depth, growth.weight, growth.bias, growth.x, growth.seed, ("float32",))
+    return exact, of_framework["float32"]["underflow"]
 
 
 def _run(
     w: tuple[float, float, float], b: tuple[float, float, float], backend: BackendName | Literal["auto"]
-) -> tuple[Scaled, float, BackendName]:
-    """dloss/dw11 and the loss of the whole chain: once forward for the output, and again with its cotangent."""
+) -> tuple[tuple[Scaled, ...], float, BackendName]:
+    """Gradients by w11, b11, b21 and b31, and the loss: once forward for the output, and again with its cotangent."""
     error = float(backprop(w, b, X, backend=backend).output) - TARGET
     result = backprop(w, b, X, error, backend=backend)
-    return result.grad_weight[0], error**2 / 2, result.backend
+    return (result.grad_weight[0], *(result.grad_bias[i] for i in range(3))), error**2 / 2, result.backend
 
 
 def _bound(w: tuple[float, float, float], error: float) -> Scaled:

@@ -292,21 +292,28 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         factors.add_row(name, meaning[name], _scaled_text(factor))
     factors.add_section()
     factors.add_row("dloss/dw11", "their product, by the kernel", gradient_text, style="bold")
+    for unit, of in enumerate(example.grad_bias, start=1):
+        factors.add_row(f"dloss/db{unit}1", f"for the bias b{unit}1, likewise", _scaled_text(of))
 
     next_step = [
         f"z11 is now {grouped(example.preactivation_after)}, where sigmoid' is {_scaled_text(example.slope_after)}.",
         f"gradient   {gradient_text} -> {_scaled_text(after)}",
         f"loss       {grouped(example.loss)} -> {grouped(example.loss_after)}",
-        "The loss stays there: no further step moves this weight."
+        f"The loss {_moved(example.loss, example.loss_after)}: no further step moves this weight."
         if _negligible(after, example.weight_after, example.learning_rate)
         else "The weight still moves.",
     ]
     if not np.isfinite(example.preactivation_after):
         what = "The weight" if not np.isfinite(example.weight_after) else "Its preactivation z11"
         next_step = [f"{what} has left float64: there is no next step."]
-    lesson = _table(None, "weights", "biases", "links until float32 reads 0", left=(0, 1))
-    for (weight_law, bias_law), links in example.float32_links.items():
-        lesson.add_row(weight_law, bias_law, f"more than {example.lesson_depth}" if links is None else str(links))
+    lesson = _table(None, "weights", "biases", "exact, below its range", "a framework reads 0", left=(0, 1))
+    for laws, exact in example.float32_links.items():
+        lost = (exact, example.framework_float32_links[laws])
+        lesson.add_row(*laws, *(f"more than {example.lesson_depth}" if v is None else str(v) for v in lost))
+    on_bias = [abs(float(g)) for g in example.grad_bias]
+    explode = ["The biases' gradients explode as well.", ""] if on_bias[0] > on_bias[1] > on_bias[2] else []
+    ratio = abs(example.step / w[0]) if w[0] else 0.0
+    times = f", {ratio:.4g} times the weight itself" if 1 < ratio < np.inf else ""
     human: list[RenderableType] = [
         "Three sigmoid units in a row, o11 -> o21 -> o31, and the loss (o31 - y)² / 2.",
         f"x = 200, y = -149.5, w = {', '.join(map(grouped, w))}, b = {', '.join(map(grouped, b))}",
@@ -315,8 +322,10 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         "z = w o + b is 0, where the sigmoid's derivative is 1/4, the most it can be.",
         "So each link multiplies by w/4:",
         factors,
+        *explode,
         f"[bold]2. One step of gradient descent[/], learning rate {example.learning_rate:g}:",
         f"   w11 = {grouped(w[0])} - {example.learning_rate:g} x {gradient_text} = [bold]{after_text}[/]",
+        f"   a step of {grouped(example.step)}{times}",
         "",
         "[bold]3. What the true sigmoid does next[/] (the bias is kept).",
         *(f"   {line}" for line in next_step),
@@ -325,7 +334,8 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         f"   the bound   {_scaled_text(example.zero_bias_bound)}: still {grouped(abs(w[1]) / 4)} a link",
         f"   the truth   {_scaled_text(example.zero_bias_gradient)}",
         "",
-        "[bold]5. What an initialization does[/]: the median gradient of 1000 drawn chains.",
+        "[bold]5. What an initialization does[/]: links back from the output until float32",
+        "loses the median gradient of drawn chains.",
         lesson,
         "A better one delays the end; weights of 4, centered, keep the gradient at 1.",
         "See for yourself: fastgrad simulate --weight he_normal",
@@ -338,7 +348,9 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         "target": -149.5,
         "factors": {name: float(factor) for name, factor in example.factors.items()},
         "gradient": gradient,
+        "grad_bias": [float(each) for each in example.grad_bias],
         "bound": float(example.bound),
+        "step": example.step,
         "weight_before": w[0],
         "weight_after": example.weight_after,
         "loss_before": example.loss,
@@ -349,8 +361,13 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
             "loss": example.loss_after,
         },
         "float32_links": [
-            {"weight": weight_law, "bias": bias_law, "links": links}
-            for (weight_law, bias_law), links in example.float32_links.items()
+            {
+                "weight": laws[0],
+                "bias": laws[1],
+                "links": links,
+                "framework_links": example.framework_float32_links[laws],
+            }
+            for laws, links in example.float32_links.items()
         ],
         "zero_bias": {
             "bound": _scaled_json(example.zero_bias_bound),
@@ -360,6 +377,8 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
     rows: list[dict[str, Any]] = [{"quantity": name, "value": float(f)} for name, f in example.factors.items()]
     rows += [
         {"quantity": "dloss/dw11", "value": gradient},
+        *({"quantity": f"dloss/db{unit}1", "value": float(of)} for unit, of in enumerate(example.grad_bias, start=1)),
+        {"quantity": "step", "value": example.step},
         {"quantity": "w11 before", "value": w[0]},
         {"quantity": "w11 after", "value": example.weight_after},
         {"quantity": "dloss/dw11 after", "value": format(after, ".16e")},
@@ -369,6 +388,16 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         {"quantity": "dloss/dw11 with bias 0", "value": format(example.zero_bias_gradient, ".16e")},
     ]
     return Report("example", parameters, result, rows, human, backend=example.backend)
+
+
+def _moved(before: float, after: float) -> str:
+    """Write what one step has done to the loss, and no other will."""
+    share = abs(after / before - 1)
+    return (
+        "stays high"
+        if share == 0
+        else f"{'falls' if after < before else 'rises'} by {100 * share:.2g} % and stays high"
+    )
 
 
 def _negligible(gradient: Scaled, weight: float, learning_rate: float) -> bool:

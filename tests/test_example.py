@@ -89,7 +89,9 @@ def test_numbers_are_exact(backend):
         "do11/dw11": 50.0,
     }
     assert float(example.gradient) == 93_750_000.0
+    assert [float(each) for each in example.grad_bias] == [468_750.0, 3750.0, 37.5]
     assert float(example.bound) == 93_750_000.0
+    assert example.step == 937_500.0
     assert example.weight_after == -937_000.0
     assert example.preactivation_after == -187_500_000.0
     assert example.loss == 11_250.0
@@ -100,6 +102,7 @@ def test_numbers_are_those_of_the_library(backend):
     gradients = fg.backprop(weight, bias, 200.0, 150.0, backend=backend)
     example = worked_example(backend=backend)
     assert bool(gradients.grad_weight[0] == example.gradient)
+    assert [bool(of == each) for of, each in zip(gradients.grad_bias, example.grad_bias, strict=True)] == [True] * 3
     after = fg.backprop((-937_000.0, *weight[1:]), bias, 200.0, 149.5, backend=backend)
     assert bool(after.grad_weight[0] == example.gradient_after)
 
@@ -132,6 +135,7 @@ def test_lesson_is_what_simulate_finds(backend, lesson):
         median.sort(axis=1)
         failed = median[:, 499] <= -150  # what float32 rounds to 0
         assert links == (int(failed.argmax()) + 1 if failed.any() else None)
+        assert example.framework_float32_links[weight, bias] == growth.framework_depth["float32"]["underflow"]
 
 
 def test_lesson_says_that_weights_of_4_keep_the_gradient_at_1(backend):
@@ -145,6 +149,8 @@ def test_any_whole_weight(weight):
     assert float(example.factors["do21/do11"]) == weight / 4
     assert float(example.gradient) == 187_500 * weight
     assert float(example.bound) == abs(187_500 * weight)
+    assert [float(each) for each in example.grad_bias] == [937.5 * weight, 3750.0, 37.5]
+    assert example.step == 0.01 * (187_500 * weight)
     assert example.weight_after == weight - 0.01 * (187_500 * weight)
 
 
@@ -182,17 +188,18 @@ def test_json(backend, lesson):
     assert result["factors"] == {"dloss/do31": 150, "do31/do21": 100, "do21/do11": 125, "do11/dw11": 50}
     assert list(result["factors"]) == ["dloss/do31", "do31/do21", "do21/do11", "do11/dw11"]
     assert (result["gradient"], result["bound"]) == (93_750_000, 93_750_000)
+    assert (result["grad_bias"], result["step"]) == ([468_750, 3750, 37.5], 937_500)
     assert (result["weight_before"], result["weight_after"]) == (500, -937_000)
     assert (result["x"], result["target"]) == (200, -149.5)
     assert (result["weight"], result["bias"]) == ([500, 500, 400], [-100_000, -250, -200])
     assert (result["loss_before"], result["after_step"]["loss"]) == (11_250, 11_175.125)
     assert result["after_step"]["slope"]["exponent"] == -270_505_320
     assert result["float32_links"] == [
-        {"weight": "normal:std=500", "bias": "zero", "links": 2},
-        {"weight": "glorot_normal", "bias": "zero", "links": 50},
-        {"weight": "he_normal", "bias": "zero", "links": 58},
-        {"weight": "normal:std=3", "bias": "zero", "links": 73},
-        {"weight": "constant:4", "bias": "centered", "links": None},
+        {"weight": "normal:std=500", "bias": "zero", "links": 2, "framework_links": 1},
+        {"weight": "glorot_normal", "bias": "zero", "links": 50, "framework_links": 50},
+        {"weight": "he_normal", "bias": "zero", "links": 58, "framework_links": 58},
+        {"weight": "normal:std=3", "bias": "zero", "links": 73, "framework_links": 72},
+        {"weight": "constant:4", "bias": "centered", "links": None, "framework_links": None},
     ]
     assert result["after_step"]["gradient"]["text"] == "9.712356e-81430402"
     assert result["zero_bias"]["gradient"]["text"] == "2.926661e-43811"
@@ -206,6 +213,9 @@ def test_csv(backend):
     assert len(found) == len(rows)
     assert float(found["dloss/dw11"]) == 93_750_000
     assert float(found["w11 after"]) == -937_000
+    assert [float(found[f"dloss/db{unit}1"]) for unit in (1, 2, 3)] == [468_750, 3750, 37.5]
+    assert float(found["step"]) == 937_500
+    assert (float(found["loss before"]), float(found["loss after"])) == (11_250, 11_175.125)
 
 
 def test_table(backend, lesson):
@@ -217,23 +227,28 @@ def test_table(backend, lesson):
         "do21/do11": "125",
         "do11/dw11": "50",
         "dloss/dw11": "93 750 000",
+        "dloss/db11": "468 750",
+        "dloss/db21": "3 750",
+        "dloss/db31": "37.5",
     }
+    assert "The biases' gradients explode as well." in lines
+    assert "   a step of 937 500, 1875 times the weight itself" in lines
     assert "   w11 = 500 - 0.01 x 93 750 000 = -937 000" in lines
     assert "   gradient   93 750 000 -> 9.712e-81430402" in lines
     shown = {
-        line.split()[0]: line.split(maxsplit=2)[2].rstrip()
+        line.split()[0]: re.split("  +", line.strip())[2:]
         for line in lines
         if re.match(r" \S+ +(zero|centered) ", line)
     }
     assert shown == {
-        "normal:std=500": "2",
-        "glorot_normal": "50",
-        "he_normal": "58",
-        "normal:std=3": "73",
-        "constant:4": "more than 200",
+        "normal:std=500": ["2", "1"],
+        "glorot_normal": ["50", "50"],
+        "he_normal": ["58", "58"],
+        "normal:std=3": ["73", "72"],
+        "constant:4": ["more than 200"] * 2,
     }
     assert "   loss       11 250 -> 11 175.125" in lines
-    assert any("no further step moves this weight" in line for line in lines)
+    assert "   The loss falls by 0.67 % and stays high: no further step moves this weight." in lines
     assert f"backend {backend}" in lines
 
 
@@ -251,6 +266,9 @@ def test_zero_weight():
     assert result["weight_after"] == 0
     text = run("--weight", "0").stdout
     assert "w11 = 0 - 0.01 x 0 = 0" in text
+    assert "The loss stays high: no further step moves this weight." in text
+    assert "explode as well" not in text
+    assert "   a step of 0\n" in text
     assert "-0" not in re.findall(r"(?<!\S)-0(?!\S)", text)
 
 
