@@ -253,7 +253,7 @@ def simulate(
 
     Chains are drawn and run forward link by link, and only the recorded links are kept: with the identity loss the
     adjoint of link l is the product of w_k sigmoid'(z_k) over k = l … L, and the recorded ones are suffix products of
-    those between two recorded links. Memory is 80 record ensemble bytes, whatever the depth.
+    those between two recorded links. Memory is 80 (record + 1) ensemble bytes, whatever the depth.
 
     Parameters
     ----------

@@ -326,7 +326,7 @@ def _links(point: Point) -> int:
 def _point_bytes(job: JobName, point: Point) -> int:
     depth, ensemble, record = point["depth"], point["ensemble"], point["record"]
     if job == "simulate":
-        return int(RECORD_BYTES * min(record, depth) * ensemble)
+        return int(RECORD_BYTES * (min(record, depth) + 1) * ensemble)
     return int((48 * depth + 16 * record) * ensemble)
 
 

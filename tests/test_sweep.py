@@ -672,7 +672,7 @@ def test_cost_from_the_store(tmp_path):
     assert found.done == set(list(planned.points)[:2])
     assert (found.seconds, found.together) == (8 * 5 / 4, 4)
     assert found.source == "the median of 3 points in the store"
-    assert found.memory == 4 * 80 * 20 * 8
+    assert found.memory == 4 * 80 * (20 + 1) * 8
 
 
 def test_cost_from_a_piece_of_a_point(monkeypatch):
