@@ -1,6 +1,8 @@
-"""The compiled backend; everything else about the package is in pyproject.toml."""
+"""The compiled backend, and the page on PyPI; everything else about the package is in pyproject.toml."""
 
+import re
 import sys
+from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
@@ -16,7 +18,14 @@ STRICT = (
 SOURCES = ["bindings.cpp", "isa_baseline.cpp", "isa_avx2.cpp", "isa_avx512.cpp"]
 HEADERS = ["coefficients.h", "jobs.h", "simd.h", "scaled.h", "draws.h", "front.h", "backprop.h", "grow.h", "train.h"]
 
+# PyPI has no files beside the page: an image becomes the sentence that describes it, a link into the repository text.
+README = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+PAGE = re.sub(r"!\[([^]]*)\]\(docs/[^)]*\)", r"*(Figure: \1.)*", README)
+PAGE = re.sub(r"\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", PAGE)
+
 setup(
+    long_description=PAGE,
+    long_description_content_type="text/markdown",
     ext_modules=[
         Pybind11Extension(
             "fastgrad._cpp",
@@ -27,5 +36,5 @@ setup(
             # Recorded for fastgrad.build_info().
             define_macros=[("FASTGRAD_COMPILE_FLAGS", '"' + " ".join(STRICT) + '"')],
         )
-    ]
+    ],
 )

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,18 @@ def test_there_are_console_examples():
 
 def test_two_commands_make_virtual_environments():
     assert len(re.findall(r"^python3 -m venv .*$", TEXT, flags=re.MULTILINE)) == 2
+
+
+def test_the_page_on_pypi_refers_to_no_file(monkeypatch):
+    setuptools = pytest.importorskip("setuptools")
+    pytest.importorskip("pybind11")
+    given = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
+    monkeypatch.chdir(README.parent)
+    runpy.run_path("setup.py")
+    page = given["long_description"]
+    assert given["long_description_content_type"] == "text/markdown"
+    assert [to for to in re.findall(r"\]\(([^)]*)\)", page) if not to.startswith("https://")] == []
+    figures = re.findall(r"!\[([^]]*)\]", TEXT)
+    assert len(figures) >= 4
+    assert [f"*(Figure: {figure}.)*" in page for figure in figures] == [True] * len(figures)
