@@ -116,7 +116,13 @@ def test_what_is_lost_last_is_looked_for_among_1024_links():
 
 
 def test_a_deep_chain_is_that_of_all_its_links(monkeypatch):
+    drawn = []
+    original = fg.framework.draw
+    monkeypatch.setattr(fg.framework, "draw", lambda *given: drawn.append(given[3]) or original(*given))
     deep = depths("normal:std=4", "normal:std=1", depth=2000)
+    # Each link once, and 128 more than those that float64 needs, for the chain to forget where it was entered.
+    assert np.array_equal(np.sort(np.concatenate(drawn)), np.arange(2000 - 512 - 128, 2000) + 1)
+    assert 256 < deep["float64"]["underflow"] <= 512
     monkeypatch.setattr(fg.framework, "LEAD_LINKS", 2000)
     assert deep == depths("normal:std=4", "normal:std=1", depth=2000)
 
