@@ -25,6 +25,7 @@ are normal or both are uniform, and when one of them is constant, but not when o
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -59,7 +60,14 @@ class Law:
     text: str
 
     def __post_init__(self) -> None:
-        """Refuse parameters that are not finite."""
+        """Refuse an unknown family, and parameters that are not finite numbers."""
+        if not isinstance(self.family, str) or self.family not in FAMILY_CODES:
+            raise ValueError(f"law {self.text}: unknown family {self.family!r}, expected {', '.join(FAMILY_CODES)}")
+        for number in (self.location, self.scale):
+            if isinstance(number, bool) or not isinstance(number, numbers.Real):
+                raise TypeError(f"law {self.text}: expected numbers for location and scale, got {number!r}")
+        if not isinstance(self.text, str):
+            raise TypeError(f"law: expected a text, got {self.text!r}")
         if not (math.isfinite(self.location) and math.isfinite(self.scale)):
             raise ValueError(f"law {self.text}: expected finite parameters, got {self.location!r} and {self.scale!r}")
 
@@ -82,7 +90,7 @@ def _number(name: str, value: float) -> float:
         raise ValueError(f"{name}: expected a number, got {value!r}") from None
     if not math.isfinite(number):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
-    return number
+    return number + 0.0  # -0.0 is 0
 
 
 def _text(number: float) -> str:
@@ -144,9 +152,10 @@ def _checked_gain(gain: float) -> float:
 
 
 def _scheme(name: str, family: Literal["normal", "uniform"], std: float, gain: float) -> Law:
-    std *= _checked_gain(gain)
+    gain = _checked_gain(gain)
+    std *= gain
     law = normal(std=std) if family == "normal" else uniform(low=-math.sqrt(3) * std, high=math.sqrt(3) * std)
-    return Law(law.family, law.location, law.scale, name if gain == 1 else f"{name}:gain={_text(float(gain))}")
+    return Law(law.family, law.location, law.scale, name if gain == 1 else f"{name}:gain={_text(gain)}")
 
 
 def glorot_normal(gain: float = 1.0) -> Law:

@@ -243,3 +243,37 @@ def test_weight_and_bias_of_like_laws_are_independent(law):
     w, b = (values.ravel() for values in fg.draw(COUNT // 8, 8, weight=law, bias=law))
     for p, q in ((w, b), (w**2, b**2), (w[1:], w[:-1]), (w[1:], b[:-1])):
         assert abs(np.corrcoef(p, q)[0, 1]) < 4 / math.sqrt(COUNT)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "given"),
+    [
+        (ValueError, "law mine: unknown family 'bogus', expected constant, normal", ("bogus", 0.0, 1.0, "mine")),
+        (ValueError, "law mine: unknown family None, expected constant, normal", (None, 0.0, 1.0, "mine")),
+        (TypeError, "law mine: expected numbers for location and scale, got '1'", ("normal", "1", 1.0, "mine")),
+        (TypeError, "law mine: expected numbers for location and scale, got True", ("normal", 0.0, True, "mine")),
+        (TypeError, "law: expected a text, got 5", ("normal", 0.0, 1.0, 5)),
+    ],
+)
+def test_a_law_that_was_made_wrong_by_hand(error, message, given):
+    with pytest.raises(error) as caught:
+        fg.Law(*given)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "constant:0",
+        "he_normal:gain=0",
+        "glorot_uniform:gain=0",
+        "torch_default:gain=0",
+        "normal:std=0",
+        "uniform:low=0,high=0",
+    ],
+)
+def test_zero_has_one_text(text):
+    negative = laws.parse(text.replace("0", "-0.0"), "weight")
+    assert negative == laws.parse(text, "weight")
+    assert str(negative) == text
+    assert math.copysign(1, negative.location) == 1
