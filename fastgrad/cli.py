@@ -18,7 +18,7 @@ from click.core import ParameterSource
 import fastgrad
 from fastgrad.interrupts import EXIT_INTERRUPTED, RaisedOnce
 from fastgrad.kernels import BACKENDS
-from fastgrad.sweep import JOBS, REQUIRED, job_parameters
+from fastgrad.sweep import JOBS, REQUIRED, job_parameters, whole
 
 # rich, uniplot, matplotlib and the jobs' reports are imported in the commands: --help must be quick.
 if TYPE_CHECKING:
@@ -273,11 +273,8 @@ def _number(_: click.Context, __: click.Parameter, value: str | None) -> int | N
     if value is None:
         return None
     try:
-        number = int(value) if value.lstrip("+-").isdigit() else float(value)
-        if number != int(number):
-            raise ValueError
-        return int(number)
-    except (ValueError, OverflowError):
+        return whole(value)
+    except ValueError:
         raise click.BadParameter(f"expected a whole number, got {value!r}") from None
 
 
@@ -921,6 +918,7 @@ def sweep(
             kept = stack.enter_context(Store.write(store, planned.identity))
         elif store is not None and Path(store).exists():
             kept = stack.enter_context(Store.read(store, planned.identity))
+            kept.warn_of_damage()
         if dry_run:
             together = workers or (default_threads() if scheduler == "local" else 1)
             report = dry_run_report(planned, cost(planned, kept, together), parameters, "--format csv has all")
@@ -969,7 +967,7 @@ def export(store: str, form: str | None, output: str | None, color: str, quiet: 
 
     chosen = _format(form, output, "parquet")
     _check_writable(output)
-    with Store.read(store) as kept:
+    with _warnings(quiet), Store.read(store) as kept:
         report = export_report(kept.identity, stored_rows(kept))
     _finish(report, chosen, output, color)
 
@@ -1013,7 +1011,7 @@ def plot(
         if not equals:
             raise click.UsageError(f"where: expected NAME=VALUE, got {condition!r}")
         only[name] = wanted
-    with Store.read(store) as kept:
+    with _warnings(quiet), Store.read(store) as kept:
         job: Any = kept.identity["job"]
         report = study_report(job, stored_rows(kept), value, x, only)
     _finish(report, chosen, output, color, plot)
@@ -1025,10 +1023,12 @@ def plot(
     output_options,
     output=click.option("--output", "-o", required=True, metavar="FILE", help="The store to make, or to extend."),
 )
-def merge(stores: tuple[str, ...], output: str, form: str | None, color: str, quiet: bool) -> None:
+@click.option("--salvage", is_flag=True, help="Leave out what is damaged, and make a new store of the rest.")
+def merge(stores: tuple[str, ...], output: str, salvage: bool, form: str | None, color: str, quiet: bool) -> None:
     """Put the points of several STORES into one.
 
-    They must be of one job, and agree where they hold the same point; otherwise nothing is written.
+    They must be of one job, and agree where they hold the same point; otherwise nothing is written. A point that is
+    damaged in one of them, or in FILE, is taken from another.
 
     \b
     Example: fastgrad merge part1.db part2.db -o study.db
@@ -1037,7 +1037,8 @@ def merge(stores: tuple[str, ...], output: str, form: str | None, color: str, qu
     from fastgrad.store import merge as merge_stores
 
     _check_writable(output)
-    points = merge_stores(stores, output)
+    with _warnings(quiet):
+        points = merge_stores(stores, output, salvage=salvage)
     _finish(merge_report(stores, output, points), form or "table", None, color)
 
 

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from fastgrad.example import Example
     from fastgrad.schemes import Schemes
     from fastgrad.simulate import Growth
-    from fastgrad.store import Identity
-    from fastgrad.sweep import Cost, JobName, Plan
+    from fastgrad.sweep import Cost, Identity, JobName, Plan
     from fastgrad.theory import Prediction
     from fastgrad.train import Training
 

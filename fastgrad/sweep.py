@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import re
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation, localcontext
@@ -24,29 +26,44 @@ from fastgrad.info import provenance
 from fastgrad.kernels import KERNEL_VERSION, BackendName, load
 from fastgrad.scaled import json_ready
 from fastgrad.simulate import LINKS_MAX, RECORD_BYTES, Lyapunov, simulate
-from fastgrad.train import train, train_drawn
+from fastgrad.train import STATUSES, train, train_drawn
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from concurrent.futures import Executor, Future
 
-    from fastgrad.store import Identity, Store
+    from fastgrad.store import Store
 
-    Point = dict[str, Any]  # parameters
-    Result = dict[str, Any]  # plain values, ready for JSON
-
+Point = dict[str, Any]  # parameters
+Result = dict[str, Any]  # plain values, ready for JSON
+Identity = dict[str, Any]  # job, kernel_version and arithmetic: what the points of a store have in common
 JobName = Literal["simulate", "train"]
 JOBS: tuple[JobName, ...] = ("simulate", "train")
 LAWS: dict[JobName, tuple[str, ...]] = {"simulate": ("weight", "bias"), "train": ("weight", "bias", "x", "target")}
 HOW = ("backend", "threads", "progress")  # arguments that say how a job is run, and not what it gives
 SIZES = ("depth", "ensemble", "steps")  # parameters whose product is the work
+MEMORY_SIZES = ("depth", "ensemble", "record")  # parameters on which the memory of a point depends
 WINDOW = 1000  # points that wait in an executor: enough for a cluster, and little memory for a huge grid
-DIGITS = 40  # with which the values of a range are worked out, to be rounded once
+DIGITS = 60  # with which the values of a range are worked out, to be rounded once
 WHOLE_MAX = 10**20  # of a whole number in a point; the job knows its own range
 THEORY_DIGITS = 10  # that are kept: they do not depend on the threads of the linear algebra
 PIECE_LINKS = 200_000  # that are timed for an estimate
 COUNT_MAX = 10**6  # values in a range
+ARITHMETICS = ("compiled", "numpy")
+# Results that every table of points has; those of a newer version may be more.
+RESULTS: dict[JobName, tuple[str, ...]] = {
+    "simulate": (
+        "lyapunov",
+        "lyapunov_stderr",
+        "bound_rate",
+        "theory",
+        "theory_bound",
+        "zero_share",
+        "float32_underflow",
+    ),
+    "train": (*STATUSES, "unchanged", "median_loss", "median_step"),
+}
 REQUIRED = object()  # in place of a default
 
 
@@ -59,23 +76,24 @@ class Plan:
     job : {"simulate", "train"}
     backend : str
         The backend that runs; never "auto".
-    points : dict
+    points : Points
         The parameters of each point by its key, in the grid's order, each point once.
     """
 
     job: JobName
     backend: BackendName
-    points: dict[str, Point]
+    points: Points
 
     @property
     def identity(self) -> Identity:
         """What the points of a store have in common."""
-        return {"job": self.job, "kernel_version": KERNEL_VERSION, "arithmetic": _arithmetic(self.backend)}
+        return _identity(self.job, self.backend)
 
     @property
     def point_bytes(self) -> int:
         """Memory that the largest point takes."""
-        return max((_point_bytes(self.job, point) for point in self.points.values()), default=0)
+        sizes = self.points.counts(*MEMORY_SIZES)
+        return max((_point_bytes(self.job, *of) for of in sizes), default=0)
 
     def shard(self, index: int, count: int) -> Plan:
         """Return one part of `count`: the points whose keys fall to it, wherever they are in the grid.
@@ -87,8 +105,105 @@ class Plan:
         """
         if not 1 <= index <= count:
             raise ValueError(f"shard: expected i/n with i from 1 to n, got {index}/{count}")
-        mine = {key: point for key, point in self.points.items() if int(key, 16) % count == index - 1}
-        return replace(self, points=mine)
+        return replace(self, points=self.points.part(index - 1, count))
+
+
+class Column(NamedTuple):
+    """A parameter of the points of a grid: its values, and the axes of the grid that they vary along.
+
+    An axis is its step and length, in points, and whether its values are names, as of laws, and not numbers.
+    """
+
+    values: list[Any]
+    axes: list[tuple[int, int, bool]]
+
+    def which(self, place: int) -> int:
+        """Which of the values the point at a place of the grid has."""
+        found = 0
+        for step, length, _ in self.axes:
+            found = found * length + place // step % length
+        return found
+
+
+class Points(Mapping[str, Point]):
+    """Points of a grid by their keys, in the grid's order, each made when it is asked for: 10^6 take 200 MB.
+
+    Parameters
+    ----------
+    columns : dict
+        The parameters by name, in the job's order.
+    places : dict
+        The place in the grid by the bytes of the key.
+    """
+
+    def __init__(self, columns: dict[str, Column], places: dict[bytes, int]) -> None:
+        self.columns, self._places = columns, places
+
+    @classmethod
+    def of(cls, columns: dict[str, Column], size: int, identity: Identity) -> Points:
+        """Work out the keys of a grid of this size: those of `point_key`, whose text is put together from pieces."""
+        import hashlib  # here: import fastgrad stays light
+        import json
+
+        names = sorted(columns)
+        head = json.dumps({**identity, "parameters": {}}, sort_keys=True)[:-2]  # without the two closing braces
+        pieces = [
+            f"{'' if name == names[0] else ', '}{json.dumps(name)}: "
+            + ("" if columns[name].axes else json.dumps(columns[name].values[0]))
+            for name in names
+        ]
+        varying = [
+            (i, columns[name], [pieces[i] + json.dumps(value) for value in columns[name].values])
+            for i, name in enumerate(names)
+            if columns[name].axes
+        ]
+        places: dict[bytes, int] = {}
+        for place in range(size):
+            for i, column, texts in varying:
+                pieces[i] = texts[column.which(place)]
+            places.setdefault(hashlib.sha256(f"{head}{''.join(pieces)}}}}}".encode()).digest(), place)
+        return cls(columns, places)
+
+    def __getitem__(self, key: str) -> Point:
+        return self._at(self._places[bytes.fromhex(key)])
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and bytes.fromhex(key) in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return (digest.hex() for digest in self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _at(self, place: int) -> Point:
+        return {name: column.values[column.which(place)] for name, column in self.columns.items()}
+
+    def part(self, index: int, count: int) -> Points:
+        """Points whose keys have the remainder `index`."""
+        places = {key: place for key, place in self._places.items() if int.from_bytes(key) % count == index}
+        return Points(self.columns, places)
+
+    def counts(self, *names: str, without: frozenset[str] = frozenset()) -> Counter[tuple[Any, ...]]:
+        """How many points there are of each combination of these parameters, leaving out some keys."""
+        columns = [self.columns[name] for name in names]
+        places: Iterable[int] = self._places.values()
+        if without:
+            places = (place for key, place in self._places.items() if key.hex() not in without)
+        elif not any(column.axes for column in columns):
+            return Counter({tuple(column.values[0] for column in columns): len(self)} if self else {})
+        return Counter(tuple(column.values[column.which(place)] for column in columns) for place in places)
+
+    def varied(self) -> list[Point]:
+        """Points of the whole grid, few, that differ in whatever differs in it: along each of its axes from the first.
+
+        The laws of an axis are all among them, as they may be of many kinds; of other axes, the first two values.
+        """
+        places = {0: None}
+        for column in self.columns.values():
+            for step, length, of_names in column.axes:
+                places |= {step * i: None for i in range(length if of_names else min(2, length))}
+        return [self._at(place) for place in places]
 
 
 def sweep(
@@ -182,14 +297,28 @@ def plan(grid: Mapping[str, Iterable[Any]], job: JobName, backend: str = "auto",
             base[name] = _canonical(job, name, value)
 
     loaded, _ = load(backend)
-    points: dict[str, Point] = {}
-    for values in itertools.product(*axes.values()):
-        chosen = {**base, **dict(zip(axes, values, strict=True))}
-        point = {name: _changed_law(name, chosen) if name in LAWS[job] else chosen[name] for name in takes}
-        points.setdefault(_key(job, point, loaded), point)
-    planned = Plan(job, loaded, points)
+    size = math.prod(map(len, axes.values()))
+    steps = dict(zip(axes, _steps([len(values) for values in axes.values()]), strict=True))
+    columns = {}
+    for name in takes:
+        mine = [key for key in axes if key == name or key.partition(".")[0] == name]
+        chosen = ({name: base.get(name), **dict(zip(mine, of, strict=True))} for of in _product(axes, mine))
+        columns[name] = Column(
+            [_changed_law(name, of) if name in LAWS[job] else of[name] for of in chosen],
+            [(steps[key], len(axes[key]), isinstance(axes[key][0], str)) for key in mine],
+        )
+    planned = Plan(job, loaded, Points.of(columns, size, _identity(job, loaded)))
     _check(planned)
     return planned
+
+
+def _product(axes: dict[str, list[Any]], keys: list[str]) -> Iterator[tuple[Any, ...]]:
+    return itertools.product(*(axes[key] for key in keys))
+
+
+def _steps(lengths: list[int]) -> list[int]:
+    """By how many points a value of each axis is from the next: the last axis runs fastest."""
+    return [math.prod(lengths[i + 1 :]) for i in range(len(lengths))]
 
 
 @cache
@@ -243,7 +372,7 @@ def _axis(job: JobName, key: str, values: Iterable[Any]) -> list[Any]:
     _kind(job, key)
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise TypeError(f"{key}: expected a list of values, got {values!r}")
-    found = [_canonical(job, key, value) for value in values]
+    found = list(dict.fromkeys(_canonical(job, key, value) for value in values))
     if not found:
         raise ValueError(f"{key} has no values")
     return found
@@ -284,38 +413,41 @@ def _arithmetic(backend: BackendName) -> str:
     return "numpy" if backend == "numpy" else "compiled"
 
 
-def _key(job: JobName, point: Point, backend: BackendName) -> str:
+def _identity(job: JobName, backend: BackendName) -> Identity:
+    return {"job": job, "kernel_version": KERNEL_VERSION, "arithmetic": _arithmetic(backend)}
+
+
+def point_key(identity: Identity, point: Point) -> str:
+    """Return what a point is known by: SHA-256 of all that decides its result."""
     import hashlib  # here: import fastgrad stays light
     import json
 
-    what = {
-        "job": job,
-        "parameters": point,
-        "kernel_version": KERNEL_VERSION,
-        "arithmetic": _arithmetic(backend),
-    }
-    return hashlib.sha256(json.dumps(what, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    text = json.dumps({**identity, "parameters": point}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check(planned: Plan) -> None:
     """Let the job itself judge what is in the points, in one link of one chain: the ends of each range, every name."""
-    points = list(planned.points.values())
-    for name in points[0]:
-        values = sorted({point[name] for point in points if point[name] is not None})
+    first = next(iter(planned.points.values()))
+    for name, column in planned.points.columns.items():
+        values = sorted({value for value in column.values if value is not None})
         if values and isinstance(values[0], str):
             tried = list({text.partition(":")[0]: text for text in reversed(values)}.values())  # a law of each name
         else:
             tried = values[:: max(1, len(values) - 1)]
         for value in tried:
-            point = {**points[0], name: value}
+            point = {**first, name: value}
             least = {size: min(point[size], 1) for size in SIZES if size in point}
             _function(planned.job)(**{**point, **least}, backend=planned.backend, threads=1)
-    for point in points:
-        if planned.job == "simulate" and point["depth"] * point["ensemble"] > LINKS_MAX:
-            raise TooLargeError(f"{_text(point)}: expected at most {LINKS_MAX:.0e} links in all chains")
+    if planned.job == "simulate":
+        depths, ensembles = (planned.points.columns[name].values for name in ("depth", "ensemble"))
+        if max(depths) * max(ensembles) > LINKS_MAX:  # which the grid has as a point
+            point = next(of for of in planned.points.values() if of["depth"] * of["ensemble"] > LINKS_MAX)
+            raise TooLargeError(f"{point_text(point)}: expected at most {LINKS_MAX:.0e} links in all chains")
 
 
-def _text(point: Point) -> str:
+def point_text(point: Point) -> str:
+    """Name a point by its parameters."""
     return "point " + ", ".join(f"{name} {value}" for name, value in point.items())
 
 
@@ -323,19 +455,66 @@ def _links(point: Point) -> int:
     return math.prod(point[size] for size in SIZES if size in point)
 
 
-def _point_bytes(job: JobName, point: Point) -> int:
-    depth, ensemble, record = point["depth"], point["ensemble"], point["record"]
+def _point_bytes(job: JobName, depth: int, ensemble: int, record: int) -> int:
+    """Memory that a point takes."""
     if job == "simulate":
         return int(RECORD_BYTES * (min(record, depth) + 1) * ensemble)
     return int((48 * depth + 16 * record) * ensemble)
+
+
+# What is read from a store
+
+
+def check_identity(identity: Identity) -> bool:
+    """Whether this is what points of a store can have in common."""
+    job, version, arithmetic = (identity.get(name) for name in ("job", "kernel_version", "arithmetic"))
+    return job in JOBS and arithmetic in ARITHMETICS and type(version) is int and version > 0
+
+
+def check_point(job: JobName, point: Point) -> None:
+    """Raise ValueError if these are not the parameters of a point, in the types that `plan` gives them."""
+    if list(point) != list(job_parameters(job)):
+        raise ValueError(f"its parameters are not those of {job}")
+    for name, value in point.items():
+        kind = _kind(job, name)
+        if kind in ("law", "text"):
+            if type(value) is not str:
+                raise ValueError(f"its {name} is no text")
+            if kind == "law":
+                laws.parse(value, name)  # type: ignore[arg-type]
+        elif kind == "whole":
+            if type(value) is not int or not 0 <= value < 2 ** (64 if name == "seed" else 63):
+                raise ValueError(f"its {name} is no whole number in range")
+        elif not (kind == "optional" and value is None) and not (type(value) is float and math.isfinite(value)):
+            raise ValueError(f"its {name} is no finite number")
+
+
+def check_result(job: JobName, result: Result) -> None:
+    """Raise ValueError if this is not the result of a point: all that tables need, and nothing but plain values."""
+    for name in RESULTS[job]:
+        if name not in result:
+            raise ValueError(f"its result has no {name}")
+    for name, value in result.items():
+        if name.partition(".")[0] in job_parameters(job):
+            raise ValueError(f"its result has a parameter's name, {name}")
+        if name not in RESULTS[job] and type(value) in (str, bool):
+            continue  # a reason, beside a number
+        if not (value is None and name not in STATUSES) and not _is_plain_number(value):
+            raise ValueError(f"its {name} is no number")
+
+
+def _is_plain_number(value: Any) -> bool:
+    return (type(value) is float and math.isfinite(value)) or (type(value) is int and -(2**63) <= value < 2**63)
 
 
 # How it is run
 
 
 def stored(planned: Plan, store: Store | None) -> dict[str, Result]:
-    """Results that a store has of the points of a sweep, by key."""
-    return {} if store is None else {key: result for key, _, result in store.points() if key in planned.points}
+    """Results that a store has of the points of a sweep, by key; those that are damaged are not among them."""
+    if store is None:
+        return {}
+    return {key: point.result for key, point in store.found.points.items() if key in planned.points}
 
 
 def run(
@@ -365,7 +544,9 @@ def run(
                 outcome = call()
             except (ValueError, TypeError, MemoryError) as error:
                 kinds = (TooLargeError, ValueError, TypeError, MemoryError)
-                raise next(kind for kind in kinds if isinstance(error, kind))(f"{_text(point)}: {error}") from error
+                raise next(kind for kind in kinds if isinstance(error, kind))(
+                    f"{point_text(point)}: {error}"
+                ) from error
             if store is not None:
                 store.add(key, point, **outcome)
             results[key] = outcome["result"]
@@ -379,8 +560,10 @@ Calls = Generator[tuple[str, Callable[[], dict[str, Any]]], None, None]
 def _here(planned: Plan, keys: list[str], threads: int | None) -> Calls:
     """Calls of `work` one after the other: a point has all threads, and Ctrl-C reaches it."""
     if keys:
-        largest = max((planned.points[key] for key in keys), key=partial(_point_bytes, planned.job))
-        require_memory(_text(largest), _point_bytes(planned.job, largest))
+        taken, largest = max(
+            (_point_bytes(planned.job, *map(planned.points[key].__getitem__, MEMORY_SIZES)), key) for key in keys
+        )
+        require_memory(point_text(planned.points[largest]), taken)
 
     def quiet(key: str) -> dict[str, Any]:
         with warnings.catch_warnings():
@@ -435,7 +618,7 @@ def work(
     ValueError
         If this process has another version of the kernels.
     """
-    if key != _key(job, point, backend):
+    if key != point_key(_identity(job, backend), point):
         raise ValueError(f"this worker's fastgrad has kernels of another version ({KERNEL_VERSION}) than the sweep")
     start = time.perf_counter()
     measured = _function(job)(**point, backend=backend, threads=threads)
@@ -578,16 +761,17 @@ def cost(planned: Plan, store: Store | None, together: int = 1) -> Cost:
     import statistics  # here: import fastgrad stays light
 
     done = set(stored(planned, store))
-    waiting = [point for key, point in planned.points.items() if key not in done]
     known = [] if store is None else store.seconds()
+    sizes = [name for name in SIZES if name in planned.points.columns]
+    waiting = planned.points.counts(*sizes, without=frozenset(done))
     if not waiting:
         seconds, source = 0.0, "nothing that is left to do"
     elif known:
-        seconds = len(waiting) * statistics.median(known)
+        seconds = sum(waiting.values()) * statistics.median(known)
         source = f"the median of {len(known)} points in the store"
     else:
         a_link, beside, links = _timed_piece(planned)
-        seconds = sum(beside + a_link * _links(point) for point in waiting)
+        seconds = sum(count * (beside + a_link * math.prod(of)) for of, count in waiting.items())
         source = f"{links} links of the first point"
     return Cost(done, together * planned.point_bytes, together, seconds / together, source)
 
@@ -603,7 +787,7 @@ def _timed_piece(planned: Plan) -> tuple[float, float, int]:
         start = time.perf_counter()
         _function(planned.job)(**piece, backend=planned.backend, threads=1)
         kernel = time.perf_counter() - start
-        whole = work(planned.job, planned.backend, _key(planned.job, piece, planned.backend), piece, 1)["seconds"]
+        whole = work(planned.job, planned.backend, point_key(planned.identity, piece), piece, 1)["seconds"]
     return kernel / _links(piece), max(0.0, whole - kernel), _links(piece)
 
 
@@ -639,9 +823,28 @@ def read_values(job: JobName, key: str, text: str) -> list[Any]:
     if kind != "whole":
         return [None if value is None else float(value) for value in exact]
     for value in exact:
-        if value is None or value != value.to_integral_value() or abs(value) > WHOLE_MAX:
+        if value is None or value.copy_abs() > WHOLE_MAX or value != value.to_integral_value():
             raise ValueError(f"{key}: expected whole numbers, got {value:.6g} from {text!r}")
     return [int(value) for value in exact if value is not None]
+
+
+def whole(text: str) -> int:
+    """Read a whole number that may be written as 1e6 or 12345678901234567.0, exactly.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(text) from None
+    if (
+        not value.is_finite() or value.adjusted() > 308 or value != value.to_integral_value()
+    ):  # no integer of 10^9 digits
+        raise ValueError(text)
+    return int(value)
 
 
 def _range(key: str, text: str) -> list[Decimal]:
@@ -651,12 +854,16 @@ def _range(key: str, text: str) -> list[Decimal]:
     low, high, count = (_decimal(key, part) for part in parts[:3])
     if not 2 <= count <= COUNT_MAX or count != int(count):
         raise ValueError(f"{key}: expected a COUNT from 2 to {COUNT_MAX}, got {parts[2]!r} in {text!r}")
-    if parts[3:] and not (low > 0 and high > 0):
+    if parts[3:] and not (float(low) > 0 and float(high) > 0):
         raise ValueError(f"{key}: expected LOW and HIGH above 0 for :log, got {text!r}")
+    steps = int(count) - 1
     with localcontext(prec=DIGITS):
-        shares = [Decimal(i) / (int(count) - 1) for i in range(1, int(count) - 1)]
-        between = [low * (high / low) ** share if parts[3:] else low + (high - low) * share for share in shares]
-    with localcontext(prec=DIGITS - 10):  # what is exact, as the 100 between 10 and 1000, is so again
+        if parts[3:]:  # one power, and products: each adds a rounding, of the 10^6 that there may be
+            ratio = (high / low) ** (1 / Decimal(steps))
+            between = [*itertools.accumulate(itertools.repeat(ratio, steps - 1), operator.mul, initial=low)][1:]
+        else:
+            between = [low + (high - low) * i / steps for i in range(1, steps)]
+    with localcontext(prec=DIGITS - 20):  # what is exact, as the 100 between 10 and 1000, is so again
         return [low, *(+value for value in between), high]
 
 
