@@ -921,7 +921,8 @@ def sweep(
             kept.warn_of_damage()
         if dry_run:
             together = workers or (default_threads() if scheduler == "local" else 1)
-            report = dry_run_report(planned, cost(planned, kept, together), parameters, "--format csv has all")
+            taken = cost(planned, kept, together)
+            report = dry_run_report(planned, taken, parameters, "--format csv has all", chosen == "json")
             _finish(report, chosen, output, color)
             return
         before = len(stored(planned, kept))

@@ -28,6 +28,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Family = Literal["constant", "normal", "uniform", "centered"]
@@ -64,7 +65,7 @@ class Law:
         if not isinstance(self.family, str) or self.family not in FAMILY_CODES:
             raise ValueError(f"law {self.text}: unknown family {self.family!r}, expected {', '.join(FAMILY_CODES)}")
         for number in (self.location, self.scale):
-            if isinstance(number, bool) or not isinstance(number, numbers.Real):
+            if type(number) is not float and (isinstance(number, bool) or not isinstance(number, numbers.Real)):
                 raise TypeError(f"law {self.text}: expected numbers for location and scale, got {number!r}")
         if not isinstance(self.text, str):
             raise TypeError(f"law: expected a text, got {self.text!r}")
@@ -263,7 +264,8 @@ def law_or_number(law: LawLike | float, argument: Literal["x", "target"]) -> Law
         raise ValueError(f"{argument}: {error}") from None
 
 
-def takes(maker: Callable[..., Law]) -> dict[str, float | None]:
+@cache
+def takes(maker: Callable[..., Law]) -> Mapping[str, float | None]:
     """Return the parameters that a maker of a law takes, with their defaults; None where it has none."""
     import inspect  # here: import fastgrad stays light
 

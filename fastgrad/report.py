@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import statistics
@@ -21,7 +22,7 @@ from fastgrad.info import provenance
 from fastgrad.plot import BLACK, Curve, Figure, Map, terminal
 from fastgrad.scaled import Scaled, json_ready
 from fastgrad.simulate import NOT_FORGOTTEN
-from fastgrad.sweep import LAWS, deviation, flat_row, job_parameters
+from fastgrad.sweep import LAWS, deviation, flat_row, job_parameters, planned_rows
 from fastgrad.theory import predict
 from fastgrad.train import STATUSES
 
@@ -867,13 +868,16 @@ def sweep_report(
     return Report("sweep", parameters, {"points": rows}, even(rows), human, backend=planned.backend)
 
 
-def dry_run_report(planned: Plan, cost: Cost, parameters: dict[str, Any], hint: str) -> Report:
-    """What a sweep would run, and what that would take."""
-    rows = [{**flat_row(planned.job, point, {}), "done": key in cost.done} for key, point in planned.points.items()]
-    waiting = len(rows) - len(cost.done)
+def dry_run_report(planned: Plan, cost: Cost, parameters: dict[str, Any], hint: str, in_full: bool) -> Report:
+    """What a sweep would run, and what that would take; the points in the JSON only if it is wanted `in_full`."""
+    first = list(itertools.islice(planned_rows(planned, cost.done), SWEEP_ROWS))
+    different = [flat_row(planned.job, point, {"done": False}) for point in planned.points.varied()]
+    columns = even(different)[0] if planned.points else {}
+    count = len(planned.points)
+    waiting = count - len(cost.done)
     human: list[RenderableType] = [
-        f"{planned.job}, {counted(len(rows), 'point')}: {len(cost.done)} done before, {waiting} to do",
-        *_points(planned.job, rows, {"": lambda row: "done" if row["done"] else "to do"}, hint),
+        f"{planned.job}, {counted(count, 'point')}: {len(cost.done)} done before, {waiting} to do",
+        *_points(planned.job, first, {"": lambda row: "done" if row["done"] else "to do"}, hint, different, count),
         f"memory: {size_text(cost.memory)} for {counted(cost.together, 'point')} at a time",
         f"time: about {seconds_text(cost.seconds)}, from {cost.source}",
         "[dim]nothing was run[/]",
@@ -884,9 +888,10 @@ def dry_run_report(planned: Plan, cost: Cost, parameters: dict[str, Any], hint: 
         "together": cost.together,
         "seconds": cost.seconds,
         "seconds_from": cost.source,
-        "points": rows,
+        "points": list(planned_rows(planned, cost.done)) if in_full else [],
     }
-    return Report("sweep", parameters, result, even(rows), human, backend=planned.backend)
+    rows = ({name: row.get(name) for name in columns} for row in planned_rows(planned, cost.done))
+    return Report("sweep", parameters, result, rows, human, backend=planned.backend)
 
 
 def export_report(identity: Identity, rows: list[dict[str, Any]]) -> Report:
@@ -908,10 +913,18 @@ def merge_report(sources: Sequence[str], target: str, points: int) -> Report:
 
 
 def _points(
-    job: JobName, rows: list[dict[str, Any]], results: dict[str, Callable[[dict[str, Any]], str]], hint: str | None
+    job: JobName,
+    rows: list[dict[str, Any]],
+    results: dict[str, Callable[[dict[str, Any]], str]],
+    hint: str | None,
+    different: list[dict[str, Any]] | None = None,
+    count: int | None = None,
 ) -> list[RenderableType]:
-    """A table of points: what varies among them, and their results; with a hint only the first of very many."""
-    varying, fixed = _varying(job, rows)
+    """A table of points: what varies among them, and their results; with a hint only the first of very many.
+
+    If `rows` are the first of `count` themselves, `different` are rows that differ in all in which those differ.
+    """
+    varying, fixed = _varying(job, rows if different is None else different)
     table = _table(None, *varying, *results, left=[i for i, name in enumerate(varying) if name in LAWS[job]])
     table.collapse_padding = True
     for column in table.columns:
@@ -919,7 +932,8 @@ def _points(
     shown = rows if hint is None else rows[:SWEEP_ROWS]
     for row in shown:
         table.add_row(*(_cell(row.get(name)) for name in varying), *(write(row) for write in results.values()))
-    more = [f"… and {counted(len(rows) - len(shown), 'more point')}: {hint}"] if len(shown) < len(rows) else []
+    left = (len(rows) if count is None else count) - len(shown)
+    more = [f"… and {counted(left, 'more point')}: {hint}"] if left else []
     return [f"[dim]{', '.join(fixed)}[/]", table, *more]
 
 

@@ -17,13 +17,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation, localcontext
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fastgrad import laws, theory
 from fastgrad.chain import TooLargeError, integer, real_array, require_memory
 from fastgrad.info import provenance
 from fastgrad.kernels import KERNEL_VERSION, BackendName, load
+from fastgrad.parallel import THREADS_MAX
 from fastgrad.scaled import json_ready
 from fastgrad.simulate import LINKS_MAX, RECORD_BYTES, Lyapunov, simulate
 from fastgrad.train import STATUSES, train, train_drawn
@@ -268,6 +269,12 @@ def sweep(
     from fastgrad.store import Store  # here: import fastgrad stays light
 
     how = {name: job_arguments.pop(name) for name in HOW if name in job_arguments}
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"executor: expected a concurrent.futures.Executor, got {executor!r}")
+    if how.get("progress") is not None and not callable(how["progress"]):
+        raise TypeError(f"progress: expected a function of two numbers, got {how['progress']!r}")
+    if how.get("threads") is not None:
+        integer("threads", how["threads"], 1, THREADS_MAX)
     planned = plan(grid, job, how.pop("backend", "auto"), **job_arguments)
     with ExitStack() as stack:
         kept = None if store is None else stack.enter_context(Store.write(store, planned.identity))
@@ -279,7 +286,14 @@ def sweep(
 
 def plan(grid: Mapping[str, Iterable[Any]], job: JobName, backend: str = "auto", **arguments: Any) -> Plan:
     """Work out the points of a sweep, and check them before the first is run. Input and errors are those of `sweep`."""
+    if not isinstance(job, str):
+        raise TypeError(f"job: expected {' or '.join(JOBS)}, got {job!r}")
     takes = job_parameters(job)
+    if not isinstance(grid, Mapping):
+        raise TypeError(f"grid: expected a dict of values, got {grid!r}")
+    for key in grid:
+        if not isinstance(key, str):
+            raise TypeError(f"grid: expected names of parameters as keys, got {key!r}")
     axes = {key: _axis(job, key, values) for key, values in grid.items()}
     if not axes:
         raise ValueError(f"grid: is empty, expected values of one of {', '.join(takes)}")
@@ -405,7 +419,7 @@ def _changed_law(name: str, chosen: dict[str, Any]) -> str:
     """The law of this name, with what the grid changes in it."""
     changes = {key.partition(".")[2]: value for key, value in chosen.items() if key.startswith(f"{name}.")}
     law: str = chosen[name]
-    return str(laws.replace(laws.parse(law, name), changes, name)) if changes else law  # type: ignore[arg-type]
+    return str(laws.replace(_law(law, name), changes, name)) if changes else law
 
 
 def _arithmetic(backend: BackendName) -> str:
@@ -481,7 +495,7 @@ def check_point(job: JobName, point: Point) -> None:
             if type(value) is not str:
                 raise ValueError(f"its {name} is no text")
             if kind == "law":
-                laws.parse(value, name)  # type: ignore[arg-type]
+                _law_parameters(value, name)
         elif kind == "whole":
             if type(value) is not int or not 0 <= value < 2 ** (64 if name == "seed" else 63):
                 raise ValueError(f"its {name} is no whole number in range")
@@ -697,9 +711,18 @@ def flat_row(job: JobName, point: Point, result: Result) -> dict[str, Any]:
     for name, value in point.items():
         flat[name] = value
         if name in LAWS[job]:
-            of_law = laws.parameters(laws.parse(value, name))  # type: ignore[arg-type]
-            flat |= {f"{name}.{part}": number for part, number in of_law.items()}
+            flat |= {f"{name}.{part}": number for part, number in _law_parameters(value, name)}
     return flat | result
+
+
+@lru_cache(maxsize=10_000)
+def _law(text: str, name: str) -> laws.Law:
+    return laws.parse(text, name)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=10_000)
+def _law_parameters(text: str, name: str) -> tuple[tuple[str, float], ...]:
+    return tuple(laws.parameters(_law(text, name)).items())
 
 
 def stored_rows(store: Store) -> list[dict[str, Any]]:
@@ -709,7 +732,7 @@ def stored_rows(store: Store) -> list[dict[str, Any]]:
     def order(item: tuple[str, Point, Result]) -> list[tuple[str, tuple[float, ...]]]:
         def of(name: str, value: Any) -> tuple[str, tuple[float, ...]]:
             if name in LAWS[job]:
-                return value.partition(":")[0], tuple(laws.parameters(laws.parse(value, name)).values())  # type: ignore
+                return value.partition(":")[0], tuple(number for _, number in _law_parameters(value, name))
             return (value, ()) if isinstance(value, str) else ("", () if value is None else (value,))
 
         return [of(name, value) for name, value in item[1].items()]
@@ -774,6 +797,12 @@ def cost(planned: Plan, store: Store | None, together: int = 1) -> Cost:
         seconds = sum(count * (beside + a_link * math.prod(of)) for of, count in waiting.items())
         source = f"{links} links of the first point"
     return Cost(done, together * planned.point_bytes, together, seconds / together, source)
+
+
+def planned_rows(planned: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
+    """Rows of the points of a sweep before it is run, with ``done`` in place of a result."""
+    for key, point in planned.points.items():
+        yield flat_row(planned.job, point, {"done": key in done})
 
 
 def _timed_piece(planned: Plan) -> tuple[float, float, int]:

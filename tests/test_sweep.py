@@ -28,7 +28,7 @@ from fastgrad.cli import main
 from fastgrad.kernels import KERNEL_VERSION
 from fastgrad.report import even
 from fastgrad.store import Store
-from fastgrad.sweep import cost, deviation, job_parameters, plan, read_values, run, stored_rows
+from fastgrad.sweep import cost, deviation, job_parameters, plan, point_key, read_values, run, stored_rows
 
 module = sys.modules["fastgrad.sweep"]
 PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
@@ -282,6 +282,28 @@ def test_bad_input_is_found_before_anything_runs(error, message, grid, more, tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("error", "message", "given"),
+    [
+        (TypeError, "grid: expected names of parameters as keys, got 1", {"grid": {1: [2]}}),
+        (TypeError, "grid: expected a dict of values, got ['seed']", {"grid": ["seed"]}),
+        (TypeError, "job: expected simulate or train, got ['train']", {"job": ["train"]}),
+        (TypeError, "executor: expected a concurrent.futures.Executor, got 5", {"executor": 5}),
+        (TypeError, "progress: expected a function of two numbers, got 5", {"progress": 5}),
+        (TypeError, "threads: expected an integer, got '2'", {"threads": "2"}),
+        (ValueError, "threads: expected 1 to", {"threads": 0}),
+        (TypeError, "store: expected a path, got b'a.db'", {"store": b"a.db"}),
+        (ValueError, "store: expected the name of a file, got ''", {"store": ""}),
+        (ValueError, "backend: unknown backend 5", {"backend": 5}),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(error, message, given, monkeypatch):
+    monkeypatch.setattr(module, "work", None)
+    with pytest.raises(error) as caught:
+        fg.sweep(**{"grid": {"seed": [1]}, **SMALL, **given})
+    assert str(caught.value).startswith(message)
+
+
 def test_a_law_that_its_text_does_not_describe():
     with pytest.raises(ValueError, match="weight: unknown law 'mine'"):
         plan({"weight": [laws.Law("normal", 0.0, 4.0, "mine")]}, "simulate", **SMALL)
@@ -307,6 +329,8 @@ def test_what_does_not_fit_in_memory_is_refused(tmp_path):
         ("depth", "10:1000:3:log", [10, 100, 1000]),
         ("depth", "1:9:5", [1, 3, 5, 7, 9]),
         ("depth", "1e3,7", [1000, 7]),
+        ("seed", "12345678901234567.0", [12345678901234567]),
+        ("weight.std", "5e-324:1e300:2:log", [5e-324, 1e300]),
         ("seed", "18446744073709551615", [2**64 - 1]),
         ("weight", "he_normal,normal:mean=1,std=2,uniform:low=0,high=1", ["he_normal", "normal:mean=1,std=2"]),
         ("x", "0.5,1e-3", [0.5, 0.001]),
@@ -332,6 +356,20 @@ def test_values_as_they_are_written(key, text, values):
 def test_values_of_training_as_they_are_written(key, text, values):
     assert read_values("train", key, text) == values
     assert plan({key: values}, "train").points
+
+
+def test_a_whole_number_is_read_exactly_everywhere():
+    for text in ("12345678901234567.0", "1234567890123456.7e1", "12345678901234567"):
+        for command in (("simulate", *CLI_SMALL), ("sweep", *CLI_SMALL, "--grid", "x=0.5")):
+            document = json.loads(run_cli(*command, "--seed", text, "--format", "json").stdout)
+            assert document["parameters"]["seed"] == 12345678901234567
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "1e999999999999", "1.5", "1e-999999999999", "sNaN", "x", ""])
+def test_what_is_no_whole_number(text):
+    result = run_cli("simulate", "--seed", text)
+    assert result.exit_code == 2
+    assert result.stderr == f"fastgrad: Invalid value for '--seed': expected a whole number, got {text!r}\n"
 
 
 def test_values_of_a_range_are_the_nearest_floats():
@@ -362,6 +400,10 @@ def test_values_of_a_range_are_the_nearest_floats():
         ("depth", "10:1000:4:log", "depth: expected whole numbers, got 46.4159 from '10:1000:4:log'"),
         ("depth", "1e300", "depth: expected whole numbers"),
         ("depth", "none", "depth: expected finite numbers, got 'none'"),
+        ("weight.std", "1e-999999999999:1:3:log", "weight.std: expected LOW and HIGH above 0 for :log"),
+        ("weight.std", "1:1e999999999999:3:log", "weight.std: expected finite numbers, got '1e999999999999'"),
+        ("weight.std", "1:2:1e999999999999", "weight.std: expected finite numbers, got '1e999999999999'"),
+        ("depth", "1e-999999999999:9:3", "depth: expected whole numbers"),
         ("wieght.std", "1", "grid: unknown key 'wieght.std'"),
     ],
 )
@@ -388,6 +430,7 @@ def test_a_key_is_a_hash_of_what_decides_the_result(compiled):
     }
     document = {"arithmetic": "compiled", "job": "simulate", "kernel_version": KERNEL_VERSION, "parameters": point}
     assert key == hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    assert key == point_key(planned.identity, point)
     # Pinned: stores that people have are known by these.
     assert (KERNEL_VERSION, key[:16]) == (1, "8a31f0e7699dfacf")
 
@@ -550,6 +593,44 @@ def test_few_points_wait_in_an_executor_and_none_after_an_error(monkeypatch):
             run(planned, executor=executor)
         assert len(futures) == 3 + 5  # after seeds 0, 1 and 2 one more each
         assert any(future.cancelled() for future in futures)
+
+
+def test_points_are_made_when_they_are_asked_for():
+    """Their keys are worked out from pieces, and their parameters from their place in the grid."""
+    grid = {"weight.std": [1, 2, 3], "weight": ["normal:mean=-1", "zero"], "seed": [5, 4], "x": [0.5, 0.25]}
+    grid |= {"depth": [20, 30], "bias.value": [1e300, -0.0, 0.1, 0]}  # of which the zeros are one
+    planned = plan(grid, "simulate", ensemble=8)
+    points = planned.points
+    assert len(points) == len(list(points)) == 3 * 2 * 2 * 2 * 2 * 3
+    for key, point in points.items():
+        assert key == point_key(planned.identity, point)
+        assert points[key] == point
+    last = list(points.values())[-1]
+    assert (last["weight"], last["bias"], last["seed"], last["depth"]) == ("normal:std=3", "constant:0.1", 4, 30)
+    found = points.counts("depth", "weight")
+    assert found == {(depth, law): 12 for depth in (20, 30) for law in {point["weight"] for point in points.values()}}
+    first = next(iter(points))
+    assert sum(points.counts("depth", without=frozenset([first])).values()) == len(points) - 1
+    varied = points.varied()
+    for name in last:
+        assert len({point[name] for point in varied}) > 1 or len({point[name] for point in points.values()}) == 1
+    with pytest.raises(KeyError):
+        points[f"{0:064x}"]
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_million_points(tmp_path):
+    process = start("sweep", "--grid", "seed=1:1000000:1000000", *CLI_SMALL, "--dry-run", cwd=tmp_path)
+    most = 0
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            most = max(most, psutil.Process(process.pid).memory_info().rss)
+        time.sleep(0.02)
+    stdout, stderr = process.communicate()
+    assert (process.returncode, stderr) == (0, "")
+    assert stdout.startswith("simulate, 1000000 points: 0 done before, 1000000 to do\n")
+    assert "… and 999960 more points: --format csv has all" in stdout
+    assert 50e6 < most < 500e6
 
 
 def test_a_worker_with_other_kernels_is_refused():
