@@ -45,10 +45,19 @@ def run_cli(*arguments, **environment):
     return result
 
 
+class Started(subprocess.Popen):
+    """A process that is killed where a test ends before it, with all that it has started."""
+
+    def __exit__(self, *error):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        super().__exit__(*error)
+
+
 def start(*arguments, cwd):
     """Start ``python -m fastgrad`` in a process group of its own."""
     environment = {**os.environ, **PLAIN, "PYTHONIOENCODING": "utf-8"}
-    return subprocess.Popen(
+    return Started(
         [sys.executable, "-m", "fastgrad", *map(str, arguments)],
         cwd=cwd,
         env={name: value for name, value in environment.items() if value is not None},
@@ -71,8 +80,10 @@ def count(path):
 
 def wait_for(points, path, process):
     """Until the store has so many points; how many it then has."""
+    deadline = time.monotonic() + 60
     while count(path) < points:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate(timeout=10)
+        assert time.monotonic() < deadline
         time.sleep(0.002)
     return count(path)
 
@@ -996,7 +1007,7 @@ def test_kill_9_at_20_moments(tmp_path, uninterrupted):
             seen.append(wait_for(points, path, process))
             time.sleep(generator.uniform(0, 0.02 if points else 0.6))  # without points also while Python starts
             process.kill()
-            process.communicate()
+            process.communicate(timeout=10)
         told = []
         fg.sweep(ENDED_GRID, store=path, progress=lambda *of: told.append(of), **ENDED_GIVEN)  # noqa: B023
         assert seen[-1] <= told[0][0] <= 24
@@ -1057,6 +1068,24 @@ def test_ctrl_c(how, tmp_path, uninterrupted):
     assert contents(path) == uninterrupted
 
 
+@pytest.mark.parametrize("how", [(), ("--workers", "2"), ("--scheduler", "local")], ids=" ".join)
+def test_ctrl_c_pressed_six_times(how, tmp_path):
+    """Impatient while it ends: the first one counts, and the rest are not heard."""
+    path = tmp_path / "study.db"
+    with start(*ENDED, "--store", path, *how, cwd=tmp_path) as process:
+        wait_for(3, path, process)
+        children = psutil.Process(process.pid).children()
+        for pause in (0.001, 0.001, 0.02, 0.1, 0.1, 0):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            time.sleep(pause)
+        stdout, stderr = process.communicate(timeout=20)
+        assert (process.returncode, stdout) == (130, "")
+        assert stderr.startswith("fastgrad: interrupted; ")
+        assert stderr.count("\n") == 1
+        assert not psutil.wait_procs(children, timeout=5)[1]
+
+
 def test_workers_end_with_the_sweep_that_is_killed(tmp_path):
     path = tmp_path / "study.db"
     with start(*ENDED, "--store", path, "--workers", "2", cwd=tmp_path) as process:
@@ -1064,8 +1093,8 @@ def test_workers_end_with_the_sweep_that_is_killed(tmp_path):
         children = psutil.Process(process.pid).children()
         assert len(children) >= 2
         process.kill()
-        process.communicate()
-    assert not psutil.wait_procs(children, timeout=5)[1]
+        process.wait(timeout=10)
+        assert not psutil.wait_procs(children, timeout=5)[1]
 
 
 def test_processes_give_the_same_rows(uninterrupted, tmp_path):
