@@ -49,6 +49,7 @@ def processes(workers: int) -> Iterator[Executor]:
         try:
             yield pool
         except BaseException as error:
+            manager = getattr(pool, "_executor_manager_thread", None)
             with suppress(BrokenExecutor):
                 dropped = threading.Event()
                 pool.submit(os.getpid).add_done_callback(lambda _: dropped.set())
@@ -56,6 +57,8 @@ def processes(workers: int) -> Iterator[Executor]:
                 dropped.wait(timeout=1)  # the pool would trip over canceled points that it still had when it broke
             for worker in set(multiprocessing.active_children()) - before:
                 worker.terminate()  # in the middle of its point
+            if manager is not None:  # Python's end would write to a pipe that this thread is about to close
+                manager.join(timeout=5)
             if isinstance(error, BrokenExecutor):
                 raise ChildProcessError("a worker process was killed, perhaps for want of memory") from None
             raise
