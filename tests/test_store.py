@@ -596,6 +596,16 @@ def test_lost_points_are_missed(path):
     assert points(path) == {"a": RESULT, "b": RESULT}
 
 
+def test_a_copy_that_mends_damage_must_have_what_is_lost_too(path, tmp_path):
+    copy = store_of(tmp_path / "copy.db", {"a": -0.1})
+    change(path, "DELETE FROM points WHERE key = ?", key_of("b"))
+    change(path, "UPDATE points SET seconds = 9")
+    before = digest(path)
+    with pytest.raises(DamagedStoreError, match="points that were written are no longer there"):
+        merge([copy], path)
+    assert digest(path) == before
+
+
 def test_points_that_came_from_elsewhere_are_noticed(path, tmp_path):
     other = store_of(tmp_path / "other.db", {"c": 3})
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:

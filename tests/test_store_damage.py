@@ -241,14 +241,14 @@ def attack(sound, folder, seed, copies):
 
 
 def test_damaged_stores(sound, tmp_path):
-    counts = attack(sound, tmp_path, 20260101, 39)
-    assert counts["csv", "refused"] > 20
-    assert counts["resume", "sound, with a warning"] > 10
+    counts = attack(sound, tmp_path, 20260101, 26)
+    assert counts["csv", "refused"] > 13
+    assert counts["resume", "sound, with a warning"] > 6
 
 
 @pytest.mark.slow
 def test_many_damaged_stores(sound, tmp_path):
-    attack(sound, tmp_path, 20260102, 150)
+    attack(sound, tmp_path, 20260102, 78)
 
 
 def test_a_damaged_store_on_the_command_line(sound, tmp_path):
