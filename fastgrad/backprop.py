@@ -175,10 +175,14 @@ def log10_bound(chain: Chain) -> Floats:
     ndarray of float64, shape (depth, ensemble)
         -inf where it is zero.
     """
+    bound: Floats = np.concatenate([chain.weight[1:], chain.cotangent[None]])  # the one array: the rest is in place
+    np.abs(bound, out=bound)
     with np.errstate(divide="ignore"):
-        factors = np.log10(np.abs(chain.weight[1:])) - np.log10(4.0)
-        last = np.log10(np.abs(chain.cotangent)) - np.log10(4.0)
-    return np.cumsum(np.concatenate([factors, last[None]])[::-1], axis=0)[::-1]
+        np.log10(bound, out=bound)
+    bound -= np.log10(4.0)
+    backward = bound[::-1]
+    np.cumsum(backward, axis=0, out=backward)
+    return bound
 
 
 def _empty(chain: Chain, backend: BackendName) -> Gradients:

@@ -1,24 +1,20 @@
-"""Chains of sigmoid links: arrays checked once, read from files, and the bound within which backends agree."""
+"""Chains of sigmoid links: arrays checked once, and the bound within which backends agree."""
 
 from __future__ import annotations
 
-import csv
 import operator
-from array import array
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
 
-FILE_FIELDS = ("weight", "bias", "x", "cotangent")
 DEFAULT_X, DEFAULT_COTANGENT = 0.5, 1.0
 
 
@@ -110,119 +106,17 @@ class Chain:
         )
 
     @classmethod
-    def load(cls, path: str | Path, **override: float) -> Self:
-        """Read a chain from a file.
+    def load(cls, path: str | Path, **override: float) -> Chain:
+        """Read a chain from an ``.npz``, ``.npy`` or ``.csv`` file: `fastgrad.files.load_chain`, with its errors."""
+        from fastgrad.files import load_chain  # here: files are a floor above
 
-        Parameters
-        ----------
-        path : path
-            ``.npz`` with the arrays weight, bias, x and cotangent, ``.npy`` with the weights, or ``.csv`` with a header
-            and the columns weight and bias, one row a link.
-        **override : float
-            bias, x or cotangent, in place of what the file has. What neither has is 0, 0.5 and 1.
-
-        Raises
-        ------
-        ValueError
-            If the file can't be understood, or its arrays do not make a chain; the message names the file.
-        OSError
-            If it can't be opened.
-        """
-        return cls._of_file(path, {**_read(path, FILE_FIELDS), **override})
-
-    @classmethod
-    def load_task(cls, path: str | Path, **override: float) -> tuple[Self, Floats]:
-        """Read a chain and its target, for training: the array ``target`` of an ``.npz`` file, or of `override`.
-
-        Raises
-        ------
-        ValueError, OSError
-            As `load` does; and if neither has a target.
-        """
-        arrays = {**_read(path, (*FILE_FIELDS, "target")), **override}
-        if "target" not in arrays:
-            raise ValueError(f"{path}: has no array 'target', and none was given")
-        target = arrays.pop("target")
-        chain = cls._of_file(path, arrays)
-        try:
-            return chain, per_member("target", target, chain.ensemble)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {error}") from None
-
-    @classmethod
-    def _of_file(cls, path: str | Path, arrays: Mapping[str, Any]) -> Self:
-        try:
-            return cls.of(**{"bias": 0.0, **arrays})
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {error}") from None
+        return load_chain(path, **override)
 
     def save(self, path: str | Path) -> None:
-        """Write the chain to a ``.npz`` file that `load` reads."""
-        weight, bias = (self.weight[:, 0], self.bias[:, 0]) if self.single else (self.weight, self.bias)
-        x, cotangent = (self.x[0], self.cotangent[0]) if self.single else (self.x, self.cotangent)
-        with Path(path).open("wb") as file:
-            np.savez(file, weight=weight, bias=bias, x=x, cotangent=cotangent)
+        """Write the chain to a ``.npz`` file that `load` reads, whole or not at all."""
+        from fastgrad.files import save_chain
 
-
-def _read(path: str | Path, fields: Sequence[str]) -> Mapping[str, Any]:
-    path = Path(path)
-    readers = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv}
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"{path}: expected a file ending in .npz, .npy or .csv")
-    arrays = readers[path.suffix.lower()](path)
-    unknown = [name for name in arrays if name not in fields]
-    if unknown or "weight" not in arrays:
-        wrong = f"unknown array {unknown[0]!r}" if unknown else "no array 'weight'"
-        expected = ", ".join(fields[1:-1])
-        raise ValueError(f"{path}: {wrong}; expected weight, and {expected} and {fields[-1]} if wanted")
-    return arrays
-
-
-def _read_npz(path: Path) -> Mapping[str, Any]:
-    with path.open("rb") as file:  # a missing file is an OSError, a broken one a ValueError
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = dict(archive)
-        except Exception:  # zipfile, zlib and NumPy raise many kinds, with advice that does not fit
-            raise ValueError(f"{path}: not a readable .npz file of number arrays") from None
-    return arrays
-
-
-def _read_npy(path: Path) -> Mapping[str, Any]:
-    with path.open("rb") as file:
-        try:
-            weight = np.load(file, allow_pickle=False)
-        except Exception:
-            weight = None
-    if not isinstance(weight, np.ndarray):
-        raise ValueError(f"{path}: not a readable .npy file of numbers")
-    return {"weight": weight}
-
-
-def _read_csv(path: Path) -> Mapping[str, Any]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            reader = csv.reader(file)
-            columns = [name.strip() for name in next(reader, [])]
-            if sorted(columns) not in (["weight"], ["bias", "weight"]):
-                raise ValueError(f"expected the header weight,bias, got {','.join(columns)!r}")
-            values = array("d")
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(columns):
-                    raise ValueError(f"line {reader.line_num}: expected {len(columns)} values, got {len(row)}")
-                for cell in row:
-                    try:
-                        values.append(float(cell))
-                    except ValueError:
-                        raise ValueError(f"line {reader.line_num}: expected a number, got {cell!r}") from None
-            if not values:
-                raise ValueError("no links below the header")
-        except (ValueError, csv.Error) as error:  # what is not UTF-8 is a ValueError too
-            raise ValueError(f"{path}: {_one_line(error)}") from None
-    table = np.array(values).reshape(-1, len(columns))
-    return {name: table[:, i] for i, name in enumerate(columns)}
+        save_chain(self, path)
 
 
 def _one_line(error: Exception) -> str:

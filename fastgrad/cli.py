@@ -344,31 +344,19 @@ def _finish(report: Report, form: str, output: str | None, color: str, plot: str
     write(report, form, output, _color(color))  # type: ignore[arg-type]  # click has checked it
 
 
-def _check_writable(path: str | None) -> None:
-    """Find out before a long job that its result has no place to go."""
-    if path is None or path == "-":
-        return
-    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
-        return  # a pipe or a device
-    target = Path(os.path.realpath(path))
-    if target.is_symlink():
-        raise click.ClickException(f"{path}: is a symbolic link to itself")
-    if not target.parent.is_dir():
-        raise click.ClickException(f"{path}: there is no folder {target.parent}")
-    if target.is_dir():
-        raise click.ClickException(f"{path}: is a folder, expected a file")
-    if not os.access(target.parent, os.W_OK):
-        raise click.ClickException(f"{path}: no permission to write there")
-
-
-def _check_outputs(output: str | None, plot: str | None) -> None:
+def _check_outputs(output: str | None, plot: str | None = None) -> None:
     """Check where a result and its figure are to go, before a long job is started."""
+    from fastgrad.files import check_writable
+
+    check_writable("output", output)
+    if plot is None:
+        return
+    check_writable("plot", plot)
     from fastgrad.plot import check_path
 
-    for path in (output, plot):
-        _check_writable(path)
-    if plot is not None:
-        check_path(plot)
+    check_path(plot)
+    if output is not None and os.path.realpath(output) == os.path.realpath(plot):
+        raise click.UsageError(f"plot: {plot} is the file of --output too")
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -410,7 +398,7 @@ def example(
     from fastgrad.report import example_report
 
     chosen = _format(form, output)
-    _check_writable(output)
+    _check_outputs(output)
     with _warnings(quiet):
         result = worked_example(weight, learning_rate, backend)  # type: ignore[arg-type]
     _finish(example_report(result, {"weight": weight, "learning_rate": learning_rate}), chosen, output, color)
@@ -548,8 +536,8 @@ def train(
     \b
     Example: fastgrad train --weight normal:std=500
     """
-    from fastgrad.chain import Chain
     from fastgrad.example import worked_task
+    from fastgrad.files import load_task
     from fastgrad.report import counted, training_report
     from fastgrad.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train_chain
 
@@ -592,7 +580,7 @@ def train(
             what = "the worked example, one chain of 3 links"
         else:
             try:
-                chain, wanted = Chain.load_task(str(file), **numbers)
+                chain, wanted = load_task(str(file), **numbers)
             except ValueError as error:
                 raise click.ClickException(str(error)) from None
             what = f"{counted(chain.ensemble, 'chain')} of {counted(chain.depth, 'link')} from {file}"
@@ -699,14 +687,14 @@ def backprop(
     Example: fastgrad backprop chain.npz -o gradients.npz
     """
     from fastgrad.backprop import backprop_chain, log10_bound
-    from fastgrad.chain import Chain
+    from fastgrad.files import load_chain
     from fastgrad.report import gradients_report
 
     chosen = _format(form, output, "npz")
     _check_outputs(output, plot)
     given = {"bias": bias, "x": x, "cotangent": cotangent}
     try:
-        chain = Chain.load(file, **{name: value for name, value in given.items() if value is not None})
+        chain = load_chain(file, **{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     used = {"bias": bias, "x": chain.x, "cotangent": chain.cotangent}
@@ -752,7 +740,7 @@ def compare(
     from fastgrad.report import comparison_report
 
     chosen = _format(form, output)
-    _check_writable(output)
+    _check_outputs(output)
     parameters = {
         "job": job,
         "depth": depth,
@@ -782,7 +770,7 @@ def info(form: str | None, output: str | None, color: str, quiet: bool) -> None:
     from fastgrad.report import info_report
 
     chosen = _format(form, output)
-    _check_writable(output)
+    _check_outputs(output)
     with _warnings(quiet):
         found = fastgrad.build_info()
     _finish(info_report(found), chosen, output, color)
@@ -889,7 +877,7 @@ def sweep(
     from fastgrad.sweep import cost, plan, read_values, run, stored
 
     chosen = _format(form, output)
-    _check_writable(output)
+    _check_outputs(output)
     if workers is not None and scheduler not in (None, "local"):
         raise click.UsageError("--workers is for processes of this machine; a cluster has its own")
     values: dict[str, list[Any]] = {}
@@ -967,7 +955,7 @@ def export(store: str, form: str | None, output: str | None, color: str, quiet: 
     from fastgrad.sweep import stored_rows
 
     chosen = _format(form, output, "parquet")
-    _check_writable(output)
+    _check_outputs(output)
     with _warnings(quiet), Store.read(store) as kept:
         report = export_report(kept.identity, stored_rows(kept))
     _finish(report, chosen, output, color)
@@ -1037,7 +1025,7 @@ def merge(stores: tuple[str, ...], output: str, salvage: bool, form: str | None,
     from fastgrad.report import merge_report
     from fastgrad.store import merge as merge_stores
 
-    _check_writable(output)
+    _check_outputs(output)
     with _warnings(quiet):
         points = merge_stores(stores, output, salvage=salvage)
     _finish(merge_report(stores, output, points), form or "table", None, color)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastgrad.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
@@ -335,7 +337,7 @@ def check_path(path: str | Path) -> Path:
 
 
 def save(figure: Figure | Map, path: str | Path) -> None:
-    """Draw with matplotlib into a .png, .svg or .pdf file.
+    """Draw with matplotlib into a .png, .svg or .pdf file, which is written whole or not at all.
 
     Raises
     ------
@@ -360,7 +362,8 @@ def save(figure: Figure | Map, path: str | Path) -> None:
         _draw_curves(figure, axes)
     axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
     axes.set_title("\n".join(textwrap.wrap(figure.title, TITLE_WIDTH)), fontsize="medium", loc="left")
-    canvas.savefig(path, dpi=150)
+    with replacing(path) as part:
+        canvas.savefig(part, dpi=150, format=path.suffix[1:].lower())
 
 
 def _draw_curves(figure: Figure, axes: Axes) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
-import json
-import os
 import statistics
 import sys
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fastgrad import framework
 from fastgrad.chain import size_text
+from fastgrad.files import Derived, replacing, write_csv, write_json, write_npz
 from fastgrad.info import provenance
 from fastgrad.plot import BLACK, Curve, Figure, Map, terminal
-from fastgrad.scaled import Scaled, json_ready
+from fastgrad.scaled import Scaled
 from fastgrad.simulate import NOT_FORGOTTEN
 from fastgrad.sweep import LAWS, deviation, flat_row, job_parameters, planned_rows
 from fastgrad.theory import predict
@@ -28,6 +24,7 @@ from fastgrad.train import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from rich.console import Console, RenderableType
@@ -47,6 +44,8 @@ Binary = Literal["npz", "parquet"]
 SCHEMA = "fastgrad/1"
 TABLE_ROWS = 10
 SWEEP_ROWS = 40
+FIGURE_LINKS = 2000  # two a pixel
+PART_ELEMENTS = 2**16  # of arrays that are worked on part after part
 PLOT_HEIGHT = 16
 SERIES_MAX = 7  # lines that can be told apart; more values of a second parameter make a map
 VALUE_LABELS = {
@@ -74,7 +73,7 @@ class Report:
     result : dict
         Everything, in full precision: the JSON.
     rows : iterable of dict
-        The CSV; made when it is written.
+        The CSV; made when it is written. A dict of arrays is a block of rows.
     human : list
         Rich renderables: what a person reads.
     figure : Figure or Map, optional
@@ -119,31 +118,13 @@ def write(report: Report, form: Format | Binary, output: str | None, color: bool
         _write_text(report, form, sys.stdout, color)
         sys.stdout.flush()
         return
-    if Path(output).exists() and not Path(output).is_file():  # a pipe or a device is written to, never replaced
-        _write_file(report, form, Path(output), color)
-        return
-    target = Path(os.path.realpath(output))  # a symbolic link stays one
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    part = Path(name)
-    try:
-        _write_file(report, form, part, color)
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~umask)
-        part.replace(target)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, output) from None
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(output) as path:
+        _write_file(report, form, path, color)
 
 
 def _write_file(report: Report, form: Format | Binary, path: Path, color: bool | None) -> None:
     if form == "npz":
-        with path.open("wb") as file:
-            np.savez(file, **report.arrays)
+        write_npz(report.arrays, path)
     elif form == "parquet":
         _write_parquet(list(report.rows), path)
     else:
@@ -162,17 +143,9 @@ def _write_text(report: Report, form: Format, file: IO[str], color: bool | None)
             **({} if report.reproducible else {"provenance": provenance(report.backend, report.seed)}),
             "result": report.result,
         }
-        json.dump(json_ready(document), file, allow_nan=False, indent=2)
-        file.write("\n")
+        write_json(document, file)
     else:
-        rows = iter(report.rows)
-        first = next(rows, None)
-        if first is None:  # an empty part of a sweep
-            return
-        writer = csv.DictWriter(file, list(first), lineterminator="\n")
-        writer.writeheader()
-        writer.writerow(first)
-        writer.writerows(rows)
+        write_csv(report.rows, file)
 
 
 def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
@@ -271,7 +244,7 @@ def _scaled_json(value: Scaled) -> dict[str, Any]:
     return {
         "mantissa": value.mantissa,
         "exponent": value.exponent,
-        "log10": value.log10(),
+        "log10": value.log10() if value.ndim == 0 else Derived(value.shape, lambda part: value[part].log10()),
         **({"text": format(value, ".6e")} if value.ndim == 0 else {}),
     }
 
@@ -716,17 +689,25 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
 def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, parameters: dict[str, Any]) -> Report:
     """Gradients of a given chain or ensemble."""
     depth, ensemble = chain.depth, chain.ensemble
-    log10 = {
-        "grad_weight": gradients.grad_weight.log10().reshape(depth, ensemble),
-        "grad_bias": gradients.grad_bias.log10().reshape(depth, ensemble),
-        "bound": log10_bound,
-    }
-    typical = {name: np.quantile(v, 0.5, axis=1, method="inverted_cdf") for name, v in log10.items()}
+    parts = {"grad_weight": gradients.grad_weight, "grad_bias": gradients.grad_bias, "grad_x": gradients.grad_x}
+
+    def typical(links: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """Medians over chains, in decades, some links at a time: an ensemble's logarithms take much memory."""
+        step = max(1, PART_ELEMENTS // ensemble)
+        found: dict[str, list[NDArray[np.float64]]] = {"grad_weight": [], "grad_bias": [], "bound": []}
+        for first in range(0, len(links), step):
+            at = links[first : first + step]
+            for name, medians in found.items():
+                values = log10_bound[at] if name == "bound" else parts[name][at].log10().reshape(len(at), ensemble)
+                medians.append(np.quantile(values, 0.5, axis=1, method="inverted_cdf"))
+        return {name: np.concatenate(medians) for name, medians in found.items()}
+
     of_chains = "" if ensemble == 1 else ", median"
     names = ("grad_weight", "grad_bias") if ensemble == 1 else ("|grad_weight|, median", "|grad_bias|, median")
     table = _table(None, "link", *names, f"bound{of_chains}", left=())
-    for i in np.unique(np.linspace(0, depth - 1, TABLE_ROWS).round().astype(int)):
-        cells = [decades(values[i]) for values in typical.values()]
+    listed = _some_of(depth, TABLE_ROWS)
+    for i, *values in zip(listed, *typical(listed).values(), strict=True):
+        cells = [decades(value) for value in values]
         if ensemble == 1:  # the numbers themselves, with their signs
             cells[:2] = [format(g.flat(i), ".4e") for g in (gradients.grad_weight, gradients.grad_bias)]
         table.add_row(str(i + 1), *cells)
@@ -737,23 +718,26 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
         human.append(f"output {output:.6g}, gradient with respect to the input {_scaled_text(grad_x)}")
     human.append("[dim]bound: of |grad_bias|; -o FILE.npz, .csv or .json keeps every gradient[/]")
     human.append(f"[dim]backend {gradients.backend}[/]")
+    drawn = _some_of(depth, FIGURE_LINKS)
+    curves = typical(drawn)
     figure = Figure(
         title=f"log10 |gradient| against the link: {chains} from {parameters['file']}",
         x_label="link",
         y_label="log10 |gradient|",
-        x=np.arange(1.0, depth + 1),
-        curves=[
-            Curve("bound", "bound", typical["bound"]),
-            Curve("gradient", "grad_bias", typical["grad_bias"]),
-        ],
+        x=1.0 + drawn.astype(np.float64),
+        curves=[Curve("bound", "bound", curves["bound"]), Curve("gradient", "grad_bias", curves["grad_bias"])],
     )
-    parts = {"grad_weight": gradients.grad_weight, "grad_bias": gradients.grad_bias, "grad_x": gradients.grad_x}
     arrays: dict[str, Any] = {"output": gradients.output}
     for name, scaled in parts.items():
         arrays[f"{name}_mantissa"], arrays[f"{name}_exponent"] = scaled.mantissa, scaled.exponent
     result = {"output": gradients.output, **{name: _scaled_json(scaled) for name, scaled in parts.items()}}
-    rows = _gradient_rows(gradients, log10, depth, ensemble)
+    rows = _gradient_rows(gradients, log10_bound)
     return Report("backprop", parameters, result, rows, human, figure, gradients.backend, arrays=arrays)
+
+
+def _some_of(depth: int, at_most: int) -> NDArray[np.int64]:
+    """Evenly spaced links, counted from 0, the first and the last among them."""
+    return np.unique(np.linspace(0, depth - 1, min(depth, at_most)).round().astype(np.int64))
 
 
 def chain_item(values: Any) -> Any:
@@ -761,20 +745,24 @@ def chain_item(values: Any) -> Any:
     return np.asarray(values).reshape(-1)[0]
 
 
-def _gradient_rows(gradients: Gradients, log10: dict[str, Any], depth: int, ensemble: int) -> Iterator[dict[str, Any]]:
-    parts = {
-        f"{name}_{part}": getattr(getattr(gradients, name), part).reshape(depth, ensemble)
-        for name in ("grad_weight", "grad_bias")
-        for part in ("mantissa", "exponent")
+def _gradient_rows(gradients: Gradients, log10_bound: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
+    """Blocks of rows, links first: the logarithms of all links would take half as much as the gradients."""
+    ensemble = log10_bound.shape[1]
+    flat = {
+        name: Scaled.of_parts(scaled.mantissa.reshape(-1), scaled.exponent.reshape(-1))
+        for name, scaled in (("grad_weight", gradients.grad_weight), ("grad_bias", gradients.grad_bias))
     }
-    columns = {**parts, **{f"log10_{name}": values for name, values in log10.items()}}
-    for link in range(depth):
-        for member in range(ensemble):
-            yield {
-                "link": link + 1,
-                **({"member": member} if ensemble > 1 else {}),
-                **{name: values[link, member].item() for name, values in columns.items()},
-            }
+    bound = log10_bound.reshape(-1)
+    for first in range(0, len(bound), PART_ELEMENTS):
+        part = slice(first, min(first + PART_ELEMENTS, len(bound)))
+        link, member = np.divmod(np.arange(part.start, part.stop), ensemble)
+        yield {
+            "link": link + 1,
+            **({"member": member} if ensemble > 1 else {}),
+            **{f"{name}_{of}": getattr(flat[name], of)[part] for name in flat for of in ("mantissa", "exponent")},
+            **{f"log10_{name}": scaled[part].log10() for name, scaled in flat.items()},
+            "log10_bound": bound[part],
+        }
 
 
 def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Report:

@@ -713,7 +713,7 @@ def test_file_that_can_not_be_written(option, place, tmp_path, monkeypatch):
     monkeypatch.setattr(fg, "simulate", too_late)
     result = run(*SMALL, option, path)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert one_line(result.stderr) == f"{path}: {message}"
+    assert one_line(result.stderr) == f"{'output' if option == '-o' else 'plot'}: {path}: {message}"
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -746,7 +746,7 @@ def test_every_command_checks_its_output_before_its_job(command, tmp_path, monke
     path = tmp_path / "absent" / "a.json"
     result = run(command, *NEEDED.get(command, ()), "-o", path)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert one_line(result.stderr) == f"{path}: there is no folder {path.parent}"
+    assert one_line(result.stderr) == f"output: {path}: there is no folder {path.parent}"
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
@@ -757,7 +757,7 @@ def test_read_only_folder(tmp_path):
     finally:
         tmp_path.chmod(0o700)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert one_line(result.stderr) == f"{tmp_path / 'a.json'}: no permission to write there"
+    assert one_line(result.stderr) == f"output: {tmp_path / 'a.json'}: no permission to write there"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -168,7 +168,8 @@ def test_output_through_a_symbolic_link_to_itself(option, tmp_path):
     path.symlink_to(path.name)
     done = process(*SMALL, option, str(path), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"fastgrad: {path}: is a symbolic link to itself\n"
+    name = "output" if option == "-o" else "plot"
+    assert done.stderr == f"fastgrad: {name}: {path}: is a symbolic link to itself\n"
 
 
 def test_output_leaves_other_files_alone(tmp_path):
