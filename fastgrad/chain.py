@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
 
 DEFAULT_X, DEFAULT_COTANGENT = 0.5, 1.0
+MEMORY_ASKED_FROM = 2**20  # bytes: asking takes longer than a smaller job
 
 
 class TooLargeError(ValueError, MemoryError):
@@ -230,13 +232,58 @@ def require_memory(what: str, n_bytes: int) -> None:
     TooLargeError
         Which is a ValueError and a MemoryError, with the size it would take.
     """
-    if n_bytes == 0:
-        return  # asking takes longer than a small job
-    import psutil  # here: import fastgrad stays light
-
-    free = psutil.virtual_memory().available
+    if n_bytes < MEMORY_ASKED_FROM:
+        return
+    free = free_memory()
     if n_bytes > free:
         raise TooLargeError(f"{what} would take {size_text(n_bytes)} of memory, and {size_text(free)} are free")
+
+
+def free_memory() -> int:
+    """Bytes that this process can still take: of the machine, of its control groups and of its address space."""
+    import psutil  # here: import fastgrad stays light
+
+    free = [psutil.virtual_memory().available, *_free_in_groups(Path("/"))]
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return int(free[0])
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        free.append(max(0, limit - psutil.Process().memory_info().vms))
+    return int(min(free))
+
+
+def _free_in_groups(root: Path) -> Iterator[int]:
+    """Yield what the control groups of this process (Linux: containers, batch jobs) leave free, of either version.
+
+    A group's own limit and those of the groups that it is in hold. Pages of files count as free: the kernel drops them
+    when memory runs short.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, limit, usage, prefix = root / "sys/fs/cgroup", "memory.max", "memory.current", ""
+        elif "memory" in controllers.split(","):
+            top = root / "sys/fs/cgroup/memory"
+            limit, usage, prefix = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
+        else:
+            continue
+        group = top / path.lstrip("/")
+        # In a container the path is often the host's, and the group itself is mounted at the top.
+        for folder in (group, *(of for of in group.parents if of.is_relative_to(top))):
+            try:
+                allowed = int((folder / limit).read_text())
+                used = int((folder / usage).read_text())
+                kept = dict(each.split() for each in (folder / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):  # no such group, or its limit is "max"
+                continue
+            files = sum(int(kept.get(f"{prefix}{name}", 0)) for name in ("active_file", "inactive_file"))
+            yield max(0, allowed - used + files)
 
 
 def size_text(n_bytes: float) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -339,9 +341,33 @@ def _finish(report: Report, form: str, output: str | None, color: str, plot: str
     from fastgrad import plot as drawing
     from fastgrad.report import write
 
-    if plot is not None and report.figure is not None:
-        drawing.save(report.figure, plot)
-    write(report, form, output, _color(color))  # type: ignore[arg-type]  # click has checked it
+    with _unwinding():
+        if plot is not None and report.figure is not None:
+            drawing.save(report.figure, plot)
+        write(report, form, output, _color(color))  # type: ignore[arg-type]  # click has checked it
+
+
+@contextlib.contextmanager
+def _unwinding() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind what is being written, so that no hidden file is left; exit code 128 + signal."""
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in signals}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}  # Python hears signals on its main thread only
+
+    def end(number: int, _: Any) -> NoReturn:
+        for each in taken:  # another one must not stop the cleaning up
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    taken = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    try:
+        for number in taken:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _check_outputs(output: str | None, plot: str | None = None) -> None:
@@ -687,14 +713,19 @@ def backprop(
     Example: fastgrad backprop chain.npz -o gradients.npz
     """
     from fastgrad.backprop import backprop_chain, log10_bound
-    from fastgrad.files import load_chain
-    from fastgrad.report import gradients_report
+    from fastgrad.chain import require_memory
+    from fastgrad.files import open_chain
+    from fastgrad.kernels import load
+    from fastgrad.report import counted, gradients_bytes, gradients_report
 
     chosen = _format(form, output, "npz")
     _check_outputs(output, plot)
     given = {"bias": bias, "x": x, "cotangent": cotangent}
     try:
-        chain = load_chain(file, **{name: value for name, value in given.items() if value is not None})
+        source = open_chain(file)
+        size = gradients_bytes(source, chosen, plot is not None, load(backend)[1].WORK_BYTES)  # type: ignore[arg-type]
+        require_memory(f"{file}: the gradients of {counted(source.links, 'link')}", size)
+        chain = source.load(**{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     used = {"bias": bias, "x": chain.x, "cotangent": chain.cotangent}

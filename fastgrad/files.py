@@ -270,6 +270,8 @@ def _npz_headers(path: Path, fields: Sequence[str]) -> dict[str, Header]:
                 raise UnreadableError(f"array {name!r} is encrypted")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise UnreadableError(f"array {name!r} is compressed in a way that NumPy does not use")
+            if member.compress_type == zipfile.ZIP_STORED and member.compress_size != member.file_size:
+                raise UnreadableError("not a readable .npz file of number arrays")
         headers = {}
         for name, member in zip(names, members, strict=True):
             with archive.open(member) as stream:

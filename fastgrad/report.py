@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fastgrad.chain import Chain
     from fastgrad.compare import Comparison
     from fastgrad.example import Example
+    from fastgrad.files import ChainFile
     from fastgrad.schemes import Schemes
     from fastgrad.simulate import Growth
     from fastgrad.sweep import Cost, Identity, JobName, Plan
@@ -46,6 +47,10 @@ TABLE_ROWS = 10
 SWEEP_ROWS = 40
 FIGURE_LINKS = 2000  # two a pixel
 PART_ELEMENTS = 2**16  # of arrays that are worked on part after part
+WORKSPACE_BYTES = 32 * 2**20  # of the kernels' threads, and of what the table and the plot are made of
+NPZ_BUFFER_BYTES = 32 * 2**20  # NumPy copies 16 MiB of an array at a time
+TEXT_BYTES = 500  # of an element on its way to a .csv or .json: columns, lists of numbers and their text
+MATPLOTLIB_BYTES = 50 * 2**20
 PLOT_HEIGHT = 16
 SERIES_MAX = 7  # lines that can be told apart; more values of a second parameter make a map
 VALUE_LABELS = {
@@ -115,8 +120,15 @@ def write(report: Report, form: Format | Binary, output: str | None, color: bool
             raise ValueError(f"format: {form} is written to a file only, expected -o FILE.{form}")
         if sys.stdout is None:
             raise OSError("stdout is closed")
-        _write_text(report, form, sys.stdout, color)
-        sys.stdout.flush()
+        try:
+            _write_text(report, form, sys.stdout, color)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, error.strerror, "stdout") from None
         return
     with replacing(output) as path:
         _write_file(report, form, path, color)
@@ -733,6 +745,36 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
     result = {"output": gradients.output, **{name: _scaled_json(scaled) for name, scaled in parts.items()}}
     rows = _gradient_rows(gradients, log10_bound)
     return Report("backprop", parameters, result, rows, human, figure, gradients.backend, arrays=arrays)
+
+
+def gradients_bytes(file: ChainFile, form: Format | Binary, plot: bool, work_bytes: int) -> int:
+    """Memory that `fastgrad backprop` takes as a whole: reading, gradients, the report and its writer.
+
+    Parameters
+    ----------
+    file : ChainFile
+    form : str
+        Format of the result.
+    plot : bool
+        Whether a figure is drawn into a file.
+    work_bytes : int
+        Of the kernel, for each link of each chain.
+
+    Returns
+    -------
+    int
+        Bytes beside what the interpreter and its libraries take.
+    """
+    links, ensemble = file.links, file.ensemble
+    gradients = file.kept_bytes + 32 * links + 40 * ensemble
+    kernel = (work_bytes + 1) * links + WORKSPACE_BYTES
+    # The bound is one array; medians take the logarithms of as many chains as a link has, and their sorting.
+    report = 8 * links + 64 * max(ensemble, PART_ELEMENTS)
+    writer = {"table": 0, "npz": NPZ_BUFFER_BYTES}.get(form, TEXT_BYTES * PART_ELEMENTS)
+    parameters = (0 if form == "npz" else 64) * ensemble  # x and cotangent
+    return max(file.load_bytes, gradients + max(kernel, report + writer + parameters)) + (
+        MATPLOTLIB_BYTES if plot else 0
+    )
 
 
 def _some_of(depth: int, at_most: int) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
-"""Chain: what is accepted, what is refused and how it is said, files, and the bound of agreement."""
+"""Chain: what is accepted, what is refused and how it is said, memory, and the bound of agreement."""
 
 import math
-import zipfile
+import os
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import fastgrad as fg
-from fastgrad.chain import Chain, require_memory, size_text
+from fastgrad.chain import Chain, _free_in_groups, free_memory, require_memory, size_text
 
 W = np.arange(1.0, 7.0).reshape(3, 2)
 
@@ -188,147 +188,6 @@ def test_a_wrong_shape_is_named(arguments, message):
         fg.backprop(**{"weight": W, "bias": 0.0, "x": 0.5, **arguments})
 
 
-@pytest.mark.parametrize("weight", [W, W[:, 0]])
-def test_a_saved_chain_loads_as_itself(tmp_path, weight):
-    ensemble = weight.shape[1:]
-    chain = Chain.of(weight, -weight, np.full(ensemble, 0.3), np.full(ensemble, -7.0))
-    chain.save(tmp_path / "chain.npz")
-    loaded = Chain.load(tmp_path / "chain.npz")
-    assert loaded.single == chain.single
-    for name in ("weight", "bias", "x", "cotangent"):
-        assert np.array_equal(getattr(loaded, name), getattr(chain, name))
-
-
-def test_an_npz_may_hold_weights_only(tmp_path):
-    np.savez_compressed(tmp_path / "chain.npz", weight=W)
-    chain = Chain.load(str(tmp_path / "chain.npz"))
-    assert np.array_equal(chain.weight, W)
-    assert (chain.bias.any(), chain.x.tolist(), chain.cotangent.tolist()) == (False, [0.5, 0.5], [1, 1])
-
-
-def test_an_npy_holds_weights(tmp_path):
-    np.save(tmp_path / "chain.npy", W[:, 0])
-    chain = Chain.load(tmp_path / "chain.npy", bias=-1.0, x=0.25, cotangent=3.0)
-    assert chain.single
-    assert chain.bias.ravel().tolist() == [-1, -1, -1]
-    assert (chain.x.tolist(), chain.cotangent.tolist()) == ([0.25], [3])
-
-
-@pytest.mark.parametrize(
-    ("text", "weight", "bias"),
-    [
-        ("weight,bias\n1,2\n3,4\n", [1, 3], [2, 4]),
-        ("\ufeffbias, weight\r\n1,2\r\n3,4e-310", [2, 4e-310], [1, 3]),
-        ("weight\n5\n", [5], [0]),
-        ("weight,bias\n1,2\n\n3,4\n", [1, 3], [2, 4]),
-    ],
-)
-def test_a_csv_has_one_row_a_link(tmp_path, text, weight, bias):
-    path = tmp_path / "chain.CSV"
-    path.write_bytes(text.encode())
-    chain = Chain.load(path)
-    assert chain.single
-    assert chain.weight.ravel().tolist() == weight
-    assert chain.bias.ravel().tolist() == bias
-
-
-def test_what_is_given_takes_the_place_of_the_files(tmp_path):
-    Chain.of([1.0, 2.0], 3.0, 0.1, 0.2).save(tmp_path / "chain.npz")
-    chain = Chain.load(tmp_path / "chain.npz", bias=9.0, x=0.7, cotangent=-1.0)
-    assert (chain.bias.ravel().tolist(), chain.x.tolist(), chain.cotangent.tolist()) == ([9, 9], [0.7], [-1])
-
-
-def npz(**arrays):
-    return lambda path: np.savez(path, **arrays)
-
-
-def npy(array):
-    return lambda path: np.save(path, array)
-
-
-def text(content):
-    return lambda path: path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def archive_without_arrays(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("readme.txt", "no arrays here")
-
-
-def truncated(write):
-    def cut(path):
-        write(path)
-        path.write_bytes(path.read_bytes()[:-40])
-
-    return cut
-
-
-@pytest.mark.parametrize(
-    ("name", "write", "message"),
-    [
-        ("a.npz", npz(bias=W), "no array 'weight'"),
-        ("a.npz", npz(weight=W, wieght=W), "unknown array 'wieght'; expected weight, and bias, x and cotangent"),
-        ("a.npz", npz(weight=[1.0, math.nan]), r"weight: expected finite numbers, got nan at index \[1\]"),
-        ("a.npz", npz(weight=W, bias=[1, 2, 3, 4]), "bias: expected the shape of weight"),
-        ("a.npz", npz(weight=["a"]), "weight: expected real numbers"),
-        ("a.npz", npz(weight=np.array([None, 1])), "not a readable .npz file"),  # would need pickle
-        ("a.npz", npz(weight=W, x=[1, 2, 3]), "x: expected a number or shape"),
-        ("a.npz", npz(weight=[]), "weight: expected at least one link"),
-        ("a.npz", text(""), "not a readable .npz file"),
-        ("a.npz", text("weight,bias\n1,2\n"), "not a readable .npz file"),
-        ("a.npz", archive_without_arrays, "unknown array 'readme.txt'"),
-        ("a.npz", truncated(npz(weight=W)), "not a readable .npz file"),
-        ("a.npz", npy(W), "not a readable .npz file"),
-        ("a.npy", text(""), "not a readable .npy file"),
-        ("a.npy", text(b"\x93NUMPY\x01\x00"), "not a readable .npy file"),
-        ("a.npy", truncated(npy(W)), "not a readable .npy file"),
-        ("a.npy", npy(np.array([None])), "not a readable .npy file"),
-        ("a.npy", npy(np.float64(3)), r"weight: expected shape"),
-        ("a.csv", text(""), "expected the header weight,bias, got ''"),
-        ("a.csv", text("1,2\n3,4\n"), "expected the header weight,bias, got '1,2'"),
-        ("a.csv", text("weight,offset\n1,2\n"), "expected the header weight,bias, got 'weight,offset'"),
-        ("a.csv", text("bias\n1\n"), "expected the header weight,bias, got 'bias'"),
-        ("a.csv", text("weight,bias\n"), "no links below the header"),
-        ("a.csv", text("weight,bias\n\n\n"), "no links below the header"),
-        ("a.csv", text("weight,weight\n1,2\n"), "expected the header weight,bias, got 'weight,weight'"),
-        ("a.csv", text("weight,bias,bias\n1,2,3\n"), "expected the header weight,bias, got 'weight,bias,bias'"),
-        ("a.csv", text("weight,bias\n1\n2\n"), "line 2: expected 2 values, got 1"),
-        ("a.csv", text("weight,bias\n1,2\n\n3\n"), "line 4: expected 2 values, got 1"),
-        ("a.csv", text("weight\n1,2\n"), "line 2: expected 1 values, got 2"),
-        ("a.csv", text("weight,bias\n1,two\n"), "line 2: expected a number, got 'two'"),
-        ("a.csv", text("weight,bias\n1,\n"), "line 2: expected a number, got ''"),
-        ("a.csv", text("weight,bias\n1,nan\n"), r"bias: expected finite numbers, got nan at index \[0\]"),
-        ("a.csv", text(b"\xff\xfe\x00weight"), "decode|header"),
-        ("a.txt", text("weight\n1\n"), r"expected a file ending in .npz, .npy or .csv"),
-        ("chain", text("weight\n1\n"), r"expected a file ending in .npz, .npy or .csv"),
-    ],
-)
-def test_a_broken_file_is_a_value_error_that_names_it(tmp_path, name, write, message):
-    path = tmp_path / name
-    with path.open("wb"):
-        pass
-    write(path)
-    with pytest.raises(ValueError, match=message) as info:
-        Chain.load(path)
-    assert str(info.value).startswith(f"{path}: ")
-    assert "\n" not in str(info.value)
-
-
-@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.csv"])
-def test_a_missing_file_is_an_os_error(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=name):
-        Chain.load(tmp_path / name)
-    (tmp_path / name).mkdir()
-    with pytest.raises(IsADirectoryError, match=name):
-        Chain.load(tmp_path / name)
-
-
-def test_a_wrong_override_is_named(tmp_path):
-    np.save(tmp_path / "a.npy", W)
-    with pytest.raises(ValueError, match=r"a\.npy: x: expected finite"):
-        Chain.load(tmp_path / "a.npy", x=math.nan)
-
-
 def test_agreement_rtol_is_its_formula():
     # 2^-52 (16 depth + 4 sum(|w_l| + |b_l|))
     assert fg.agreement_rtol([1.0, -2.0, 3.0], [0.5, -0.5, 0.0]) == 2.0**-52 * (16 * 3 + 4 * (6 + 1))
@@ -349,14 +208,76 @@ def test_too_large_is_both_a_value_and_a_memory_error():
 
 def test_what_would_not_fit_is_refused_before_it_is_allocated(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=900))
-    with pytest.raises(fg.TooLargeError, match=r"^draws of 100 links x 2 chains would take 3.12 KiB .*900 B are"):
-        fg.draw(100, 2)
-    with pytest.raises(fg.TooLargeError, match=r"^the gradients of 100 links x 1 chains would take"):
-        fg.backprop(np.ones(100), 0, 0.5)
-    with pytest.raises(fg.TooLargeError, match=r"^records of 64 links x 2 chains would take"):
-        fg.simulate(100, 2)
-    fg.simulate(11, 1, record=2)
+    with pytest.raises(fg.TooLargeError, match=r"^draws of 100000 links x 2 chains would take 3.05 MiB .*900 B are"):
+        fg.draw(100_000, 2)
+    with pytest.raises(fg.TooLargeError, match=r"^the gradients of 100000 links x 1 chains would take"):
+        fg.backprop(np.ones(100_000), 0, 0.5)
+    with pytest.raises(fg.TooLargeError, match=r"^records of 64 links x 1000 chains would take"):
+        fg.simulate(100, 1000)
+    fg.simulate(11, 1, record=2)  # nobody asks for so little
     fg.backprop(np.ones(5), 0, 0.5)
+
+
+GROUPS = {
+    "version 2": {
+        "proc/self/cgroup": "0::/job/step\n",
+        "sys/fs/cgroup/job/step/memory.max": "5000000",
+        "sys/fs/cgroup/job/step/memory.current": "4000000",
+        "sys/fs/cgroup/job/step/memory.stat": "anon 7\nactive_file 1000000\ninactive_file 500000\n",
+        "sys/fs/cgroup/job/memory.max": "max",
+        "sys/fs/cgroup/job/memory.current": "4000000",
+        "sys/fs/cgroup/job/memory.stat": "",
+    },
+    "version 2, the outer one": {
+        "proc/self/cgroup": "0::/job/step\n",
+        "sys/fs/cgroup/job/step/memory.max": "max",
+        "sys/fs/cgroup/job/memory.max": "5000000",
+        "sys/fs/cgroup/job/memory.current": "2500000",
+        "sys/fs/cgroup/job/memory.stat": "",
+    },
+    "version 1, mounted at the top": {
+        "proc/self/cgroup": "3:cpuset:/\n4:memory,hugetlb:/docker/abc\n0::/\n",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": "5000000",
+        "sys/fs/cgroup/memory/memory.usage_in_bytes": "3000000",
+        "sys/fs/cgroup/memory/memory.stat": "active_file 9\ntotal_active_file 500000\n",
+    },
+}
+
+
+@pytest.mark.parametrize("files", GROUPS.values(), ids=GROUPS)
+def test_a_control_group_bounds_the_memory(files, tmp_path):
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert list(_free_in_groups(tmp_path)) == [2_500_000]
+
+
+def test_without_control_groups_there_is_no_bound(tmp_path):
+    assert list(_free_in_groups(tmp_path)) == []
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n1:name=systemd:/\n")
+    assert list(_free_in_groups(tmp_path)) == []
+
+
+def test_the_least_of_all_bounds_holds(monkeypatch):
+    monkeypatch.setattr("fastgrad.chain._free_in_groups", lambda root: iter([7, 5]))
+    assert free_memory() == 5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_limit_of_the_address_space_bounds_the_memory(python):
+    code = """
+import resource
+from fastgrad.chain import free_memory, require_memory
+resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+assert 2**30 < free_memory() < 2**32
+try:
+    require_memory("the box", 2**32)
+except MemoryError as error:
+    print(error)
+"""
+    assert python(code).startswith("the box would take 4 GiB of memory, and ")
 
 
 @pytest.mark.parametrize(
