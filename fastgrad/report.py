@@ -767,14 +767,12 @@ def gradients_bytes(file: ChainFile, form: Format | Binary, plot: bool, work_byt
     """
     links, ensemble = file.links, file.ensemble
     gradients = file.kept_bytes + 32 * links + 40 * ensemble
-    kernel = (work_bytes + 1) * links + WORKSPACE_BYTES
+    kernel = (work_bytes + 1) * links
     # The bound is one array; medians take the logarithms of as many chains as a link has, and their sorting.
     report = 8 * links + 64 * max(ensemble, PART_ELEMENTS)
     writer = {"table": 0, "npz": NPZ_BUFFER_BYTES}.get(form, TEXT_BYTES * PART_ELEMENTS)
-    parameters = (0 if form == "npz" else 64) * ensemble  # x and cotangent
-    return max(file.load_bytes, gradients + max(kernel, report + writer + parameters)) + (
-        MATPLOTLIB_BYTES if plot else 0
-    )
+    highest = max(file.load_bytes, gradients + max(kernel, report + writer))
+    return highest + WORKSPACE_BYTES + (MATPLOTLIB_BYTES if plot else 0)
 
 
 def _some_of(depth: int, at_most: int) -> NDArray[np.int64]:
