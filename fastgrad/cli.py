@@ -463,10 +463,12 @@ def simulate(
     \b
     Example: fastgrad simulate --depth 1e6 --ensemble 1 --weight normal:std=4 --bias normal:std=1
     """
-    from fastgrad.report import growth_report
+    from fastgrad.chain import require_memory
+    from fastgrad.report import counted, growth_bytes, growth_report
 
     chosen = _format(form, output)
     _check_outputs(output, plot)
+    require_memory(f"the statistics of {counted(min(record, depth), 'recorded link')}", growth_bytes(depth, record))
     parameters = {
         "depth": depth,
         "ensemble": ensemble,

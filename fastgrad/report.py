@@ -47,6 +47,7 @@ TABLE_ROWS = 10
 SWEEP_ROWS = 40
 FIGURE_LINKS = 2000  # two a pixel
 PART_ELEMENTS = 2**16  # of arrays that are worked on part after part
+STATISTICS_BYTES = 2000  # of a recorded link: 24 numbers in lists and arrays, and their copies
 WORKSPACE_BYTES = 32 * 2**20  # of the kernels' threads, and of what the table and the plot are made of
 NPZ_BUFFER_BYTES = 32 * 2**20  # NumPy copies 16 MiB of an array at a time
 TEXT_BYTES = 500  # of an element on its way to a .csv or .json: columns, lists of numbers and their text
@@ -448,13 +449,8 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
     if theory.lyapunov is not None:
         rest = growth.depth + 1 - growth.link  # links between this one's input and the output
         figure.curves.append(Curve("theory", "theory", rest * theory.lyapunov / np.log(10)))
-    rows = [
-        {
-            "link": int(link),
-            **{f"log10_{name}_{key}": values[i] for name, of in curve.items() for key, values in of.items()},
-        }
-        for i, link in enumerate(growth.link)
-    ]
+    block = {f"log10_{name}_{key}": values for name, of in curve.items() for key, values in of.items()}
+    rows = [{"link": growth.link, **block}]
     result = {
         **summary,
         "framework_depth": growth.framework_depth,
@@ -745,6 +741,11 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
     result = {"output": gradients.output, **{name: _scaled_json(scaled) for name, scaled in parts.items()}}
     rows = _gradient_rows(gradients, log10_bound)
     return Report("backprop", parameters, result, rows, human, figure, gradients.backend, arrays=arrays)
+
+
+def growth_bytes(depth: int, record: int) -> int:
+    """Memory of the statistics of recorded links, which `fastgrad simulate` holds as plain numbers beside the records."""
+    return STATISTICS_BYTES * max(0, min(depth, record))
 
 
 def gradients_bytes(file: ChainFile, form: Format | Binary, plot: bool, work_bytes: int) -> int:

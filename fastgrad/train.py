@@ -78,7 +78,14 @@ class Training:
         """
         status, last_step = np.atleast_1d(self.status), np.atleast_1d(self.last_step)
         loss = self.loss.reshape(len(self.step), -1)
-        quantiles = np.quantile(loss, QUANTILES, axis=1, method="inverted_cdf")
+        rows = max(1, 2**18 // loss.shape[1])  # sorting takes a copy or two: not of all losses at once
+        quantiles = np.concatenate(
+            [
+                np.quantile(loss[first : first + rows], QUANTILES, axis=1, method="inverted_cdf")
+                for first in range(0, len(loss), rows)
+            ],
+            axis=1,
+        )
         found = {name: status == name for name in STATUSES}
         same = (loss[len(loss) // 2 :] == loss[-1]).all(axis=0) & np.isfinite(loss[-1])
 

@@ -790,3 +790,10 @@ def test_a_signal_leaves_no_hidden_file(name, tmp_path):
     assert b"Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_statistics_of_too_many_recorded_links_are_refused_before_the_job(monkeypatch):
+    monkeypatch.setattr("fastgrad.chain.free_memory", lambda: 10**9)
+    monkeypatch.setattr(fg, "simulate", lambda **_: pytest.fail("the job ran"))
+    message = error_of(run("simulate", "--depth", "1e9", "--ensemble", "1", "--record", "1e6"), 2)
+    assert message == "the statistics of 1000000 recorded links would take 1.86 GiB of memory, and 954 MiB are free"
