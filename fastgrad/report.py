@@ -744,7 +744,7 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
 
 
 def growth_bytes(depth: int, record: int) -> int:
-    """Memory of the statistics of recorded links, which `fastgrad simulate` holds as plain numbers beside the records."""
+    """Memory of the statistics of recorded links, which `fastgrad simulate` holds beside the records."""
     return STATISTICS_BYTES * max(0, min(depth, record))
 
 
