@@ -370,14 +370,16 @@ def _unwinding() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _check_outputs(output: str | None, plot: str | None = None) -> None:
-    """Check where a result and its figure are to go, before a long job is started."""
+def _check_outputs(output: str | None, plot: str | None = None, source: str | None = None) -> None:
+    """Check where a result and its figure are to go, before a long job is started; not over what it starts from."""
     from fastgrad.files import check_writable
 
-    check_writable("output", output)
+    for option, path in (("output", output), ("plot", plot)):
+        check_writable(option, path)
+        if source is not None and path is not None and os.path.realpath(path) == os.path.realpath(source):
+            raise click.UsageError(f"{option}: {path} is the chain's own file")
     if plot is None:
         return
-    check_writable("plot", plot)
     from fastgrad.plot import check_path
 
     check_path(plot)
@@ -570,7 +572,7 @@ def train(
     from fastgrad.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train_chain
 
     chosen = _format(form, output, "npz")
-    _check_outputs(output, plot)
+    _check_outputs(output, plot, file)
     how: dict[str, Any] = {
         "learning_rate": (0.01 if worked else DRAWN_LEARNING_RATE) if learning_rate is None else learning_rate,
         "steps": steps,
@@ -721,7 +723,7 @@ def backprop(
     from fastgrad.report import counted, gradients_bytes, gradients_report
 
     chosen = _format(form, output, "npz")
-    _check_outputs(output, plot)
+    _check_outputs(output, plot, file)
     given = {"bias": bias, "x": x, "cotangent": cotangent}
     try:
         source = open_chain(file)
