@@ -377,7 +377,7 @@ def _check_outputs(output: str | None, plot: str | None = None, source: str | No
     for option, path in (("output", output), ("plot", plot)):
         check_writable(option, path)
         if source is not None and path is not None and os.path.realpath(path) == os.path.realpath(source):
-            raise click.UsageError(f"{option}: {path} is the chain's own file")
+            raise click.UsageError(f"{option}: {path} is the file that is read")
     if plot is None:
         return
     from fastgrad.plot import check_path
@@ -912,7 +912,7 @@ def sweep(
     from fastgrad.sweep import cost, plan, read_values, run, stored
 
     chosen = _format(form, output)
-    _check_outputs(output)
+    _check_outputs(output, source=store)
     if workers is not None and scheduler not in (None, "local"):
         raise click.UsageError("--workers is for processes of this machine; a cluster has its own")
     values: dict[str, list[Any]] = {}
@@ -990,7 +990,7 @@ def export(store: str, form: str | None, output: str | None, color: str, quiet: 
     from fastgrad.sweep import stored_rows
 
     chosen = _format(form, output, "parquet")
-    _check_outputs(output)
+    _check_outputs(output, source=store)
     with _warnings(quiet), Store.read(store) as kept:
         report = export_report(kept.identity, stored_rows(kept))
     _finish(report, chosen, output, color)
@@ -1028,7 +1028,7 @@ def plot(
     from fastgrad.sweep import stored_rows
 
     chosen = _format(form, output)
-    _check_outputs(output, plot)
+    _check_outputs(output, plot, store)
     only = {}
     for condition in where:
         name, equals, wanted = condition.partition("=")

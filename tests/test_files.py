@@ -807,5 +807,22 @@ def test_a_chain_is_not_replaced_by_what_is_made_of_it(command, option, tmp_path
     before = path.read_bytes()
     link.symlink_to("a.npz")
     more = ("--target", "0.5") if command == "train" else ()
-    assert error_of(run(command, path, *more, option, link), 2).endswith("is the chain's own file")
+    assert error_of(run(command, path, *more, option, link), 2).endswith("is the file that is read")
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["-o", "--plot"])
+def test_a_store_is_not_replaced_by_its_table(option, tmp_path):
+    store = tmp_path / ("study.csv" if option == "-o" else "study.png")
+    sweep = ("sweep", "--grid", "depth=5,6", "--ensemble", "3", "--store", store)
+    if option == "-o":
+        assert error_of(run(*sweep, option, store), 2).endswith("is the file that is read")
+        assert not store.exists()
+    assert run(*sweep).exit_code == 0
+    before = store.read_bytes()
+    commands = [("plot", store, option, store)]
+    if option == "-o":
+        commands += [("export", store, option, store), (*sweep, option, store)]
+    for command in commands:
+        assert error_of(run(*command), 2).endswith("is the file that is read")
+        assert store.read_bytes() == before
