@@ -23,10 +23,11 @@ FASTGRAD_INLINE bool stays_wide(Scaled a) { return any((a.mantissa == 0.0) | (a.
 FASTGRAD_INLINE void prefetch(const double* from) { __builtin_prefetch(from, 0, 2); }
 
 // Lanes on their way forward: the state o, and the product of w sigmoid' since the stretch began. Nothing is kept.
+// With centered biases the state is the offset d = o - 1/2: see `grow` in fastgrad/kernels/__init__.py.
 struct Front {
     Floats activation[VECTORS];
     Scaled product[VECTORS];
-    Scaled scaled[VECTORS];  // the activation, after a link that took the general path
+    Scaled scaled[VECTORS];  // the activation, after a link that took the general path; or a tiny offset
     Scaled bound[VECTORS];   // the product of |w| / 4, which grow alone looks at
     uint32_t wide;           // bit j where product j has a zero, or nears the smallest exponent
     uint32_t wide_bound;     // and bound j
@@ -38,7 +39,8 @@ FASTGRAD_INLINE void begin_product(Front& front) {
 }
 
 // `end` links of N vectors forward. With `scaled` the last one takes the general path, which gives the scaled activation too.
-template <bool PRODUCT, int N>
+// CENTERED: every bias is -w/2, and the activations are offsets.
+template <bool PRODUCT, int N, bool CENTERED = false>
 static void advance_rows(Front& front, const double* weights, const double* biases, int64_t stride, int64_t end,
                          bool scaled) {
     int64_t step = 0;
@@ -60,15 +62,23 @@ static void advance_rows(Front& front, const double* weights, const double* bias
                     prefetch(bias + PREFETCH * stride + j * LANES);
                 }
                 w[j] = load(weight + j * LANES);
-                z[j] = w[j] * activation[j] + load(bias + j * LANES);
+                z[j] = CENTERED ? w[j] * activation[j] : w[j] * activation[j] + load(bias + j * LANES);
+                if (CENTERED) is_narrow = zero_or_at_least(is_narrow, absolute(activation[j]), NARROW_LOW);
                 is_narrow = PRODUCT ? narrow(is_narrow, z[j], w[j]) : at_most(is_narrow, absolute(z[j]), NARROW_Z);
             }
             if (!all(is_narrow)) break;
             FASTGRAD_ROW(N) {
-                const NarrowLink next = sigmoid_narrow(z[j]);
-                activation[j] = next.activation;
-                if (PRODUCT)
-                    product[j] = normalize_narrow((product[j].mantissa * next.derivative) * w[j], product[j].exponent);
+                Floats derivative;
+                if (CENTERED) {
+                    const OffsetLink next = offset_narrow(z[j]);
+                    activation[j] = next.offset;
+                    derivative = next.derivative;
+                } else {
+                    const NarrowLink next = sigmoid_narrow(z[j]);
+                    activation[j] = next.activation;
+                    derivative = next.derivative;
+                }
+                if (PRODUCT) product[j] = normalize_narrow((product[j].mantissa * derivative) * w[j], product[j].exponent);
             }
         }
         FASTGRAD_ROW(N) {
@@ -78,9 +88,19 @@ static void advance_rows(Front& front, const double* weights, const double* bias
         if (step == end) break;
         for (int j = 0; j < N; ++j) {
             const Floats w = load(weights + step * stride + j * LANES);
-            const Link next = sigmoid(w * activation[j] + load(biases + step * stride + j * LANES));
-            front.activation[j] = next.activation;
-            front.scaled[j] = normalize(next.mantissa, next.exponent);
+            Link next;
+            if (CENTERED) {
+                const Preactivation at = preactivation(w, activation[j], front.scaled[j]);
+                next = sigmoid(at.z);
+                front.activation[j] = offset_of(at.z);
+                const Ints tiny = absolute(front.activation[j]) < TINY_OFFSET;  // and then d is z / 4
+                front.scaled[j] = normalize(select(tiny, at.scaled.mantissa, next.mantissa),
+                                            select(tiny, at.scaled.exponent - 2, next.exponent));
+            } else {
+                next = sigmoid(w * activation[j] + load(biases + step * stride + j * LANES));
+                front.activation[j] = next.activation;
+                front.scaled[j] = normalize(next.mantissa, next.exponent);
+            }
             if (!PRODUCT) continue;
             const Scaled factor = split(w), delta = times(product[j], next.derivative, next.derivative_exponent);
             front.product[j] = times(delta, factor.mantissa, factor.exponent);

@@ -23,6 +23,8 @@ struct Marked {
     Scaled input, derivative;
 };
 
+FASTGRAD_INLINE bool is_centered(const GrowJob& a) { return a.bias_law.family == CENTERED; }
+
 FASTGRAD_INLINE void begin_products(Front& front) {
     begin_product(front);
     for (int j = 0; j < VECTORS; ++j) front.bound[j] = one();
@@ -72,7 +74,10 @@ static void run_links(const GrowJob& a, Front& front, Words* link, const Words* 
         draw_rows<N>(a.weight_law, a.bias_law, a.seed, link, member, n, draws.weight, draws.bias);
         for (int j = 0; j < N; ++j) link[j] += (uint64_t)n;
         multiply_bounds<N>(front, draws, n);
-        advance_rows<true, N>(front, draws.weight, draws.bias, WIDTH, n, at + n == count);
+        if (is_centered(a))
+            advance_rows<true, N, true>(front, draws.weight, draws.bias, WIDTH, n, at + n == count);
+        else
+            advance_rows<true, N>(front, draws.weight, draws.bias, WIDTH, n, at + n == count);
     }
 }
 
@@ -81,8 +86,15 @@ FASTGRAD_INLINE Marked at_mark(const GrowJob& a, const Front& front, int j, Word
     double weight[LANES], bias[LANES];
     draw_rows<1>(a.weight_law, a.bias_law, a.seed, &link, &member, 1, weight, bias);
     const Floats w = load(weight);
-    const Link next = sigmoid(w * front.activation[j] + load(bias));
-    return {w, front.scaled[j], normalize(next.derivative, next.derivative_exponent)};
+    Floats z = w * front.activation[j] + load(bias);
+    Scaled input = front.scaled[j];
+    if (is_centered(a)) {
+        const Ints tiny = absolute(front.activation[j]) < TINY_OFFSET;
+        z = preactivation(w, front.activation[j], front.scaled[j]).z;
+        input = {select(tiny, all_of(0.5), input.mantissa), select(tiny, Ints{}, input.exponent)};
+    }
+    const Link next = sigmoid(z);
+    return {w, input, normalize(next.derivative, next.derivative_exponent)};
 }
 
 FASTGRAD_INLINE void store(ScaledPointer to, int64_t cell, Scaled v, int n) {
@@ -160,7 +172,7 @@ static void grow_abreast(const GrowJob& a, int64_t begin, int count) {
     }
 }
 
-// The state of one chain between two links.
+// The state of one chain between two links: o, or with centered biases the offset.
 struct State {
     double activation, mantissa;
     int64_t exponent;
@@ -308,12 +320,21 @@ static void combine(const GrowJob& a, int64_t member, const Segment& of, int col
     }
 }
 
-// Guesses each segment's start by running the links that lead to it, from 1/2.
-static void warm_up(const GrowJob& a, int64_t member, Segment* segments, int count) {
+// An offset of exactly 0 stays 0 for ever; one that is very small is multiplied by w / 4 at each link, and forgets nothing.
+FASTGRAD_INLINE bool can_be_guessed(const GrowJob& a, const State& state) {
+    return !is_centered(a) || state.activation == 0.0 || __builtin_fabs(state.activation) >= NARROW_LOW;
+}
+
+// Guesses each segment's start by running the links that lead to it, from 1/2, or from an offset of 0 if that is what the
+// chain has. Other offsets forget their size but not their sign: half of those guesses are wrong, and run again.
+static void warm_up(const GrowJob& a, int64_t member, const State& state, Segment* segments, int count) {
     Front front;
     Words link[VECTORS], members[VECTORS];
+    const double start = is_centered(a) && state.activation == 0.0 ? 0.0 : 0.5;
     for (int i = 0; i < WIDTH; ++i) {
-        front.activation[i / LANES][i % LANES] = 0.5;
+        front.activation[i / LANES][i % LANES] = start;
+        front.scaled[i / LANES].mantissa[i % LANES] = 0.0;
+        front.scaled[i / LANES].exponent[i % LANES] = 0;
         link[i / LANES][i % LANES] = (uint64_t)(segments[i < count ? i : 0].first - WARM_UP);
         members[i / LANES][i % LANES] = (uint64_t)member;
     }
@@ -356,7 +377,7 @@ static Outcome grow_deep(const GrowJob& a, int64_t member) {
         state = alone.end;
     };
     // Marks as dense as that leave nothing to gain.
-    const bool cut = whole >= 4 && marks * 8 < a.last - a.first;
+    const bool cut = whole >= 4 && marks * 8 < a.last - a.first && can_be_guessed(a, state);
     if (!cut) {
         run_alone(a.first, a.last);
     } else {
@@ -366,7 +387,7 @@ static Outcome grow_deep(const GrowJob& a, int64_t member) {
             const int64_t last = first + each * LINK_BLOCK < end ? first + each * LINK_BLOCK : end;
             segments[count] = {first, last, state, {}};
         }
-        warm_up(a, member, segments + 1, count - 1);
+        warm_up(a, member, state, segments + 1, count - 1);
         run_segments<VECTORS>(a, member, segments, count, 0, pieces);
         for (int i = 0; i < count; ++i) {
             if (i > 0 && !same_bits(segments[i].begin, segments[i - 1].end)) {

@@ -33,6 +33,12 @@ constexpr int64_t EXPONENT_MIN = -((int64_t)1 << 62);
 constexpr double NARROW_Z = 340.0;
 constexpr double NARROW_LOW = 0x1p-400, NARROW_HIGH = 0x1p400;
 
+// From here down an offset d = o - 1/2 is kept as mantissa and exponent. A narrow link begins at NARROW_LOW or above, and
+// makes none as small as that. The double that stands for a preactivation has an exponent within these bounds: below, d
+// is z / 4 to all digits, and above, the derivative is 0.
+constexpr double TINY_OFFSET = 0x1p-900;
+constexpr int64_t STAND_IN_MIN = -950, STAND_IN_MAX = 100;
+
 // Links after which a contracting chain has forgotten its start, bit for bit: 37 / |lambda| as a rule.
 constexpr int64_t WARM_UP = 128;
 
@@ -72,16 +78,23 @@ FASTGRAD_INLINE Scaled times(Scaled a, Floats mantissa, Ints exponent) {
     return normalize(a.mantissa * mantissa, a.exponent + exponent);
 }
 
-// exp(r) = numerator / denominator for |r| <= ln2 / 2, and a little beyond.
+// exp(r) = (even + odd) / (even - odd) for |r| <= ln2 / 2, and a little beyond.
+struct Parts {
+    Floats even, odd;
+};
+
+FASTGRAD_INLINE Parts exp_parts(Floats r) {
+    const Floats t = r * r;
+    return {EXP_EVEN[0] + t * (EXP_EVEN[1] + t * EXP_EVEN[2]), r * (EXP_ODD[0] + t * (EXP_ODD[1] + t * EXP_ODD[2]))};
+}
+
 struct Quotient {
     Floats numerator, denominator;
 };
 
 FASTGRAD_INLINE Quotient exp_reduced(Floats r) {
-    const Floats t = r * r;
-    const Floats even = EXP_EVEN[0] + t * (EXP_EVEN[1] + t * EXP_EVEN[2]);
-    const Floats odd = r * (EXP_ODD[0] + t * (EXP_ODD[1] + t * EXP_ODD[2]));
-    return {even + odd, even - odd};
+    const Parts p = exp_parts(r);
+    return {p.even + p.odd, p.even - p.odd};
 }
 
 // k ln 2 + ln(1 + f) for 1 + f from sqrt(1/2) to sqrt(2), by s = f / (2 + f); `whole` is k.
@@ -181,6 +194,56 @@ FASTGRAD_INLINE Link sigmoid(Floats z) {
         select(dead, Floats{}, negative * positive),
         -k,
     };
+}
+
+// The offset d = o - 1/2 = tanh(z/2) / 2 and the derivative, for |z| <= NARROW_Z.
+//
+// With exp(-z) = N/D 2^-k, N = even + odd and D = even - odd, d = (D - N 2^-k) / (2 (D + N 2^-k)). Written with even and
+// odd parts the numerator is even (1 - 2^-k) - odd (1 + 2^-k): for k = 0, where D and N may agree in all digits, it is
+// -2 odd exactly, and for every other k it is at least a quarter of its first term. So d has relative precision for every
+// z, and changes its sign alone with z, bit for bit. Where |z| is small, it is z / 4.
+struct OffsetLink {
+    Floats offset, derivative;
+};
+
+FASTGRAD_INLINE OffsetLink offset_narrow(Floats z) {
+    const Floats shifted = z * LOG2_E + ROUNDER;
+    const Floats whole = shifted - ROUNDER;
+    const Parts p = exp_parts((whole * LN2_HIGH - z) + whole * LN2_LOW);
+    const Floats scale = float_of(bits_of(all_of(1.0)) - (bits_of(shifted) << 52));  // 2^-k
+    const Floats scaled = (p.even + p.odd) * scale;
+    const Floats denominator = p.even - p.odd;
+    const Floats inverse = 1.0 / (denominator + scaled);
+    const Floats difference = p.even * (1.0 - scale) - p.odd * (1.0 + scale);
+    return {(0.5 * difference) * inverse, (scaled * inverse) * (denominator * inverse)};
+}
+
+// The offset for every z.
+FASTGRAD_INLINE Floats offset_of(Floats z) {
+    const Ints dead = ~(absolute(z) <= DEAD);
+    const Reduced reduced = reduce(select(dead, Floats{}, absolute(z)));
+    const Parts p = exp_parts(reduced.r);
+    const Floats scale = power_of_two(-select(reduced.k < 1000, reduced.k, all_of((int64_t)1000)));
+    const Floats inverse = 1.0 / ((p.even - p.odd) + (p.even + p.odd) * scale);
+    const Floats difference = p.even * (1.0 - scale) - p.odd * (1.0 + scale);
+    const Floats size = select(dead, all_of(0.5), (0.5 * difference) * inverse);
+    return select(z < 0.0, -size, size);
+}
+
+// z = w d with centered biases, as mantissa * 2^exponent and as the double that stands for it. Where |d| is below
+// TINY_OFFSET, `scaled` holds d.
+struct Preactivation {
+    Scaled scaled;
+    Floats z;
+};
+
+FASTGRAD_INLINE Preactivation preactivation(Floats w, Floats offset, Scaled scaled) {
+    const Ints tiny = absolute(offset) < TINY_OFFSET;
+    const Scaled factor = split(w), whole = split(offset);
+    const Scaled d{select(tiny, scaled.mantissa, whole.mantissa), select(tiny, scaled.exponent, whole.exponent)};
+    const Scaled z = times(d, factor.mantissa, factor.exponent);
+    const Ints raised = select(z.exponent < STAND_IN_MIN, all_of(STAND_IN_MIN), z.exponent);
+    return {z, z.mantissa * power_of_two(select(raised > STAND_IN_MAX, all_of(STAND_IN_MAX), raised))};
 }
 
 }  // namespace FASTGRAD_ISA

@@ -92,6 +92,10 @@ FASTGRAD_INLINE Mask at_most(Mask mask, Floats v, double high) {
 FASTGRAD_INLINE Mask at_least(Mask mask, Floats v, double low) {
     return _mm512_mask_cmp_pd_mask(mask, (__m512d)v, (__m512d)all_of(low), _CMP_GE_OQ);
 }
+FASTGRAD_INLINE Mask zero_or_at_least(Mask mask, Floats v, double low) {
+    const Mask below = _mm512_mask_cmp_pd_mask(mask, (__m512d)v, (__m512d)all_of(low), _CMP_LT_OQ);
+    return mask & ~_mm512_mask_cmp_pd_mask(below, (__m512d)v, (__m512d)Floats{}, _CMP_NEQ_OQ);
+}
 FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm512_sqrt_pd((__m512d)v); }
 FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (Words)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
 FASTGRAD_INLINE void stream(double* to, Floats v) { _mm512_stream_pd(to, (__m512d)v); }
@@ -136,6 +140,7 @@ FASTGRAD_INLINE bool all(Mask mask) { return !any(~mask); }
 // The lanes of `mask` where the condition holds too; it never holds for what is not a number.
 FASTGRAD_INLINE Mask at_most(Mask mask, Floats v, double high) { return mask & (v <= high); }
 FASTGRAD_INLINE Mask at_least(Mask mask, Floats v, double low) { return mask & (v >= low); }
+FASTGRAD_INLINE Mask zero_or_at_least(Mask mask, Floats v, double low) { return mask & ((v >= low) | (v == 0.0)); }
 #endif
 
 // Swaps blocks of `STEP` lanes between rows `STEP` apart.

@@ -41,6 +41,7 @@ BATCHES = 30  # for the standard error of a single chain
 BURN_IN_WASTE = 1 / 8  # of the links after the burn-in: the share that a recorded link may leave unused
 NOT_FORGOTTEN = "the start is not forgotten within half of the links"
 ROUNDING = 1e-12  # a standard error of this size, relatively, is that of chains which are all alike
+TINY_OFFSET = 2.0**-900  # from here down the kernels keep an offset from 1/2 as mantissa and exponent
 RECORD_BYTES = 80  # a recorded link of a member: four Scaled, a weight, and what summing up takes
 
 
@@ -309,7 +310,6 @@ def simulate(
         )
     require_memory(f"records of {len(marks)} links x {ensemble} chains", memory)
     inputs = per_member("x", x, ensemble)
-    activation = inputs.copy()
     name, kernels = load(backend)
     burn_in = burn_in_links(weight_law, bias_law, inputs, seed, depth // 2)
     if burn_in is not None:
@@ -317,7 +317,8 @@ def simulate(
 
     weight_at = np.empty((len(marks), ensemble))
     input_at, derivative, gap, bound = (Scaled.empty(weight_at.shape) for _ in range(4))
-    start_state = _State(activation, Scaled.from_float(activation))
+    is_centered = bias_law.family == "centered"
+    start_state = _State.at(inputs, is_centered)
 
     def grow(state: _State, first: int, last: int, row: int, start: int, stop: int) -> None:
         kernels.grow(
@@ -349,7 +350,7 @@ def simulate(
         )
 
     with Threads(threads) as pool:
-        activation = _run_pages(grow, start_state, marks, kernels, gap, bound, depth, pool, progress).activation
+        state = _run_pages(grow, start_state, marks, kernels, gap, bound, depth, pool, progress)
 
     adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, derivative, gap, bound)
     lyapunov = _lyapunov(marks, adjoint, depth)
@@ -366,7 +367,7 @@ def simulate(
         grad_weight=grad_weight[kept],
         grad_bias=grad_bias[kept],
         bound=bound[kept],
-        output=activation,
+        output=state.output(),
         lyapunov=lyapunov,
         stationary=stationary,
         stationary_link=stationary_link,
@@ -381,21 +382,44 @@ def simulate(
 
 
 class _State:
-    """Where chains stand between two links, and the products over the links before a page's first mark."""
+    """Where chains stand between two links, and the products over the links before a page's first mark.
 
-    def __init__(self, activation: Floats, scaled: Scaled) -> None:
-        self.activation, self.scaled = activation, scaled
+    The arrays are those of `grow` in the contract of the kernels.
+    """
+
+    def __init__(self, activation: Floats, scaled: Scaled, is_centered: bool) -> None:
+        self.activation, self.scaled, self.is_centered = activation, scaled, is_centered
         self.carry_gap, self.carry_bound = Scaled.empty(activation.shape), Scaled.empty(activation.shape)
 
     @classmethod
-    def guess(cls, ensemble: int) -> _State:
-        """Return a state to warm up from: every activation 1/2."""
-        half = np.full(ensemble, 0.5)
-        return cls(half, Scaled.from_float(half))
+    def at(cls, activation: Floats, is_centered: bool) -> _State:
+        """Return the state of chains that stand at these activations: with centered biases the offsets from 1/2."""
+        scaled = Scaled.from_float(activation)
+        if not is_centered:
+            return cls(activation.copy(), scaled, is_centered)
+        offset = activation - 0.5
+        at_half = offset == 0
+        mantissa, exponent = np.where(at_half, 0.0, scaled.mantissa), np.where(at_half, 0, scaled.exponent)
+        return cls(offset, Scaled.of_parts(mantissa, exponent), is_centered)
+
+    def guess(self) -> _State:
+        """Return a state to warm up from: every activation 1/2.
+
+        With centered biases that is a fixed point, and right for the chains that are there. The others run from 1:
+        their offsets forget their size but not their sign, so that half of these guesses are wrong.
+        """
+        start = np.where(self.activation == 0, 0.5, 1.0) if self.is_centered else np.full(len(self.activation), 0.5)
+        return _State.at(start, self.is_centered)
+
+    def output(self) -> Floats:
+        """Return the activations."""
+        if not self.is_centered:
+            return self.activation
+        return np.where(np.abs(self.activation) < TINY_OFFSET, 0.5, self.scaled.to_float())
 
     def copy(self) -> _State:
         scaled = Scaled.of_parts(self.scaled.mantissa.copy(), self.scaled.exponent.copy())
-        return _State(self.activation.copy(), scaled)
+        return _State(self.activation.copy(), scaled, self.is_centered)
 
     def same_bits(self, other: _State) -> bool:
         return np.array_equal(self.activation, other.activation) and bool(np.all(self.scaled == other.scaled))
@@ -449,7 +473,7 @@ def _run_pages(
             for first in firsts[at : at + together]
         ]
         for page in pages[1:]:
-            page.state = _State.guess(ensemble)
+            page.state = state.guess()
         if together == 1:
             pool.run(partial(run, pages[0]), ensemble, at_most)
         else:

@@ -195,6 +195,14 @@ JOBS = {
     ),
     "simulate, 300 000 links": lambda: simulations((300_000, 1, 64, *LAWS[0], 0.5)),
     "simulate, never forgetting": lambda: simulations(*((40_000, 2, 100, *laws) for laws in NEVER_FORGET)),
+    "simulate, centered": lambda: simulations(
+        *(
+            (depth, n, 50, law, "centered", x)
+            for law in (symmetric(12), symmetric(10.873127), symmetric(4), symmetric(1e20), symmetric(1e-150))
+            for depth, n in ((40, 67), (9000, 1), (9000, 3))
+            for x in (0.3, 0.5, -1e200)
+        )
+    ),
     "simulate, deep and wide": lambda: simulations(
         *((20_000, 1, 64, *laws, 0.5) for laws in LAWS if "500" in laws[0] or "1e" in laws[0] or laws[0] == "zero")
     ),
@@ -229,11 +237,12 @@ PINNED = {
     "backprop, zeros": "7943a7ed38358803fb356a3e18c8c4b1f09a8cb2c8d17befc4c023906c46742b",
     "backprop, mixed": "851afb637c224841216e690d99ef1a52cc491a1aab4042fc3ae16d4bae5f9980",
     "simulate, laws": "2f962141428e95c57cfe2b09c71e11160b31affa9bd85dd356ddb3a27c1b99b1",
-    "simulate, one chain": "3eaf42f6022a624ec129643615c94c85ea36ef468f3e532f31c68b13b6e8c0a5",
+    "simulate, one chain": "300f45ffe825188786e2dc0129b2acc932f21daf6286281eff60b81496ef8da0",
     "simulate, shapes": "51b8f75c5ed9eb178b249f0d7c936807314f085643b4a0c01cf28aa0e6b41f50",
     "simulate, deep": "0d05a5c6a4bb0b22934f98fa175aa9caa08a7361fcee7772beb1205882c96076",
     "simulate, 300 000 links": "2e06edd1265561f359fd1de320343b0f7d3176961985747958d00c8b1ca069ad",
-    "simulate, never forgetting": "9b2e4358528a9b6f49e2a40920338606a222b1294f167006e8a5836cf57de9c3",
+    "simulate, never forgetting": "441b231df67fd19e8b1a466b6aa86325597d872fb4787f702eb9e2aa8186bcd2",
+    "simulate, centered": "e6b3628c2028cf53c234d04b4ed6a7e9f3011eff191267af48db36b0ee4b0780",
     "simulate, deep and wide": "496ccc8e2c337cc384ddaedba68ab680d8582e47579719a29722175c1a6113b3",
     "train, odd ensembles": "102599db0351b59127ce51580cb9581f1fec06221ffa614bfbb2b25afcec551d",
     "train, cross entropy": "b2ccded62bf09528d4d2a9bc60de13b313ad7680c80c4d2cbf76be75babe1c14",

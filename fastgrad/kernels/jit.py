@@ -175,6 +175,8 @@ ULP_53 = 2.0**-53
 
 NARROW_Z = 340.0  # within these bounds a link is narrow: see csrc/scaled.h
 NARROW_LOW, NARROW_HIGH = 2.0**-400, 2.0**400
+TINY_OFFSET = 2.0**-900  # from here down an offset is kept as mantissa and exponent: see csrc/scaled.h
+STAND_IN_MIN, STAND_IN_MAX = np.int64(-950), np.int64(100)
 
 LANES = 128  # chains, or segments of one chain, side by side: loops over them become vector instructions
 STRETCH = 1024  # links of a stretch where chains lie
@@ -224,11 +226,16 @@ def is_outside(z, w):
 
 
 @njit
-def exp_reduced(r):
-    """exp(r) as numerator and denominator, for |r| <= ln2 / 2 and a little beyond."""
+def exp_parts(r):
+    """Even and odd part: exp(r) = (even + odd) / (even - odd) for |r| <= ln2 / 2 and a little beyond."""
     t = r * r
-    even = EXP_EVEN[0] + t * (EXP_EVEN[1] + t * EXP_EVEN[2])
-    odd = r * (EXP_ODD[0] + t * (EXP_ODD[1] + t * EXP_ODD[2]))
+    return EXP_EVEN[0] + t * (EXP_EVEN[1] + t * EXP_EVEN[2]), r * (EXP_ODD[0] + t * (EXP_ODD[1] + t * EXP_ODD[2]))
+
+
+@njit
+def exp_reduced(r):
+    """exp(r) as numerator and denominator."""
+    even, odd = exp_parts(r)
     return even + odd, even - odd
 
 
@@ -290,6 +297,47 @@ def sigmoid(z):
         mantissa = activation
         exponent = 0
     return activation, mantissa, exponent, 0.0 if dead else negative * positive, -k
+
+
+@njit
+def offset_narrow(z):
+    """The offset o - 1/2 and the derivative for |z| <= NARROW_Z; the formula is explained in csrc/scaled.h."""
+    shifted = z * LOG2_E + ROUNDER
+    whole = shifted - ROUNDER
+    even, odd = exp_parts((whole * LN2_HIGH - z) + whole * LN2_LOW)
+    scale = float_of(bits_of(1.0) - (bits_of(shifted) << 52))  # 2^-k
+    scaled = (even + odd) * scale
+    denominator = even - odd
+    inverse = 1.0 / (denominator + scaled)
+    difference = even * (1.0 - scale) - odd * (1.0 + scale)
+    return (0.5 * difference) * inverse, (scaled * inverse) * (denominator * inverse)
+
+
+@njit
+def offset_of(z):
+    """The offset for every z."""
+    dead = not (abs(z) <= DEAD)
+    r, k = reduce(0.0 if dead else abs(z))
+    even, odd = exp_parts(r)
+    scale = power_of_two(-min(k, 1000))
+    inverse = 1.0 / ((even - odd) + (even + odd) * scale)
+    difference = even * (1.0 - scale) - odd * (1.0 + scale)
+    size = 0.5 if dead else (0.5 * difference) * inverse
+    return -size if z < 0.0 else size
+
+
+@njit
+def preactivation(w, offset, scaled, scaled_exponent):
+    """Mantissa and exponent of z = w d with centered biases, and the double that stands for it.
+
+    Where |d| is below TINY_OFFSET, `scaled` holds d.
+    """
+    factor, factor_exponent = split(w)
+    mantissa, exponent = split(offset)
+    if abs(offset) < TINY_OFFSET:
+        mantissa, exponent = scaled, scaled_exponent
+    mantissa, exponent = normalize(mantissa * factor, exponent + factor_exponent)
+    return mantissa, exponent, mantissa * power_of_two(min(max(exponent, STAND_IN_MIN), STAND_IN_MAX))
 
 
 @njit
@@ -1183,13 +1231,28 @@ def read_only(array: Any) -> Any:
 
 
 @njit
-def advance(w, b, z, activation, scaled, scaled_exponent, gap, gap_exponent, bound, bound_exponent, wide):
-    """One link of every lane; returns whether `scaled` holds the activation, and whether the products stay wide."""
+def advance(centered, w, b, z, activation, scaled, scaled_exponent, gap, gap_exponent, bound, bound_exponent, wide):
+    """One link of every lane; returns whether it was narrow, and whether the products stay wide.
+
+    A narrow link does not make `scaled`. With centered biases the activations are offsets.
+    """
     lanes = len(w)
     outside = np.int64(wide)
-    for lane in range(lanes):
-        z[lane] = w[lane] * activation[lane] + b[lane]
-        outside |= is_outside(z[lane], w[lane])
+    if centered:
+        for lane in range(lanes):
+            z[lane] = w[lane] * activation[lane]
+            size = abs(activation[lane])
+            outside |= is_outside(z[lane], w[lane]) | np.int64((size < NARROW_LOW) & (size != 0.0))
+    else:
+        for lane in range(lanes):
+            z[lane] = w[lane] * activation[lane] + b[lane]
+            outside |= is_outside(z[lane], w[lane])
+    if outside == 0 and centered:
+        for lane in range(lanes):
+            activation[lane], derivative = offset_narrow(z[lane])
+            gap[lane], gap_exponent[lane] = normalize_narrow((gap[lane] * derivative) * w[lane], gap_exponent[lane])
+            bound[lane], bound_exponent[lane] = normalize_narrow(bound[lane] * abs(w[lane]), bound_exponent[lane] - 2)
+        return True, False
     if outside == 0:
         for lane in range(lanes):
             activation[lane], derivative = sigmoid_narrow(z[lane])
@@ -1198,7 +1261,14 @@ def advance(w, b, z, activation, scaled, scaled_exponent, gap, gap_exponent, bou
         return True, False
     wide = False
     for lane in range(lanes):
-        activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
+        if centered:
+            mantissa, exponent, z[lane] = preactivation(w[lane], activation[lane], scaled[lane], scaled_exponent[lane])
+            _, scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
+            activation[lane] = offset_of(z[lane])
+            if abs(activation[lane]) < TINY_OFFSET:  # and then d is z / 4
+                scaled[lane], scaled_exponent[lane] = normalize(mantissa, exponent - 2)
+        else:
+            activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
         factor, factor_exponent = split(w[lane])
         delta, delta_exponent = normalize(gap[lane] * derivative, gap_exponent[lane] + derivative_exponent)
         gap[lane], gap_exponent[lane] = normalize(delta * factor, delta_exponent + factor_exponent)
@@ -1218,6 +1288,29 @@ def scaled_activation(lane, activation, scaled, scaled_exponent, narrow):
     if narrow:
         return split(activation[lane])
     return normalize(scaled[lane], scaled_exponent[lane])
+
+
+@njit
+def scaled_state(centered, lane, z, activation, scaled, scaled_exponent, narrow):
+    """What a state between links holds beside the activation or the offset: see `grow` in the contract."""
+    if centered and narrow and abs(activation[lane]) >= TINY_OFFSET:
+        _, mantissa, exponent, _, _ = sigmoid(z[lane])
+        return normalize(mantissa, exponent)
+    return scaled_activation(lane, activation, scaled, scaled_exponent, narrow and not centered)
+
+
+@njit
+def marked_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow):
+    """Input and derivative of the next link, both as mantissa and exponent."""
+    next_z = w[lane] * activation[lane] + b[lane]
+    mantissa, exponent = scaled_state(centered, lane, z, activation, scaled, scaled_exponent, narrow)
+    if centered:
+        _, _, next_z = preactivation(w[lane], activation[lane], scaled[lane], scaled_exponent[lane])
+        if abs(activation[lane]) < TINY_OFFSET:
+            mantissa, exponent = 0.5, np.int64(0)
+    _, _, _, derivative, derivative_exponent = sigmoid(next_z)
+    derivative, derivative_exponent = normalize(derivative, derivative_exponent)
+    return mantissa, exponent, derivative, derivative_exponent
 
 
 @njit
@@ -1250,6 +1343,7 @@ def grow_abreast(job, begin, lanes):
         carry_bound[member], carry_bound_exponent[member] = 0.5, 1
     narrow = False
     wide = False
+    centered = bias_law[0] == CENTERED
     first_row = row
     row -= 1  # of the last mark passed in this call; before the first, the carry
     for link in range(first, last):
@@ -1268,15 +1362,17 @@ def grow_abreast(job, begin, lanes):
             row += 1
             for lane in range(lanes):
                 cell = row, begin + lane
-                next_link = sigmoid(w[lane] * activation[lane] + b[lane])
                 weight[cell] = w[lane]
-                input_mantissa[cell], input_exponent[cell] = scaled_activation(
-                    lane, activation, scaled, scaled_exponent, narrow
-                )
-                derivative_mantissa[cell], derivative_exponent[cell] = normalize(next_link[3], next_link[4])
+                (
+                    input_mantissa[cell],
+                    input_exponent[cell],
+                    derivative_mantissa[cell],
+                    derivative_exponent[cell],
+                ) = marked_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow)
                 gap[cell], gap_exponent[cell] = 0.5, 1
                 bound[cell], bound_exponent[cell] = 0.5, 1
         narrow, wide = advance(
+            centered,
             w,
             b,
             z,
@@ -1305,8 +1401,8 @@ def grow_abreast(job, begin, lanes):
     for lane in range(lanes):
         member = begin + lane
         state[member] = activation[lane]
-        state_mantissa[member], state_exponent[member] = scaled_activation(
-            lane, activation, scaled, scaled_exponent, narrow
+        state_mantissa[member], state_exponent[member] = scaled_state(
+            centered, lane, z, activation, scaled, scaled_exponent, narrow
         )
 
 
@@ -1339,6 +1435,7 @@ def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_
         length = max(length, lasts[lane] - firsts[lane])
     narrow = False
     wide = False
+    centered = bias_law[0] == CENTERED
     next_event = 0  # the next step at which a lane stands before a marked link, or has come to its end
     block = 0
     for step in range(length + 1):
@@ -1349,8 +1446,8 @@ def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_
                 here = firsts[lane] + step
                 if here == lasts[lane]:
                     ends[lane, 0] = activation[lane]
-                    ends[lane, 1], end_exponents[lane] = scaled_activation(
-                        lane, activation, scaled, scaled_exponent, narrow
+                    ends[lane, 1], end_exponents[lane] = scaled_state(
+                        centered, lane, z, activation, scaled, scaled_exponent, narrow
                     )
                 elif here < lasts[lane]:
                     at = lasts[lane]
@@ -1368,14 +1465,13 @@ def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_
                 here = firsts[lane] + step
                 mark = next_mark[lane]
                 if here < lasts[lane] and mark < len(marks) and marks[mark] == here:
-                    next_link = sigmoid(w[lane] * activation[lane] + b[lane])
                     weight[mark, member] = w[lane]
-                    input_mantissa[mark, member], input_exponent[mark, member] = scaled_activation(
-                        lane, activation, scaled, scaled_exponent, narrow
-                    )
-                    derivative_mantissa[mark, member], derivative_exponent[mark, member] = normalize(
-                        next_link[3], next_link[4]
-                    )
+                    (
+                        input_mantissa[mark, member],
+                        input_exponent[mark, member],
+                        derivative_mantissa[mark, member],
+                        derivative_exponent[mark, member],
+                    ) = marked_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow)
                     mark_gap[mark - first_row], mark_gap_exponent[mark - first_row] = (
                         product[lane],
                         product_exponent[lane],
@@ -1385,6 +1481,7 @@ def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_
                         factor_exponent[lane],
                     )
         narrow, wide = advance(
+            centered,
             w,
             b,
             z,
@@ -1462,15 +1559,26 @@ def combine(job, member, first, last, column, pieces, mark_pieces, row):
 
 
 @njit
-def warm_up(job, member, firsts, begins, begin_exponents):
-    """Guess the states before links `firsts` by running the links that lead to them, from 1/2."""
+def can_be_guessed(bias_law, activation):
+    """Whether links forget where they began, or stay there: see csrc/grow.h."""
+    return bias_law[0] != CENTERED or activation == 0.0 or abs(activation) >= NARROW_LOW
+
+
+@njit
+def warm_up(job, member, before, firsts, begins, begin_exponents):
+    """Guess the states before links `firsts` by running the links that lead to them: see csrc/grow.h.
+
+    They run from 1/2, or from an offset of 0 if `before`, the activation or offset before all of them, is one.
+    """
     (weight_law, bias_law, seed, _, _, _, _) = job[0]
+    centered = bias_law[0] == CENTERED
+    start = 0.0 if centered and before == 0.0 else 0.5
     count = len(firsts)
     link_of = np.empty(count, dtype=np.uint64)
     member_of = np.full(count, np.uint64(member))
     w, b, z = np.empty(count), np.empty(count), np.empty(count)
-    activation, scaled = np.full(count, 0.5), np.full(count, 0.5)
-    scaled_exponent = np.ones(count, dtype=np.int64)
+    activation, scaled = np.full(count, start), np.zeros(count)
+    scaled_exponent = np.zeros(count, dtype=np.int64)
     product, factor = np.full(count, 0.5), np.full(count, 0.5)
     product_exponent, factor_exponent = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.int64)
     for lane in range(count):
@@ -1480,6 +1588,7 @@ def warm_up(job, member, firsts, begins, begin_exponents):
     for _ in range(WARM_UP):
         draw(weight_law, bias_law, seed, link_of, member_of, w, b)
         narrow, wide = advance(
+            centered,
             w,
             b,
             z,
@@ -1496,13 +1605,15 @@ def warm_up(job, member, firsts, begins, begin_exponents):
             link_of[lane] += ONE
     for lane in range(count):
         begins[lane, 0] = activation[lane]
-        begins[lane, 1], begin_exponents[lane] = scaled_activation(lane, activation, scaled, scaled_exponent, narrow)
+        begins[lane, 1], begin_exponents[lane] = scaled_state(
+            centered, lane, z, activation, scaled, scaled_exponent, narrow
+        )
 
 
 @njit
 def grow_deep(job, member):
     """One chain, cut in depth: see csrc/grow.h."""
-    (_, _, _, first, last, marks, row) = job[0]
+    (_, bias_law, _, first, last, marks, row) = job[0]
     (state, state_mantissa, state_exponent) = job[1]
     (carry_gap, carry_gap_exponent, carry_bound, carry_bound_exponent) = job[4]
     blocks = (last - 1) // LINK_BLOCK - (first - 1) // LINK_BLOCK + 1
@@ -1521,7 +1632,7 @@ def grow_deep(job, member):
     begin = min((first - 1 + LINK_BLOCK - 1) // LINK_BLOCK * LINK_BLOCK + 1, last)
     whole = (last - begin) // LINK_BLOCK
     each = (whole + LANES - 1) // LANES
-    if whole < 4 or n_marks * 8 >= last - first:  # nothing to gain
+    if whole < 4 or n_marks * 8 >= last - first or not can_be_guessed(bias_law, state[member]):  # nothing to gain
         begin, whole, each = last, 0, 0
     count = -(-whole // each) if whole else 0
     firsts, lasts = np.empty(count + 2, dtype=np.int64), np.empty(count + 2, dtype=np.int64)
@@ -1539,7 +1650,7 @@ def grow_deep(job, member):
         if i == 1 and count:
             begins[1, 0], begins[1, 1], begin_exponents[1] = activation, mantissa, exponent
             guessed = slice(2, count + 1)
-            warm_up(job, member, firsts[guessed], begins[guessed], begin_exponents[guessed])
+            warm_up(job, member, activation, firsts[guessed], begins[guessed], begin_exponents[guessed])
             cut = slice(1, count + 1)
             run_segments(
                 job,

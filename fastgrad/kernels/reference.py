@@ -31,6 +31,8 @@ LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 SPLITTER = 2.0**27 + 1  # Veltkamp's constant, to split a double in two halves
 DEAD = 2.0**60  # from here on the exponent of exp(-|z|) can't be held: the derivative is 0
 EXPONENT_MIN = -(2**62)  # a product below this becomes 0, so that exponents can't overflow
+TINY_OFFSET = 2.0**-900  # from here down an offset is kept as mantissa and exponent
+STAND_IN_MIN, STAND_IN_MAX = -950, 100  # exponents of the double that stands for the preactivation of an offset
 
 SQUARED, CROSS_ENTROPY = 0, 1
 LANES = 0  # none: whole arrays
@@ -95,6 +97,43 @@ def forward(weight: Floats, bias: Floats, activation: Floats) -> tuple[Floats, F
             e = np.exp(-np.abs(z[link]))
             o = np.where(z[link] < 0, e, 1.0) / (1 + e)
     return z, o
+
+
+def forward_offset(
+    weight: Floats, offset: Floats, scaled_mantissa: Floats, scaled_exponent: Ints
+) -> tuple[Floats, Floats, tuple[Floats, Ints]]:
+    """Preactivations of every link with centered biases, and the last offset d = o - 1/2.
+
+    z_l = w_l d_{l-1},  d_l = tanh(z_l / 2) / 2; where z is so small that a double may not hold it, d is z / 4.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (depth, members)
+    offset, scaled_mantissa, scaled_exponent : ndarray, shape (members,)
+        The state before: see the contract.
+
+    Returns
+    -------
+    z : ndarray, shape (depth, members)
+    offset : ndarray, shape (members,)
+    scaled : tuple of ndarray
+        The last offset as a double and as mantissa and exponent.
+    """
+    z = np.empty_like(weight)
+    w_mantissa, w_exponent = normalize(weight, np.zeros((), dtype=np.int64))
+    tiny = np.abs(offset) < TINY_OFFSET
+    mantissa, exponent = normalize(offset, np.zeros((), dtype=np.int64))
+    mantissa, exponent = np.where(tiny, scaled_mantissa, mantissa), np.where(tiny, scaled_exponent, exponent)
+    d = offset
+    for link in range(len(weight)):
+        mantissa, exponent = normalize(mantissa * w_mantissa[link], exponent + w_exponent[link])
+        z[link] = np.ldexp(mantissa, np.clip(exponent, STAND_IN_MIN, STAND_IN_MAX).astype(np.int32))
+        d = np.tanh(z[link] / 2) / 2
+        fraction, shift = np.frexp(d)
+        tiny = np.abs(d) < TINY_OFFSET
+        mantissa = np.where(tiny, mantissa, fraction)
+        exponent = np.where(tiny & (mantissa != 0), exponent - 2, shift)
+    return z, d, (mantissa, exponent)
 
 
 class Backward(NamedTuple):
@@ -311,11 +350,21 @@ def grow(
         w, b = philox.draw(laws[0], laws[1], seed, links, np.arange(start, stop))
 
         # forward: z_l = w_l o_{l-1} + b_l,  o_l = sigmoid(z_l)
-        z, activation[members] = forward(w, b, activation[members])
+        first_input = scaled_mantissa[members], scaled_exponent[members]
+        if laws[1].family == "centered":
+            at_half = np.abs(activation[members]) < TINY_OFFSET
+            z, activation[members], offset = forward_offset(w, activation[members], *first_input)
+            first_input = np.where(at_half, 0.5, first_input[0]), np.where(at_half, 0, first_input[1])
+        else:
+            z, activation[members] = forward(w, b, activation[members])
         link = sigmoid(z)
-        before_mantissa = np.concatenate([scaled_mantissa[None, members], link.mantissa[:-1]])
-        before_exponent = np.concatenate([scaled_exponent[None, members], link.exponent[:-1]])
+        before_mantissa = np.concatenate([first_input[0][None], link.mantissa[:-1]])
+        before_exponent = np.concatenate([first_input[1][None], link.exponent[:-1]])
         scaled_mantissa[members], scaled_exponent[members] = normalize(link.mantissa[-1], link.exponent[-1])
+        if laws[1].family == "centered":
+            at_half = np.abs(activation[members]) < TINY_OFFSET
+            scaled_mantissa[members] = np.where(at_half, offset[0], scaled_mantissa[members])
+            scaled_exponent[members] = np.where(at_half, offset[1], scaled_exponent[members])
 
         # marks: what the recorded gradients are made of
         rows = slice(current + 1, int(np.searchsorted(marks[:end], links[-1], side="right")))
