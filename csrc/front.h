@@ -38,6 +38,29 @@ FASTGRAD_INLINE void begin_product(Front& front) {
     front.wide = 0;
 }
 
+// One link with centered biases where every offset is below TINY_OFFSET: they are multiplied by w / 4, and the slope is 1/4.
+// The bits are those of the general path. False, and nothing done, where that does not hold.
+template <int N>
+FASTGRAD_INLINE bool advance_tiny(Front& front, const double* weight) {
+    Mask is_tiny = EVERY;
+    for (int j = 0; j < N; ++j) {
+        const Floats size = absolute(load(weight + j * LANES));
+        is_tiny = at_most(at_least(is_tiny, size, NARROW_LOW), size, NARROW_HIGH);
+        is_tiny = at_most(is_tiny, absolute(front.activation[j]), 0x1.fffffffffffffp-901);  // below TINY_OFFSET
+    }
+    if (!all(is_tiny) || front.wide) return false;
+    FASTGRAD_ROW(N) {
+        const Floats w = load(weight + j * LANES);
+        const Scaled z = normalize(front.scaled[j].mantissa * w, front.scaled[j].exponent);
+        front.activation[j] = 0.25 * stand_in(z);
+        const Ints tiny = absolute(front.activation[j]) < TINY_OFFSET;
+        front.scaled[j] = {select(tiny, z.mantissa, all_of(0.5)),
+                           select(tiny & (z.mantissa != 0.0), z.exponent - 2, Ints{})};
+        front.product[j] = normalize_narrow((front.product[j].mantissa * 0.25) * w, front.product[j].exponent);
+    }
+    return true;
+}
+
 // `end` links of N vectors forward. With `scaled` the last one takes the general path, which gives the scaled activation too.
 // CENTERED: every bias is -w/2, and the activations are offsets.
 template <bool PRODUCT, int N, bool CENTERED = false>
@@ -86,6 +109,7 @@ static void advance_rows(Front& front, const double* weights, const double* bias
             front.product[j] = product[j];
         }
         if (step == end) break;
+        if (PRODUCT && CENTERED && advance_tiny<N>(front, weights + step * stride)) continue;
         for (int j = 0; j < N; ++j) {
             const Floats w = load(weights + step * stride + j * LANES);
             Link next;

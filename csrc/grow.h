@@ -325,12 +325,12 @@ FASTGRAD_INLINE bool can_be_guessed(const GrowJob& a, const State& state) {
     return !is_centered(a) || state.activation == 0.0 || __builtin_fabs(state.activation) >= NARROW_LOW;
 }
 
-// Guesses each segment's start by running the links that lead to it, from 1/2, or from an offset of 0 if that is what the
-// chain has. Other offsets forget their size but not their sign: half of those guesses are wrong, and run again.
-static void warm_up(const GrowJob& a, int64_t member, const State& state, Segment* segments, int count) {
+// Guesses each segment's start by running the links that lead to it, from 1/2, or from an offset of `sign` / 2; from 0 if that
+// is what the chain has.
+static void warm_up(const GrowJob& a, int64_t member, const State& state, double sign, Segment* segments, int count) {
     Front front;
     Words link[VECTORS], members[VECTORS];
-    const double start = is_centered(a) && state.activation == 0.0 ? 0.0 : 0.5;
+    const double start = is_centered(a) ? (state.activation == 0.0 ? 0.0 : 0.5 * sign) : 0.5;
     for (int i = 0; i < WIDTH; ++i) {
         front.activation[i / LANES][i % LANES] = start;
         front.scaled[i / LANES].mantissa[i % LANES] = 0.0;
@@ -344,6 +344,22 @@ static void warm_up(const GrowJob& a, int64_t member, const State& state, Segmen
         const Scaled& scaled = front.scaled[i / LANES];
         segments[i].begin = {front.activation[i / LANES][i % LANES], scaled.mantissa[i % LANES], scaled.exponent[i % LANES]};
     }
+}
+
+// Offsets forget their size, but not their sign, which is known once the segments have run: guesses again the starts of those
+// that began with the wrong one. True if there are any.
+static bool correct_signs(const GrowJob& a, int64_t member, const State& state, Segment* segments, int count) {
+    Segment mirrored[SEGMENTS];
+    for (int i = 0; i < count; ++i) mirrored[i] = segments[i];
+    warm_up(a, member, state, -1.0, mirrored + 1, count - 1);
+    bool wrong = false, any_wrong = false;
+    for (int i = 1; i < count; ++i) {
+        const bool began_below = segments[i].begin.activation < 0.0;
+        wrong ^= began_below != (segments[i - 1].end.activation < 0.0);
+        if (wrong) segments[i].begin = mirrored[i].begin;
+        any_wrong |= wrong;
+    }
+    return any_wrong;
 }
 
 // One chain, cut in depth.
@@ -387,8 +403,10 @@ static Outcome grow_deep(const GrowJob& a, int64_t member) {
             const int64_t last = first + each * LINK_BLOCK < end ? first + each * LINK_BLOCK : end;
             segments[count] = {first, last, state, {}};
         }
-        warm_up(a, member, state, segments + 1, count - 1);
+        warm_up(a, member, state, 1.0, segments + 1, count - 1);
         run_segments<VECTORS>(a, member, segments, count, 0, pieces);
+        if (is_centered(a) && correct_signs(a, member, state, segments, count))
+            run_segments<VECTORS>(a, member, segments, count, 0, pieces);
         for (int i = 0; i < count; ++i) {
             if (i > 0 && !same_bits(segments[i].begin, segments[i - 1].end)) {
                 segments[i].begin = segments[i - 1].end;

@@ -232,6 +232,11 @@ FASTGRAD_INLINE Floats offset_of(Floats z) {
 
 // z = w d with centered biases, as mantissa * 2^exponent and as the double that stands for it. Where |d| is below
 // TINY_OFFSET, `scaled` holds d.
+FASTGRAD_INLINE Floats stand_in(Scaled z) {
+    const Ints raised = select(z.exponent < STAND_IN_MIN, all_of(STAND_IN_MIN), z.exponent);
+    return z.mantissa * power_of_two(select(raised > STAND_IN_MAX, all_of(STAND_IN_MAX), raised));
+}
+
 struct Preactivation {
     Scaled scaled;
     Floats z;
@@ -242,8 +247,7 @@ FASTGRAD_INLINE Preactivation preactivation(Floats w, Floats offset, Scaled scal
     const Scaled factor = split(w), whole = split(offset);
     const Scaled d{select(tiny, scaled.mantissa, whole.mantissa), select(tiny, scaled.exponent, whole.exponent)};
     const Scaled z = times(d, factor.mantissa, factor.exponent);
-    const Ints raised = select(z.exponent < STAND_IN_MIN, all_of(STAND_IN_MIN), z.exponent);
-    return {z, z.mantissa * power_of_two(select(raised > STAND_IN_MAX, all_of(STAND_IN_MAX), raised))};
+    return {z, stand_in(z)};
 }
 
 }  // namespace FASTGRAD_ISA

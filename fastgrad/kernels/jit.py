@@ -327,6 +327,12 @@ def offset_of(z):
 
 
 @njit
+def stand_in(mantissa, exponent):
+    """The double that stands for a preactivation."""
+    return mantissa * power_of_two(min(max(exponent, STAND_IN_MIN), STAND_IN_MAX))
+
+
+@njit
 def preactivation(w, offset, scaled, scaled_exponent):
     """Mantissa and exponent of z = w d with centered biases, and the double that stands for it.
 
@@ -337,7 +343,7 @@ def preactivation(w, offset, scaled, scaled_exponent):
     if abs(offset) < TINY_OFFSET:
         mantissa, exponent = scaled, scaled_exponent
     mantissa, exponent = normalize(mantissa * factor, exponent + factor_exponent)
-    return mantissa, exponent, mantissa * power_of_two(min(max(exponent, STAND_IN_MIN), STAND_IN_MAX))
+    return mantissa, exponent, stand_in(mantissa, exponent)
 
 
 @njit
@@ -1231,6 +1237,30 @@ def read_only(array: Any) -> Any:
 
 
 @njit
+def advance_tiny(w, activation, scaled, scaled_exponent, gap, gap_exponent, bound, bound_exponent):
+    """One link of every lane where all offsets are below TINY_OFFSET; False, and nothing done, where some are not.
+
+    The offsets are multiplied by w / 4, and the slope is 1/4, in the bits of the general path.
+    """
+    lanes = len(w)
+    outside = np.int64(0)
+    for lane in range(lanes):
+        outside |= is_outside(0.0, w[lane]) | np.int64(abs(activation[lane]) >= TINY_OFFSET)
+    if outside != 0:
+        return False
+    for lane in range(lanes):
+        mantissa, exponent = normalize(scaled[lane] * w[lane], scaled_exponent[lane])
+        offset = 0.25 * stand_in(mantissa, exponent)
+        tiny = abs(offset) < TINY_OFFSET
+        activation[lane] = offset
+        scaled[lane] = mantissa if tiny else 0.5
+        scaled_exponent[lane] = exponent - 2 if tiny and mantissa != 0.0 else 0
+        gap[lane], gap_exponent[lane] = normalize_narrow((gap[lane] * 0.25) * w[lane], gap_exponent[lane])
+        bound[lane], bound_exponent[lane] = normalize_narrow(bound[lane] * abs(w[lane]), bound_exponent[lane] - 2)
+    return True
+
+
+@njit
 def advance(centered, w, b, z, activation, scaled, scaled_exponent, gap, gap_exponent, bound, bound_exponent, wide):
     """One link of every lane; returns whether it was narrow, and whether the products stay wide.
 
@@ -1259,6 +1289,12 @@ def advance(centered, w, b, z, activation, scaled, scaled_exponent, gap, gap_exp
             gap[lane], gap_exponent[lane] = normalize_narrow((gap[lane] * derivative) * w[lane], gap_exponent[lane])
             bound[lane], bound_exponent[lane] = normalize_narrow(bound[lane] * abs(w[lane]), bound_exponent[lane] - 2)
         return True, False
+    if (
+        centered
+        and not wide
+        and advance_tiny(w, activation, scaled, scaled_exponent, gap, gap_exponent, bound, bound_exponent)
+    ):
+        return False, False
     wide = False
     for lane in range(lanes):
         if centered:
