@@ -1601,14 +1601,16 @@ def can_be_guessed(bias_law, activation):
 
 
 @njit
-def warm_up(job, member, before, firsts, begins, begin_exponents):
+def warm_up(job, member, before, sign, firsts, begins, begin_exponents):
     """Guess the states before links `firsts` by running the links that lead to them: see csrc/grow.h.
 
-    They run from 1/2, or from an offset of 0 if `before`, the activation or offset before all of them, is one.
+    They run from 1/2, or from an offset of `sign` / 2; from 0 if `before`, the offset before all of them, is 0.
     """
     (weight_law, bias_law, seed, _, _, _, _) = job[0]
     centered = bias_law[0] == CENTERED
-    start = 0.0 if centered and before == 0.0 else 0.5
+    start = 0.5
+    if centered:
+        start = 0.0 if before == 0.0 else 0.5 * sign
     count = len(firsts)
     link_of = np.empty(count, dtype=np.uint64)
     member_of = np.full(count, np.uint64(member))
@@ -1644,6 +1646,22 @@ def warm_up(job, member, before, firsts, begins, begin_exponents):
         begins[lane, 1], begin_exponents[lane] = scaled_state(
             centered, lane, z, activation, scaled, scaled_exponent, narrow
         )
+
+
+@njit
+def correct_signs(job, member, before, firsts, begins, begin_exponents, ends):
+    """Guess again the starts of segments whose offset had the wrong sign; True if there are any: see csrc/grow.h."""
+    mirrored, mirrored_exponents = begins.copy(), begin_exponents.copy()
+    warm_up(job, member, before, -1.0, firsts[1:], mirrored[1:], mirrored_exponents[1:])
+    wrong, any_wrong = False, False
+    for i in range(1, len(firsts)):
+        if (begins[i, 0] < 0.0) != (ends[i - 1, 0] < 0.0):
+            wrong = not wrong
+        if wrong:
+            begins[i, 0], begins[i, 1] = mirrored[i, 0], mirrored[i, 1]
+            begin_exponents[i] = mirrored_exponents[i]
+            any_wrong = True
+    return any_wrong
 
 
 @njit
@@ -1686,21 +1704,26 @@ def grow_deep(job, member):
         if i == 1 and count:
             begins[1, 0], begins[1, 1], begin_exponents[1] = activation, mantissa, exponent
             guessed = slice(2, count + 1)
-            warm_up(job, member, activation, firsts[guessed], begins[guessed], begin_exponents[guessed])
+            warm_up(job, member, activation, 1.0, firsts[guessed], begins[guessed], begin_exponents[guessed])
             cut = slice(1, count + 1)
-            run_segments(
-                job,
-                member,
-                firsts[cut],
-                lasts[cut],
-                begins[cut],
-                begin_exponents[cut],
-                ends[cut],
-                end_exponents[cut],
-                0,
-                pieces,
-                mark_pieces,
-            )
+            for turn in range(2 if bias_law[0] == CENTERED else 1):
+                if turn == 1 and not correct_signs(
+                    job, member, activation, firsts[cut], begins[cut], begin_exponents[cut], ends[cut]
+                ):
+                    break
+                run_segments(
+                    job,
+                    member,
+                    firsts[cut],
+                    lasts[cut],
+                    begins[cut],
+                    begin_exponents[cut],
+                    ends[cut],
+                    end_exponents[cut],
+                    0,
+                    pieces,
+                    mark_pieces,
+                )
         same = (
             1 <= i <= count
             and bits_of(begins[i, 0]) == bits_of(activation)
