@@ -21,8 +21,8 @@ FASTGRAD_INLINE Floats uniform(Words high, Words low) {
 }
 
 // Of each 64-bit lane only the low half counts; what the operations leave above it is never read.
-FASTGRAD_INLINE Pair uniforms(uint64_t seed, Words link, Words member) {
-    Words r0 = link, r1 = link >> 32, r2 = member, r3{};
+FASTGRAD_INLINE Pair uniforms(uint64_t stream, uint64_t seed, Words link, Words member) {
+    Words r0 = link, r1 = link >> 32, r2 = member, r3 = Words{} + stream;
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; ++round) {
         const Words product0 = multiply_low(r0, Words{} + (uint64_t)0xD2511F53u);
@@ -62,31 +62,45 @@ FASTGRAD_INLINE Pair cos_sin_turns(Floats v) {
 
 FASTGRAD_INLINE bool is_drawn(const Law& law) { return law.family == NORMAL || law.family == UNIFORM; }
 
-// Weights and biases of `rows` rows of N vectors, WIDTH doubles apart; `link` and `member` belong to the first row, and each
-// row is one link further. Stage by stage: a stage is short enough for the processor to work on several vectors at once.
+// Streams of the generator: links, and the bias beside a weight of another family.
+constexpr uint64_t STREAM_LINKS = 0, STREAM_MIXED = 4;
+
+// Two independent variates of a family, uniforms or standard normals, for `rows` rows of N vectors, WIDTH doubles apart;
+// `link` and `member` belong to the first row, and each row is one link further. Stage by stage: a stage is short enough for
+// the processor to work on several vectors at once.
+template <int N>
+static void draw_variates(int family, uint64_t stream, uint64_t seed, const Words* link, const Words* member, int64_t rows,
+                          double* first, double* second) {
+    for (int64_t t = 0; t < rows; ++t)
+        for (int j = 0; j < N; ++j) {
+            const Pair uniform = uniforms(stream, seed, link[j] + (uint64_t)t, member[j]);
+            store(first + t * WIDTH + j * LANES, uniform.first);
+            store(second + t * WIDTH + j * LANES, uniform.second);
+        }
+    if (family != NORMAL) return;
+    // Box and Muller: the normals take the places of the uniforms
+    Floats radius[TILE * N];
+    for (int64_t t = 0; t < rows; ++t)
+        for (int j = 0; j < N; ++j) radius[t * N + j] = square_root(-2.0 * log_of(load(first + t * WIDTH + j * LANES)));
+    for (int64_t t = 0; t < rows; ++t)
+        for (int j = 0; j < N; ++j) {
+            const int64_t cell = t * WIDTH + j * LANES;
+            const Pair turn = cos_sin_turns(load(second + cell));
+            store(first + cell, radius[t * N + j] * turn.first);
+            store(second + cell, radius[t * N + j] * turn.second);
+        }
+}
+
+// Weights and biases of `rows` rows, as above.
 template <int N>
 static void draw_rows(const Law& weight, const Law& bias, uint64_t seed, const Words* link, const Words* member, int64_t rows,
                       double* weights, double* biases) {
     if (is_drawn(weight) || is_drawn(bias))
-        for (int64_t t = 0; t < rows; ++t)
-            for (int j = 0; j < N; ++j) {
-                const Pair uniform = uniforms(seed, link[j] + (uint64_t)t, member[j]);
-                store(weights + t * WIDTH + j * LANES, uniform.first);
-                store(biases + t * WIDTH + j * LANES, uniform.second);
-            }
-    if (weight.family == NORMAL || bias.family == NORMAL) {
-        // Box and Muller: two independent standard normals, which take the places of the uniforms
-        Floats radius[TILE * N];
-        for (int64_t t = 0; t < rows; ++t)
-            for (int j = 0; j < N; ++j)
-                radius[t * N + j] = square_root(-2.0 * log_of(load(weights + t * WIDTH + j * LANES)));
-        for (int64_t t = 0; t < rows; ++t)
-            for (int j = 0; j < N; ++j) {
-                const int64_t cell = t * WIDTH + j * LANES;
-                const Pair turn = cos_sin_turns(load(biases + cell));
-                if (weight.family == NORMAL) store(weights + cell, radius[t * N + j] * turn.first);
-                if (bias.family == NORMAL) store(biases + cell, radius[t * N + j] * turn.second);
-            }
+        draw_variates<N>(is_drawn(weight) ? weight.family : bias.family, STREAM_LINKS, seed, link, member, rows, weights,
+                         biases);
+    if (is_drawn(weight) && is_drawn(bias) && weight.family != bias.family) {
+        alignas(64) double unused[TILE * WIDTH];
+        draw_variates<N>(bias.family, STREAM_MIXED, seed, link, member, rows, unused, biases);
     }
     for (int64_t t = 0; t < rows; ++t)
         for (int j = 0; j < N; ++j) {

@@ -18,8 +18,7 @@ A law is given as a string or as the object of the same name here: ``"normal:std
 
 In a chain fan_in = fan_out = 1. Each named scheme takes ``gain=`` (default 1), a factor on its standard deviation.
 
-The weight and the bias of a link are made from one pair of uniforms, so they are independent of each other when both
-are normal or both are uniform, and when one of them is constant, but not when one is normal and the other uniform.
+All draws are independent of each other, also the weight and the bias of one link, whatever their laws.
 """
 
 from __future__ import annotations
@@ -77,8 +76,9 @@ class Law:
 
     @property
     def code(self) -> tuple[int, float, float]:
-        """The law as the kernels take it: family number, location, scale."""
-        return FAMILY_CODES[self.family], self.location, self.scale
+        """The law as the kernels take it: family number, location, scale; one without width is a constant to them."""
+        family = "constant" if self.family in ("normal", "uniform") and not self.scale else self.family
+        return FAMILY_CODES[family], self.location, self.scale
 
 
 LawLike = str | Law | Callable[[], Law]

@@ -3,11 +3,23 @@
 Weights and biases are a pure function of (seed, member, link), so that any part of any chain can be made again at any
 time, in any order. Generator: Philox4x32-10 of J. Salmon, M. Moraes, R. Dror and D. Shaw, "Parallel random numbers: as
 easy as 1, 2, 3", SC 2011.
+
+The key is the seed, and the counter's words are (link mod 2^32, link >> 32, member, stream): one block of four random
+words makes the two uniforms of a link, and of these the weight and the bias, which are then independent if both are
+normal (Box and Muller) or both uniform. Where one is normal and the other uniform, each has a block of its own:
+
+================  ===========================  =============================
+drawn             first law                    second law, of another family
+================  ===========================  =============================
+weight, bias      stream 0, links from 1       stream 4, the same links
+input x, target   stream 1, link word 1        stream 4, link word 0
+================  ===========================  =============================
+
+Links are counted from 1, so the block of link 0 in stream 4 is free for the targets.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +27,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fastgrad.laws import Law
+    from fastgrad.laws import Family, Law
 
     Floats = NDArray[np.float64]
     Words = NDArray[np.uint64]
@@ -24,7 +36,8 @@ LOW_32 = np.uint64(0xFFFFFFFF)
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 KEY_STEPS = 0x9E3779B9, 0xBB67AE85  # the golden ratio and sqrt(3) - 1, in units of 2^-32
 
-STREAM_LINKS, STREAM_INPUTS = 0, 1  # 2 is kept for dense layers
+STREAM_LINKS, STREAM_INPUTS = 0, 1  # 2 and 3 are kept for dense layers and their cotangents
+STREAM_MIXED = 4  # the second of two laws of different families
 MEMBERS_MAX = 2**32  # the member is one counter word
 SEED_MAX = 2**64 - 1
 
@@ -109,12 +122,7 @@ def cos_sin_turns(v: Floats) -> tuple[Floats, Floats]:
 
 
 def draw(
-    weight: Law,
-    bias: Law,
-    seed: int,
-    links: NDArray[np.int64],
-    members: NDArray[np.int64],
-    stream: int = STREAM_LINKS,
+    weight: Law, bias: Law, seed: int, links: NDArray[np.int64], members: NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
     """Weights and biases of any links of any members.
 
@@ -130,42 +138,47 @@ def draw(
     -------
     weight, bias : ndarray of float64, shape (len(links), len(members))
     """
-    shape = len(links), len(members)
-    families = {weight.family, bias.family}
-    u = v = cosine = sine = np.zeros(())
-    if families & {"normal", "uniform"}:
-        u, v = uniforms(seed, links, members, stream)
-    if "normal" in families:
-        # Box and Muller, Annals of Mathematical Statistics 29 (1958) 610.
-        radius = np.sqrt(-2.0 * np.log(u))
-        cosine, sine = (radius * part for part in cos_sin_turns(v))
-    w = _from_variates(weight, uniform=u, normal=cosine)
-    b = -0.5 * w if bias.family == "centered" else _from_variates(bias, uniform=v, normal=sine)
-    return np.broadcast_to(w, shape), np.broadcast_to(b, shape)
+    return _draw_pair(weight, bias, seed, members, (links, STREAM_LINKS), (links, STREAM_MIXED))
 
 
 def draw_inputs(x: Law, target: Law, seed: int, members: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Inputs and targets of any members: as weight and bias of link 1, but from the stream of the inputs.
+    """Inputs and targets of any members: as weight and bias of link 1, but from blocks of their own.
 
     Returns
     -------
     x, target : ndarray of float64, shape (len(members),)
     """
-    drawn = draw(x, target, seed, np.ones(1, dtype=np.int64), members, STREAM_INPUTS)
+    link_0, link_1 = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+    drawn = _draw_pair(x, target, seed, members, (link_1, STREAM_INPUTS), (link_0, STREAM_MIXED))
     return drawn[0][0], drawn[1][0]
 
 
-def _from_variates(law: Law, uniform: Floats, normal: Floats) -> Floats:
-    if law.family == "constant":
-        return np.asarray(law.location)
-    return law.location + law.scale * (normal if law.family == "normal" else uniform)
+Block = tuple["NDArray[np.int64]", int]  # links, stream
 
 
-def warn_if_dependent(first: Law, second: Law, names: tuple[str, str] = ("weight", "bias")) -> None:
-    """Warn where two laws share their uniforms (see the end of the table in `fastgrad.laws`)."""
-    if {first.family, second.family} == {"normal", "uniform"} and first.scale and second.scale:
-        warnings.warn(
-            f"{names[0]}={first} and {names[1]}={second} are made from the same pair of uniforms: they are not "
-            "independent; take both normal or both uniform",
-            stacklevel=3,
-        )
+def _draw_pair(
+    first: Law, second: Law, seed: int, members: NDArray[np.int64], block: Block, apart: Block
+) -> tuple[Floats, Floats]:
+    """Values of two laws from one block of the generator; the second has the block `apart` if their families differ."""
+    shape = len(block[0]), len(members)
+    families = {law.family for law in (first, second) if law.scale}
+    u = v = np.zeros(())
+    if families:
+        u, v = _variates(first.family if first.scale else second.family, seed, members, block)
+    if len(families) == 2:
+        v = _variates(second.family, seed, members, apart)[1]
+    a = first.location + first.scale * u
+    b = -0.5 * a if second.family == "centered" else second.location + second.scale * v
+    return np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+
+
+def _variates(family: Family, seed: int, members: NDArray[np.int64], block: Block) -> tuple[Floats, Floats]:
+    """Two independent uniforms, or two standard normals."""
+    links, stream = block
+    u, v = uniforms(seed, links, members, stream)
+    if family == "uniform":
+        return u, v
+    # Box and Muller, Annals of Mathematical Statistics 29 (1958) 610.
+    radius = np.sqrt(-2.0 * np.log(u))
+    cosine, sine = cos_sin_turns(v)
+    return radius * cosine, radius * sine

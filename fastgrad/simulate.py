@@ -21,7 +21,7 @@ from fastgrad.framework import framework_depths
 from fastgrad.kernels import Backend, BackendName, load
 from fastgrad.laws import Law, LawLike, parse
 from fastgrad.parallel import Threads
-from fastgrad.philox import MEMBERS_MAX, SEED_MAX, warn_if_dependent
+from fastgrad.philox import MEMBERS_MAX, SEED_MAX
 from fastgrad.philox import draw as draw_links
 from fastgrad.scaled import FLOAT_LIMITS, Scaled, aligned_empty, json_ready
 
@@ -235,7 +235,6 @@ def draw(
     """
     depth, ensemble, seed = _sizes(depth, ensemble, seed)
     weight_law, bias_law = parse(weight, "weight"), parse(bias, "bias")
-    warn_if_dependent(weight_law, bias_law)
     require_memory(f"draws of {depth} links x {ensemble} chains", 16 * depth * ensemble)
     w, b = aligned_empty((depth, ensemble), np.float64), aligned_empty((depth, ensemble), np.float64)
     members = np.arange(ensemble)
@@ -306,7 +305,6 @@ def simulate(
     depth, ensemble, seed = _sizes(depth, ensemble, seed)
     record = integer("record", record, 2, 2**31)
     weight_law, bias_law = parse(weight, "weight"), parse(bias, "bias")
-    warn_if_dependent(weight_law, bias_law)
     recorded = spaced(depth, min(record, depth))
     # A single chain needs batches for its standard error, however few links are recorded.
     marks = np.union1d(recorded, spaced(depth, min(BATCHES + 1, depth))) if ensemble == 1 else recorded

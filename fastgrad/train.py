@@ -12,7 +12,7 @@ from fastgrad.chain import Chain, integer, per_member, real_array, require_memor
 from fastgrad.kernels import BackendName, load
 from fastgrad.laws import LawLike, law_or_number
 from fastgrad.parallel import SLICE_MIN, Threads
-from fastgrad.philox import draw_inputs, warn_if_dependent
+from fastgrad.philox import draw_inputs
 from fastgrad.scaled import json_ready
 from fastgrad.simulate import QUANTILES, draw
 
@@ -324,7 +324,8 @@ def train_drawn(
     depth, ensemble, weight, bias, seed
         As for `draw`.
     x, target : str, Law or float
-        What each chain's input and target are drawn from, from a stream of their own; a number is the same for all.
+        What each chain's input and target are drawn from, independent of each other and of the weights and biases; a
+        number is the same for all.
     learning_rate : float
         Larger than the default of `train`: inputs and targets lie within (0, 1), where gradients are small.
     **how
@@ -350,7 +351,6 @@ def drawn_task(
 ) -> tuple[Chain, Floats]:
     """Chains with their inputs, and their targets, as `train_drawn` draws them."""
     laws = law_or_number(x, "x"), law_or_number(target, "target")
-    warn_if_dependent(*laws, names=("x", "target"))
     chains = draw(depth, ensemble, weight, bias, seed)
     inputs, wanted = draw_inputs(*laws, seed, np.arange(ensemble))
     return Chain.of(*chains, inputs), wanted

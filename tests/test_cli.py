@@ -29,7 +29,6 @@ PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE
 PLAIN |= {f"FASTGRAD_{name}": None for name in VARIABLES}
 COMMANDS = sorted(main.commands)
 SMALL = ("simulate", "--depth", "20", "--ensemble", "9", "--backend", "numpy")
-WARNS = ("--weight", "normal", "--bias", "uniform:low=0,high=1")  # laws that share their uniforms
 
 
 def run(*arguments, **environment):
@@ -479,22 +478,6 @@ def test_stdout_that_is_full(form, tmp_path):
         )
     assert done.returncode == 1
     assert one_line(done.stderr).endswith("No space left on device")
-
-
-def test_warnings_go_to_stderr_in_one_line():
-    result = run(*SMALL, *WARNS, "--format", "csv")
-    assert result.exit_code == 0
-    assert one_line(result.stderr).startswith("warning: weight=normal:std=1 and bias=uniform:low=0,high=1 ")
-    assert "warning" not in result.stdout
-    assert len(list(csv.reader(io.StringIO(result.stdout)))) == 21
-
-
-@pytest.mark.parametrize("arguments", [("--quiet",), ("-q",), ()])
-def test_quiet_silences_warnings(arguments):
-    loud = run(*SMALL, *WARNS, "--format", "csv")
-    quiet = run(*SMALL, *WARNS, "--format", "csv", *arguments, FASTGRAD_QUIET=None if arguments else "1")
-    assert quiet.stderr == ""
-    assert quiet.stdout == loud.stdout
 
 
 def test_quiet_does_not_silence_errors():

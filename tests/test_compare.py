@@ -380,11 +380,3 @@ def test_command_passes_its_options_on(only_numpy, monkeypatch):
     result = run(*itertools.chain(*((f"--{name}", value) for name, value in options.items())))
     assert result.exit_code == 0
     assert seen == options | {"progress": None}
-
-
-def test_warning_is_one_line(only_numpy):
-    result = run("--weight", "normal", "--bias", "uniform:low=0,high=1")
-    assert result.exit_code == 0
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("fastgrad: warning: weight=normal:std=1 and bias=uniform:low=0,high=1 ")

@@ -8,7 +8,6 @@ import platform
 import re
 import subprocess
 import sys
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -117,15 +116,10 @@ def with_wide_links(weight, bias, x, cotangent):
 def simulations(*given):
     """Simulate each of these: depth, ensemble, record, weight, bias, x."""
 
-    def run(**how):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of laws that share their uniforms
-            return [
-                fg.simulate(depth, ensemble, weight, bias, x, seed=2**64 - 3, record=record, **how)
-                for depth, ensemble, record, weight, bias, x in given
-            ]
-
-    return run
+    return lambda **how: [
+        fg.simulate(depth, ensemble, weight, bias, x, seed=2**64 - 3, record=record, **how)
+        for depth, ensemble, record, weight, bias, x in given
+    ]
 
 
 def trainings(*given):
@@ -146,7 +140,6 @@ LAWS = [
     ("normal:std=4", "normal:std=1"),
     ("normal:mean=1,std=3", "centered"),
     ("uniform:low=-6,high=6", "uniform:low=-1,high=1"),
-    ("normal", "uniform:low=0,high=1"),
     ("torch_default", "torch_default"),
     ("he_normal:gain=3", "zero"),
     ("constant:-3", "constant:0.5"),
@@ -157,6 +150,18 @@ LAWS = [
     ("normal:std=1e18", "normal:std=1e18"),
     ("constant:1e300", "normal"),
     ("constant:1e-300", "zero"),
+]
+# The bias has a block of random words of its own.
+MIXED_FAMILIES = [
+    ("normal:std=4", "uniform:low=-1,high=3"),
+    ("uniform:low=-6,high=6", "normal:mean=1,std=2"),
+    ("torch_default", "normal:std=1e6"),
+]
+WITHOUT_WIDTH = [
+    ("normal:mean=3,std=0", "uniform:low=-1,high=2"),
+    ("uniform:low=-6,high=6", "normal:mean=0.5,std=0"),
+    ("uniform:low=2,high=2", "normal:std=3"),
+    ("normal:std=3", "uniform:low=-1,high=-1"),
 ]
 # Neither forgets where it began: the first has two attractors that mirror each other, the second is critical.
 NEVER_FORGET = [("normal:std=12", "centered", 0.3), ("constant:4", "constant:-2", 0.9)]
@@ -186,6 +191,10 @@ JOBS = {
     ),
     "backprop, mixed": lambda: backprops(with_wide_links(*chains((200, 67), symmetric(7)))),
     "simulate, laws": lambda: simulations(*((37, 67, 64, *laws, 0.5) for laws in LAWS)),
+    "simulate, mixed families": lambda: simulations(
+        *((depth, n, 64, *laws, 0.5) for depth, n in ((37, 67), (1500, 3), (20_000, 1)) for laws in MIXED_FAMILIES)
+    ),
+    "simulate, laws without width": lambda: simulations(*((37, 67, 64, *laws, 0.5) for laws in WITHOUT_WIDTH)),
     "simulate, one chain": lambda: simulations(*((1500, 1, 64, *laws, 0.25) for laws in LAWS)),
     "simulate, shapes": lambda: simulations(
         *((depth, n, record, *LAWS[1], 0.5) for depth, n, record in ((1, 1, 2), (2, 3, 2), (2049, 3, 500), (9, 500, 4)))
@@ -236,8 +245,10 @@ PINNED = {
     "backprop, wide": "6df7d809cf5b7f2e85f226ff73e7b70669d17e0c949146c735e3735911a7543c",
     "backprop, zeros": "7943a7ed38358803fb356a3e18c8c4b1f09a8cb2c8d17befc4c023906c46742b",
     "backprop, mixed": "851afb637c224841216e690d99ef1a52cc491a1aab4042fc3ae16d4bae5f9980",
-    "simulate, laws": "2f962141428e95c57cfe2b09c71e11160b31affa9bd85dd356ddb3a27c1b99b1",
-    "simulate, one chain": "300f45ffe825188786e2dc0129b2acc932f21daf6286281eff60b81496ef8da0",
+    "simulate, laws": "cd03f9297957bc6d8a69e373a39cb86ca4d2c42ad891be8ee28e2f2794175b14",
+    "simulate, mixed families": "18bae4257ce04ffa85b65c565c38c3f8232b490115a605c2c0661b31e15412b7",
+    "simulate, laws without width": "3c8ca6d21108c042d8c488917c60a8951c80c05d563cc89393b38d17b87278e5",
+    "simulate, one chain": "8e88f88d6642184b4d7a1082729f91d2d4461f1d3b92485d7e22910a00055b8f",
     "simulate, shapes": "51b8f75c5ed9eb178b249f0d7c936807314f085643b4a0c01cf28aa0e6b41f50",
     "simulate, deep": "0d05a5c6a4bb0b22934f98fa175aa9caa08a7361fcee7772beb1205882c96076",
     "simulate, 300 000 links": "2e06edd1265561f359fd1de320343b0f7d3176961985747958d00c8b1ca069ad",
@@ -336,14 +347,12 @@ def test_any_drawn_chain_has_equal_bits_on_every_engine(
     compiled, same_bits, weight, scale, bias, bias_scale, x, seed, shape, record
 ):
     laws = weight.format(scale), bias.format(bias_scale)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of laws that share their uniforms
-        expected = fg.simulate(*shape, *laws, x, seed, record, backend="numba", threads=1)
-        for name in available_sets():
-            with instruction_set(name):
-                found = fg.simulate(*shape, *laws, x, seed, record, backend="cpp", threads=1)
-            same_bits(found, expected)
-            assert np.array_equal(found.lyapunov, expected.lyapunov, equal_nan=True)
+    expected = fg.simulate(*shape, *laws, x, seed, record, backend="numba", threads=1)
+    for name in available_sets():
+        with instruction_set(name):
+            found = fg.simulate(*shape, *laws, x, seed, record, backend="cpp", threads=1)
+        same_bits(found, expected)
+        assert np.array_equal(found.lyapunov, expected.lyapunov, equal_nan=True)
 
 
 # A deep chain, cut and whole

@@ -211,33 +211,6 @@ def test_makers_check_their_parameters():
         laws.uniform(2, 1)
 
 
-@pytest.mark.parametrize(
-    ("weight", "bias"),
-    [("normal", "uniform:low=0,high=1"), ("torch_default", "normal:std=0.1"), ("he_uniform", "normal")],
-)
-def test_a_normal_beside_a_uniform_warns(weight, bias):
-    for job in (fg.draw, fg.simulate):
-        with pytest.warns(UserWarning, match="not independent; take both normal or both uniform") as record:
-            job(2, 1, weight=weight, bias=bias)
-        assert [warning.filename for warning in record] == [__file__]
-
-
-@pytest.mark.parametrize(
-    ("weight", "bias"),
-    [
-        ("normal", "normal"),
-        ("torch_default", "torch_default"),
-        ("normal", "zero"),
-        ("constant:2", "uniform:low=0,high=1"),
-        ("uniform:low=0,high=1", "centered"),
-        ("normal:std=0", "uniform:low=0,high=1"),
-    ],
-)
-def test_no_other_pair_warns(weight, bias):
-    fg.draw(2, 1, weight=weight, bias=bias)  # a warning would be an error
-    fg.simulate(2, 1, weight=weight, bias=bias)
-
-
 @pytest.mark.parametrize("law", ["normal", "uniform:low=-1,high=1"])
 def test_weight_and_bias_of_like_laws_are_independent(law):
     w, b = (values.ravel() for values in fg.draw(COUNT // 8, 8, weight=law, bias=law))

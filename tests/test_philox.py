@@ -18,7 +18,13 @@ KNOWN = [
     ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
 WORD = 2**32 - 1
-PAIRS = [("normal", "normal"), ("uniform:low=-1,high=2", "uniform:low=0,high=1"), ("normal:std=3", "centered")]
+MIXED = [("normal:std=3", "uniform:low=-1,high=2"), ("uniform:low=-1,high=2", "normal:mean=1,std=3")]
+PAIRS = [
+    ("normal", "normal"),
+    ("uniform:low=-1,high=2", "uniform:low=0,high=1"),
+    ("normal:std=3", "centered"),
+    *MIXED,
+]
 SEEDS = st.integers(0, 2**64 - 1)
 LINKS = st.integers(1, 2**63 - 2)
 MEMBERS = st.integers(0, 2**32 - 1)
@@ -77,6 +83,126 @@ def test_the_key_is_the_seed_and_the_counter_is_link_member_and_stream_0(seed, l
     for value, a, b in ((u, *r[:2]), (v, *r[2:])):
         # min: the largest of the 2^53 values would be rounded to 1
         assert value.item() == min((((a << 32 | b) >> 11) + 0.5) * 2.0**-53, 1 - 2.0**-53)
+
+
+def variates(seed, link, member, stream):
+    """U, V, R cos 2πV and R sin 2πV of one block, by its words."""
+    counter = np.array([link % 2**32, link >> 32, member, stream], dtype=np.uint64)
+    r = [int(word) for word in philox.philox4x32(tuple(counter), (seed % 2**32, seed >> 32))]
+    u, v = (min((((a << 32 | b) >> 11) + 0.5) * 2.0**-53, 1 - 2.0**-53) for a, b in (r[:2], r[2:]))
+    radius = math.sqrt(-2 * math.log(u))
+    return u, v, radius * math.cos(2 * math.pi * v), radius * math.sin(2 * math.pi * v)
+
+
+def close(a, b):
+    return a == pytest.approx(b, rel=1e-13, abs=1e-14)
+
+
+@given(SEEDS, LINKS, MEMBERS)
+def test_a_bias_of_another_family_has_a_block_of_its_own(seed, link, member):
+    normal, uniform = laws.normal(0.5, 2), laws.uniform(-1, 3)
+    at = seed, np.array([link]), np.array([member])
+    u, _, cosine, _ = variates(seed, link, member, 0)
+    _, v, _, sine = variates(seed, link, member, 4)
+    w, b = (part.item() for part in philox.draw(normal, uniform, *at))
+    assert close(w, 0.5 + 2 * cosine)
+    assert b == -1 + 4 * v
+    w, b = (part.item() for part in philox.draw(uniform, normal, *at))
+    assert w == -1 + 4 * u
+    assert close(b, 0.5 + 2 * sine)
+
+
+@given(SEEDS, MEMBERS)
+def test_a_target_of_another_family_has_a_block_that_no_link_has(seed, member):
+    normal, uniform = laws.normal(0.5, 2), laws.uniform(-1, 3)
+    members = np.array([member])
+    u, v, cosine, _ = variates(seed, 1, member, 1)
+    _, own_v, _, own_sine = variates(seed, 0, member, 4)
+    x, target = (part.item() for part in philox.draw_inputs(normal, uniform, seed, members))
+    assert close(x, 0.5 + 2 * cosine)
+    assert target == -1 + 4 * own_v
+    x, target = (part.item() for part in philox.draw_inputs(uniform, normal, seed, members))
+    assert x == -1 + 4 * u
+    assert close(target, 0.5 + 2 * own_sine)
+    x, target = (part.item() for part in philox.draw_inputs(uniform, uniform, seed, members))
+    assert (x, target) == (-1 + 4 * u, -1 + 4 * v)  # of one family: from one block
+
+
+NO_WIDTH = [
+    ("normal:mean=3,std=0", "uniform:low=-1,high=2"),
+    ("uniform:low=-1,high=2", "normal:mean=3,std=0"),
+    ("uniform:low=3,high=3", "normal:std=2"),
+    ("normal:std=2", "uniform:low=3,high=3"),
+]
+
+
+@pytest.mark.parametrize(("weight", "bias"), NO_WIDTH)
+def test_a_law_without_width_is_a_constant(weight, bias, backend, same_bits):
+    constant = [law if law.endswith(("std=2", "high=2")) else "constant:3" for law in (weight, bias)]
+    for a, b in zip(fg.draw(50, 40, weight, bias, seed=8), fg.draw(50, 40, *constant, seed=8), strict=True):
+        assert np.array_equal(a, b)
+    same_bits(*(fg.simulate(50, 40, *laws, seed=8, backend=backend) for laws in ((weight, bias), constant)))
+
+
+def correlations(pairs):
+    """Correlation of the two halves of a pair, of their magnitudes and of their squares, and how many there were."""
+    count, sums = 0, 0.0
+    for pair in pairs:
+        values = np.array([[v, np.abs(v), v * v] for v in pair]).transpose(1, 0, 2)  # (3, 2, n)
+        products = np.einsum("kin,kjn->kij", values, values)
+        sums = sums + np.concatenate([products, values.sum(axis=2)[:, :, None]], axis=2)
+        count += values.shape[2]
+    means = sums[:, :, 2] / count
+    covariance = sums[:, :, :2] / count - means[:, :, None] * means[:, None, :]
+    return covariance[:, 0, 1] / np.sqrt(covariance[:, 0, 0] * covariance[:, 1, 1]), count
+
+
+@pytest.mark.parametrize(("weight", "bias"), MIXED)
+def test_weight_and_bias_of_different_families_are_independent(weight, bias):
+    made = laws.parse(weight, "weight"), laws.parse(bias, "bias"), 11
+    members = np.arange(100)
+
+    def pairs():
+        for first in range(1, 10**5, 2000):
+            w, b = philox.draw(*made, np.arange(first, first + 2000), members)
+            yield w.ravel(), b.ravel()
+
+    found, count = correlations(pairs())
+    assert count == 10**7
+    assert np.all(np.abs(found) < 4 / math.sqrt(count))
+
+
+@pytest.mark.parametrize(("x", "target"), MIXED)
+def test_input_and_target_of_different_families_are_independent(x, target):
+    made = laws.parse(x, "x"), laws.parse(target, "target"), 5, np.arange(10**6)
+    found, count = correlations([philox.draw_inputs(*made)])
+    assert np.all(np.abs(found) < 4 / math.sqrt(count))
+
+
+def test_targets_and_the_biases_of_the_first_link_are_independent():
+    members = np.arange(10**5)
+    normal, uniform = laws.normal(), laws.uniform(-1, 1)
+    target = philox.draw_inputs(normal, uniform, 5, members)[1]
+    bias = philox.draw(normal, uniform, 5, np.array([1]), members)[1][0]
+    found, count = correlations([(target, bias)])
+    assert np.all(np.abs(found) < 4 / math.sqrt(count))
+
+
+@pytest.mark.parametrize(("weight", "bias"), MIXED)
+def test_a_bias_of_another_family_follows_its_law(weight, bias):
+    b = np.sort(fg.draw(20_000, 10, weight, bias, seed=3)[1].ravel())
+    n = len(b)
+    if bias.startswith("uniform"):
+        mean, std, kurtosis, cdf = 0.5, 3 / math.sqrt(12), 1.8, (b + 1) / 3
+    else:
+        mean, std, kurtosis = 1, 3, 3
+        cdf = np.array([0.5 * math.erfc(-(value - mean) / std / math.sqrt(2)) for value in b])
+    standard = (b - mean) / std
+    assert abs(standard.mean()) < 4 / math.sqrt(n)
+    assert abs((standard**2).mean() - 1) < 4 * math.sqrt((kurtosis - 1) / n)
+    # Kolmogorov and Smirnov: beyond 2.23 / sqrt(n) once in 10 000 times
+    steps = np.arange(n + 1) / n
+    assert max(np.max(cdf - steps[:-1]), np.max(steps[1:] - cdf)) < 2.23 / math.sqrt(n)
 
 
 @pytest.mark.parametrize(("weight", "bias"), PAIRS)

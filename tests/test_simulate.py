@@ -236,6 +236,45 @@ def test_known_exponent_away_from_the_center():
     assert abs(growth.lyapunov.mean - -1.5473105598) < 4 * growth.lyapunov.stderr
 
 
+def normal_cdf(v):
+    return np.array([0.5 * math.erfc(-t / math.sqrt(2)) for t in v.ravel()]).reshape(v.shape)
+
+
+# Weight, bias, E ln|w|, the density of the next preactivation z = w o + b, and where z lies.
+MIXED_FAMILIES = [
+    (
+        "uniform:low=-6,high=6",
+        "normal:mean=1,std=2",
+        math.log(6) - 1,
+        lambda z, o: (normal_cdf((z - 1 + 6 * o) / 2) - normal_cdf((z - 1 - 6 * o) / 2)) / (12 * o),
+        (-25, 25),
+    ),
+    (
+        "normal:std=4",
+        "uniform:low=-1,high=3",
+        math.log(4) - (EULER + math.log(2)) / 2,
+        lambda z, o: (normal_cdf((z + 1) / (4 * o)) - normal_cdf((z - 3) / (4 * o))) / 4,
+        (-36, 38),
+    ),
+]
+
+
+@pytest.mark.parametrize(("weight", "bias", "ln_weight", "density", "ends"), MIXED_FAMILIES)
+def test_exponents_of_mixed_families_are_those_of_quadrature(weight, bias, ln_weight, density, ends, backend):
+    # The stationary density of z on a grid, by power iteration; the second has edges, which cost it some 1e-4.
+    z, step = np.linspace(*ends, 500, retstep=True)
+    kernel = step * density(z[:, None], 1 / (1 + np.exp(-z))[None, :])
+    kernel /= kernel.sum(axis=0)
+    p = np.full(len(z), 1 / len(z))
+    for _ in range(200):
+        p = kernel @ p
+    expected = ln_weight + p @ (-np.abs(z) - 2 * np.log1p(np.exp(-np.abs(z))))
+
+    growth = fg.simulate(1100, 2000, weight, bias, seed=3, record=12, backend=backend)
+    rates = growth.adjoint[1].ln() / (1101 - growth.link[1])  # from link 101 on the start is forgotten
+    assert abs(rates.mean() - expected) < 4 * rates.std(ddof=1) / math.sqrt(len(rates))
+
+
 @pytest.mark.parametrize(("std", "variance"), [(1, 1.112456), (4, 1.579568), (10, 16.6226)])
 def test_the_standard_error_is_that_of_the_known_variance(std, variance):
     depth, ensemble = 2000, 2000

@@ -651,13 +651,6 @@ def test_a_worker_with_other_kernels_is_refused():
         module.work("simulate", planned.backend, key[::-1], point, 1)
 
 
-def test_warnings_are_shown_once_for_a_law():
-    given = {"weight": ["normal:std=2", "normal:std=3", "constant:2"], "seed": [1, 2]}
-    with pytest.warns(UserWarning, match="not independent") as caught:
-        fg.sweep(given, bias="uniform:low=0,high=1", **SMALL)
-    assert len({str(warning.message) for warning in caught}) == 1  # of the two normal laws one is enough
-
-
 # Parts, exports, and what a sweep would take
 
 

@@ -161,11 +161,12 @@ LARGEST = float(np.finfo(np.float64).max)
 TWO_64 = 2.0**64
 
 CONSTANT, NORMAL, UNIFORM, CENTERED = 0, 1, 2, 3
+STREAM_LINKS, STREAM_MIXED = np.uint64(0), np.uint64(4)
 SQUARED, CROSS_ENTROPY = 0, 1
 LOW_32 = np.uint64(0xFFFFFFFF)
 BITS_32 = np.uint64(32)
 BITS_11 = np.uint64(11)
-ZERO, ONE = np.uint64(0), np.uint64(1)
+ONE = np.uint64(1)
 UINT = np.uintp
 FIRST = UINT(0)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -361,8 +362,8 @@ def philox_round(r0, r1, r2, r3, key0, key1):
     return (product1 >> BITS_32) ^ r1 ^ key0, product1, (product0 >> BITS_32) ^ r3 ^ key1, product0
 
 
-@njit
-def uniforms(seed, link, member, first, second):
+@njit_row
+def uniforms(stream, seed, link, member, first, second):
     """Fill two uniforms for each lane, from one block of Philox4x32-10.
 
     The rounds are written out inside the loop over the lanes: as a function of its own, or as a loop, they would be
@@ -370,7 +371,7 @@ def uniforms(seed, link, member, first, second):
     """
     for lane in range(len(link)):
         k0, k1 = seed & LOW_32, seed >> BITS_32
-        r0, r1, r2, r3 = link[lane], link[lane] >> BITS_32, member[lane], ZERO
+        r0, r1, r2, r3 = link[lane], link[lane] >> BITS_32, member[lane], stream
         r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
         k0, k1 = k0 + KEY_STEP_0, k1 + KEY_STEP_1
         r0, r1, r2, r3 = philox_round(r0, r1, r2, r3, k0, k1)
@@ -431,35 +432,39 @@ def cos_sin_turns(v):
     return -cosine if ((quarter + 1) & 2) != 0 else cosine, -sine if (quarter & 2) != 0 else sine
 
 
-@njit
-def draw(weight_law, bias_law, seed, link, member, w, b):
-    """Fill w and b with the weight and the bias of each lane's link and member."""
+@njit_row
+def draw_variates(family, stream, seed, link, member, first, second):
+    """Fill two independent variates of a family for each lane: uniforms, or standard normals."""
+    uniforms(stream, seed, link, member, first, second)
+    if family == NORMAL:
+        for lane in range(len(link)):  # Box and Muller: the normals take the places of the uniforms
+            radius = math.sqrt(-2.0 * log_of(first[lane]))
+            cosine, sine = cos_sin_turns(second[lane])
+            first[lane] = radius * cosine
+            second[lane] = radius * sine
+
+
+@njit_row
+def draw(weight_law, bias_law, seed, link, member, w, b, spare):
+    """Fill w and b with the weight and the bias of each lane's link and member; `spare` has room for as many."""
     weight_family, weight_location, weight_scale = weight_law
     bias_family, bias_location, bias_scale = bias_law
-    normal = weight_family == NORMAL or bias_family == NORMAL
+    weight_is_drawn = weight_family == NORMAL or weight_family == UNIFORM
+    bias_is_drawn = bias_family == NORMAL or bias_family == UNIFORM
     lanes = len(link)
-    if normal or weight_family == UNIFORM or bias_family == UNIFORM:
-        uniforms(seed, link, member, w, b)
-    if normal and (weight_family == UNIFORM or bias_family == UNIFORM):
-        for lane in range(lanes):  # one of the two stays uniform
-            u, v = w[lane], b[lane]
-            radius = math.sqrt(-2.0 * log_of(u))
-            cosine, sine = cos_sin_turns(v)
-            w[lane] = radius * cosine if weight_family == NORMAL else u
-            b[lane] = radius * sine if bias_family == NORMAL else v
-    elif normal:
-        for lane in range(lanes):  # Box and Muller: two independent standard normals
-            radius = math.sqrt(-2.0 * log_of(w[lane]))
-            cosine, sine = cos_sin_turns(b[lane])
-            w[lane] = radius * cosine
-            b[lane] = radius * sine
+    if weight_is_drawn or bias_is_drawn:
+        draw_variates(weight_family if weight_is_drawn else bias_family, STREAM_LINKS, seed, link, member, w, b)
+    if weight_is_drawn and bias_is_drawn and weight_family != bias_family:
+        draw_variates(bias_family, STREAM_MIXED, seed, link, member, spare, b)
     if weight_family == CONSTANT:
-        w[:] = weight_location
+        for lane in range(lanes):
+            w[lane] = weight_location
     else:
         for lane in range(lanes):
             w[lane] = weight_location + weight_scale * w[lane]
     if bias_family == CONSTANT:
-        b[:] = bias_location
+        for lane in range(lanes):
+            b[lane] = bias_location
     elif bias_family == CENTERED:
         for lane in range(lanes):
             b[lane] = -0.5 * w[lane]
@@ -1384,7 +1389,7 @@ def grow_abreast(job, begin, lanes):
     row -= 1  # of the last mark passed in this call; before the first, the carry
     for link in range(first, last):
         link_of[:] = np.uint64(link)
-        draw(weight_law, bias_law, seed, link_of, member_of, w, b)
+        draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
         marked = row + 1 < len(marks) and marks[row + 1] == link
         if marked:
             for lane in range(lanes):
@@ -1495,7 +1500,7 @@ def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_
                     next_event = min(next_event, at - firsts[lane])
         if step == length:
             break
-        draw(weight_law, bias_law, seed, link_of, member_of, w, b)
+        draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
         if marked:
             for lane in range(count):
                 here = firsts[lane] + step
@@ -1624,7 +1629,7 @@ def warm_up(job, member, before, sign, firsts, begins, begin_exponents):
     narrow = False
     wide = False
     for _ in range(WARM_UP):
-        draw(weight_law, bias_law, seed, link_of, member_of, w, b)
+        draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
         narrow, wide = advance(
             centered,
             w,
