@@ -202,24 +202,29 @@ def integer(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
-def agreement_rtol(weight: ArrayLike, bias: ArrayLike) -> Any:
+def agreement_rtol(weight: ArrayLike, bias: ArrayLike, x: ArrayLike = DEFAULT_X) -> Any:
     """Relative error within which the backends agree with the reference, for chains that contract.
 
-    ``2^-52 (16 depth + 4 sum(|w_l| + |b_l|))``: a few units in the last place for the operations of each link, and for
-    the rounding of each preactivation, which the exponential turns into a relative error of its size.
+    ``2^-52 (16 depth + 4 sum(|w_l| + |b_l|))``, with ``|w_1| max(1, |x|)`` in place of ``|w_1|``: a few units in the
+    last place for the operations of each link, and for the rounding of each preactivation, which the exponential turns
+    into a relative error of its size. Activations are at most 1, the input need not be.
 
     Parameters
     ----------
     weight : array_like, shape (depth,) or (depth, ensemble)
     bias : array_like, broadcastable to `weight`
+    x : array_like, a number or shape (ensemble,)
+        The input o_0; any within [-1, 1] gives the same.
 
     Returns
     -------
     float, or ndarray of shape (ensemble,)
         To be compared with ``|ln |a/b||``.
     """
-    chain = Chain.of(weight, bias)
+    chain = Chain.of(weight, bias, x)
     size = np.abs(chain.weight).sum(axis=0) + np.abs(chain.bias).sum(axis=0)
+    with np.errstate(over="ignore"):  # an input this large tells nothing: every error is within infinity
+        size += np.abs(chain.weight[0]) * (np.maximum(1.0, np.abs(chain.x)) - 1.0)
     rtol = 2.0**-52 * (16 * chain.depth + 4 * size)
     return float(rtol[0]) if chain.single else rtol
 

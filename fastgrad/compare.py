@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fastgrad.backprop import Gradients, backprop
-from fastgrad.chain import agreement_rtol, integer
+from fastgrad.chain import DEFAULT_X, agreement_rtol, integer
 from fastgrad.kernels import BackendName, available_backends
 from fastgrad.scaled import LN_2, Scaled, log2_distance
 from fastgrad.simulate import Growth, draw, simulate
@@ -118,8 +118,8 @@ def compare(
 
     def run(name: BackendName) -> Gradients | Growth:
         if job == "simulate":
-            return simulate(depth, ensemble, weight, bias, seed=seed, backend=name, threads=threads)
-        outs[name] = backprop(w, b, 0.5, backend=name, threads=threads, out=outs.get(name))
+            return simulate(depth, ensemble, weight, bias, DEFAULT_X, seed, backend=name, threads=threads)
+        outs[name] = backprop(w, b, DEFAULT_X, backend=name, threads=threads, out=outs.get(name))
         return outs[name]
 
     results: dict[BackendName, Gradients | Growth] = {}
@@ -128,7 +128,7 @@ def compare(
         start = time.perf_counter()
         results[name] = run(name)
         warm_up[name] = time.perf_counter() - start
-    rtol = agreement_rtol(w, b)
+    rtol = agreement_rtol(w, b, DEFAULT_X)
     rows = [
         BackendTimes(
             backend=name,

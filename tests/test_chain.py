@@ -194,6 +194,13 @@ def test_agreement_rtol_is_its_formula():
     ensemble = fg.agreement_rtol([[1.0, -10.0], [2.0, 0.0]], [[-4.0], [0.0]])
     assert ensemble.tolist() == [2.0**-52 * (32 + 4 * (3 + 8 - 4)), 2.0**-52 * (32 + 4 * (10 + 4))]
     assert isinstance(fg.agreement_rtol([0.0], 0), float)
+    # |w_1| max(1, |x|) in place of |w_1|
+    assert fg.agreement_rtol([2.0, -4.0], [1.0, 0.0], x=-8.0) == 2.0**-52 * (16 * 2 + 4 * (2 * 8 + 4 + 1))
+    ensemble = fg.agreement_rtol([[3.0, 3.0, 3.0]] * 2, 0, x=[-1.0, 1e-9, 1e8])
+    assert ensemble.tolist() == [2.0**-52 * (32 + 4 * (first + 3)) for first in (3, 3, 3e8)]
+    assert fg.agreement_rtol([1e300], 0, x=1e300) == math.inf
+    with pytest.raises(ValueError, match="x: expected a number or shape"):
+        fg.agreement_rtol([1.0, 2.0], 0, x=[1.0, 2.0])
     with pytest.raises(ValueError, match="bias"):
         fg.agreement_rtol([1.0, 2.0], [1, 2, 3])
 

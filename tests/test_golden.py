@@ -51,6 +51,25 @@ def test_output_is_the_oracles(stored, backend, agree):
     assert np.all(np.abs(got - stored["output"])[~normal] <= math.ulp(0.0))
 
 
+def test_the_bound_holds_for_any_input(backend, golden, agree, rng):
+    depth, members = 15, 60
+    w, b = rng.normal(scale=4.0, size=(depth, members)), rng.normal(size=(depth, members))
+    x = rng.choice([-1.0, 1.0], size=members) * 10.0 ** rng.uniform(-3, 12, size=members)
+    x[:5] = 1e8
+    got = fg.backprop(w, b, x, backend=backend)
+    rtol = fg.agreement_rtol(w, b, x)
+    outside = 0
+    for member in range(members):
+        truth = golden.oracle(w[:, member], b[:, member], x[member])
+        for name in ("grad_weight", "grad_bias"):
+            exact = fg.Scaled(*golden.mantissa_exponent(getattr(truth, name)))
+            agree(getattr(got, name)[:, member], exact, rtol[member])
+            distance = np.max(fg.log2_distance(getattr(got, name)[:, member], exact)) * math.log(2)
+            outside += distance > fg.agreement_rtol(w[:, member], b[:, member])
+        agree(got.grad_x[member : member + 1], fg.Scaled(*golden.mantissa_exponent([truth.grad_x])), rtol[member])
+    assert outside > members  # an input within [-1, 1] is not to be assumed
+
+
 def test_no_gradient_is_lost(stored, backend):
     got = fg.backprop(stored["weight"], stored["bias"], stored["x"], stored["cotangent"], backend=backend)
     assert np.all(got.grad_weight.mantissa)
