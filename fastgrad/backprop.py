@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 
 BRIEF_LINKS = 2**16  # links of all members: fewer are done before another thread has started
+CENTERED_LINKS = 8  # links whose biases are compared with -w/2 before a whole chain is
+CHECK_MEMBERS, CHECK_LINKS = 64, 1024  # that are looked at together
+SMALL_Z = 1e-3  # below it sigmoid'(z) is 1/4 to six digits
 
 
 class NotFiniteError(ValueError):
@@ -39,6 +43,8 @@ class Gradients:
         dloss/do_0.
     backend : str
         The backend that ran.
+    caught : ndarray of bool, shape (ensemble,)
+        Chains that rounding holds at exactly 1/2: see the notes of `backprop`. Their gradients are not the exact ones.
     """
 
     output: Floats
@@ -46,6 +52,7 @@ class Gradients:
     grad_bias: Scaled
     grad_x: Scaled
     backend: BackendName
+    caught: Any = False
 
     def _arrays(self) -> list[NDArray[np.float64] | NDArray[np.int64]]:
         arrays: list[NDArray[np.float64] | NDArray[np.int64]] = [self.output]
@@ -106,6 +113,13 @@ def backprop(
     -----
     Memory: 32 bytes a link and chain for the result. The compiled backends keep activations and derivatives of a
     stretch of links at a time, some 5 MiB a thread, and a byte a link.
+
+    Where biases are -w/2 and x is not 1/2, the distance |o - 1/2| wanders, and once it is below 2^-54 the activation is
+    exactly 1/2 and stays there, while the true one may grow again, and does if |w/4| is above 1 on average: from there
+    on the gradient follows the textbook's bound. Such chains are marked in ``result.caught``, and a UserWarning tells
+    how many there are. Only chains are looked at whose output is exactly 1/2 and whose last 8 biases are -w/2. One is
+    caught if its biases are -w/2 from the link on that led to 1/2, and the distance that was lost would have grown, by
+    the product of |w/4|, until some |z| exceeds 1/1000. `simulate` with the law ``centered`` can't be caught.
     """
     # The kernels see every weight anyway, and tell if one is not finite: that saves a pass over the arrays.
     chain = Chain.of(weight, bias, x, cotangent, finite=False)
@@ -124,6 +138,20 @@ def backprop_chain(
     out: Gradients | None = None,
 ) -> Gradients:
     """Do the work of `backprop` for a chain that is checked already."""
+    result = _fill(chain, backend, threads, out)
+    at_half = result.output.reshape(chain.x.shape) == 0.5
+    if np.count_nonzero(at_half):  # all that most calls pay for
+        caught = _caught(chain, result, at_half)
+        result.caught = caught[0] if chain.single else caught
+        warn_of_caught(caught, stacklevel=4)
+    else:
+        result.caught = np.zeros(result.output.shape, dtype=np.bool_)
+    return result
+
+
+def _fill(
+    chain: Chain, backend: BackendName | Literal["auto"], threads: int | None, out: Gradients | None
+) -> Gradients:
     name, kernels = load(backend)
     size = chain.depth * chain.ensemble
     require_memory(
@@ -165,6 +193,85 @@ def backprop_chain(
             pool.run(run, chain.ensemble)
     result.backend = name
     return result
+
+
+def warn_of_caught(caught: Any, stacklevel: int) -> None:
+    """Warn if any chain is caught at exactly 1/2."""
+    count = np.count_nonzero(caught)
+    if count:
+        warnings.warn(
+            f"{count} of {np.size(caught)} chains are caught at exactly 1/2 by rounding (biases -w/2, weights beyond "
+            "4): from there on their gradients are those of the bound; simulate with bias centered has no such "
+            "rounding",
+            stacklevel=stacklevel,
+        )
+
+
+def caught_at_start(chain: Chain, backend: BackendName | Literal["auto"], threads: int | None) -> NDArray[np.bool_]:
+    """Tell which members of a chain `backprop` would find caught; it is run on those alone that may be."""
+    caught = np.zeros(chain.ensemble, dtype=np.bool_)
+    members = np.flatnonzero(_may_be_caught(chain))
+    for first in range(0, len(members), CHECK_MEMBERS * CHECK_LINKS):
+        some = members[first : first + CHECK_MEMBERS * CHECK_LINKS]
+        arrays = chain.weight[:, some], chain.bias[:, some], chain.x[some]
+        part = Chain.of(*arrays, finite=False)
+        result = _fill(part, backend, threads, None)
+        caught[some] = _caught(part, result, result.output == 0.5)
+    return caught
+
+
+def _may_be_caught(chain: Chain) -> NDArray[np.bool_]:
+    last = slice(-CENTERED_LINKS, None)
+    centered = (chain.bias[last] == -0.5 * chain.weight[last]).all(axis=0)
+    return np.asarray(centered & (chain.x != 0.5))
+
+
+def _caught(chain: Chain, result: Gradients, at_half: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which members rounding holds at exactly 1/2, by the notes of `backprop`."""
+    caught = np.zeros(chain.ensemble, dtype=np.bool_)
+    members = np.flatnonzero(at_half & _may_be_caught(chain))
+    grad_weight, grad_bias = (
+        Scaled.of_parts(scaled.mantissa.reshape(chain.weight.shape), scaled.exponent.reshape(chain.weight.shape))
+        for scaled in (result.grad_weight, result.grad_bias)
+    )
+    for first in range(0, len(members), CHECK_MEMBERS):
+        some = members[first : first + CHECK_MEMBERS]
+        caught[some] = _lost_distance_grows(chain, grad_weight, grad_bias, some)
+    return caught
+
+
+def _lost_distance_grows(
+    chain: Chain, grad_weight: Scaled, grad_bias: Scaled, members: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Tell of members that end at exactly 1/2 if the distance d from it, lost in rounding, would matter again.
+
+    From the last link on whose input is not 1/2, ``z_l = w_l d_{l-1}`` and ``d_l = z_l / 4`` while z_l is small.
+    """
+    ln_z = np.full(len(members), -np.inf)  # of the last link, beside its weight: ln |4 d|
+    peak = np.full(len(members), -np.inf)  # the largest ln |z| after the link that led to 1/2
+    centered = np.zeros(len(members), dtype=np.bool_)  # all biases from that link on
+    for first in range(0, chain.depth, CHECK_LINKS):
+        at = slice(first, first + CHECK_LINKS), members
+        weight, delta = chain.weight[at], grad_bias[at]
+        with np.errstate(divide="ignore", invalid="ignore"):  # zero weights, and the zero gradients before them
+            shift = (grad_weight[at].exponent - delta.exponent).astype(np.int32)
+            inputs = np.ldexp(grad_weight[at].mantissa / delta.mantissa, shift)  # o_{l-1} = grad_weight_l / grad_bias_l
+            if first == 0:
+                inputs[0] = chain.x[members]
+            off = inputs != 0.5
+            last_off = np.where(off.any(axis=0), len(off) - 1 - np.argmax(off[::-1], axis=0), -1)
+            begins = last_off >= 0
+            offset = np.abs(np.take_along_axis(inputs, last_off[None], axis=0)[0] - 0.5)
+            ln_z = np.where(begins, np.log(4.0 * offset), ln_z)
+            row = np.arange(len(off))[:, None]
+            ln_growth = np.where(row >= last_off, np.log(np.abs(weight)) - np.log(4.0), 0.0)
+            levels = ln_z + np.cumsum(ln_growth, axis=0)
+        after = np.where(row > last_off, levels, -np.inf).max(axis=0)
+        peak = np.where(begins, after, np.maximum(peak, after))
+        here = ((chain.bias[at] == -0.5 * weight) | (row < last_off)).all(axis=0)
+        centered = here & (begins | centered)
+        ln_z = levels[-1]
+    return np.asarray(centered & (peak > np.log(SMALL_Z)))
 
 
 def log10_bound(chain: Chain) -> Floats:

@@ -599,8 +599,7 @@ def train(
             "target": DRAWN_TARGET if target is None else target,
             "seed": seed,
         }
-        with _warnings(quiet):
-            chain, wanted = drawn_task(**drawn)  # type: ignore[arg-type]
+        chain, wanted = drawn_task(**drawn)  # type: ignore[arg-type]
         parameters |= drawn
         what = f"{counted(ensemble, 'chain')} of {counted(depth, 'link')}, weight {weight}, bias {bias}, seed {seed}"
     else:

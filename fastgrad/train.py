@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fastgrad.backprop import caught_at_start, warn_of_caught
 from fastgrad.chain import Chain, integer, per_member, real_array, require_memory
 from fastgrad.kernels import BackendName, load
 from fastgrad.laws import LawLike, law_or_number
@@ -54,6 +55,9 @@ class Training:
         in a stalled one; the one that took a diverged one out of float64; or the number of steps.
     backend : str
         The backend that ran.
+    caught : ndarray of bool, shape (ensemble,)
+        Chains that rounding holds at exactly 1/2 where training starts: see the notes of `backprop`. A UserWarning
+        tells how many they are.
     """
 
     step: Ints
@@ -63,6 +67,7 @@ class Training:
     status: Any
     last_step: Any
     backend: BackendName
+    caught: Any = False
 
     def summary(self) -> dict[str, Any]:
         """Return the result in few numbers, as a plain dict that `json.dumps` takes.
@@ -235,6 +240,8 @@ def train_chain(
         raise ValueError(f"tolerance: expected at least 0, got {tolerance!r}")
     recorded = min(record, steps + 1)
     name, kernels = load(backend)
+    caught = caught_at_start(chain, name, threads)
+    warn_of_caught(caught, stacklevel=4)
 
     with Threads(threads) as pool:
         side_by_side = min(ensemble, kernels.SLICE_MEMBERS)
@@ -302,6 +309,7 @@ def train_chain(
         status=status[one],
         last_step=last_step[one],
         backend=name,
+        caught=caught[one],
     )
 
 

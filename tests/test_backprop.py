@@ -1,6 +1,7 @@
 """backprop: closed forms, other ways to the same gradient, agreement, equal bits, and what becomes of the arguments."""
 
 import math
+import warnings
 
 import mpmath as mp
 import numpy as np
@@ -206,6 +207,86 @@ def test_an_input_of_zero_has_a_gradient(backend, rng):
     assert g.grad_weight[0].mantissa == 0
     assert np.all(g.grad_weight[1:].mantissa)
     assert g.grad_x.mantissa != 0
+
+
+# Caught at exactly 1/2
+
+
+def ln_gradient(w, x):
+    """ln |do_L/do_0| with biases -w/2, by a recursion of d = o - 1/2, which no rounding can hold at 0."""
+    d, total = x - 0.5, 0.0
+    for row in w:
+        z = row * d
+        d = np.tanh(z / 2) / 2
+        total = total + np.log(np.abs(row)) - np.abs(z) - 2 * np.log1p(np.exp(-np.abs(z)))
+    return total
+
+
+@pytest.mark.parametrize(("std", "least", "most"), [(9, 1, 5), (8, 20, 20), (7, 0, 2), (3, 0, 0), (12, 0, 0)])
+def test_chains_that_rounding_holds_at_one_half_are_told(backend, std, least, most):
+    w, _ = fg.draw(20_000, 20, f"normal:std={std}", seed=5)
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        g = fg.backprop(w, -w / 2, 0.3, backend=backend)
+    count = np.count_nonzero(g.caught)
+    assert least <= count <= most
+    start = f"{count} of 20 chains are caught at exactly 1/2 by rounding"
+    assert [str(warning.message)[: len(start)] for warning in record] == ([start] if count else [])
+    assert all(warning.filename == __file__ for warning in record)
+    # Those that are told are wrong by much more than the rounding of all other chains that end at 1/2.
+    wrong = np.abs(g.grad_x.ln() - ln_gradient(w, 0.3))
+    assert np.all(wrong[g.caught] > 1.0)
+    assert np.all(wrong[(g.output == 0.5) & ~g.caught] < 1e-3)
+
+
+CAUGHT = np.array([9.0] * 3 + [1e-20] + [9.0] * 100)  # the distance is lost at link 4, and would be back at link 59
+
+
+def test_any_chain_is_told_whatever_stands_beside_it(backend, rng):
+    w = rng.normal(scale=4.0, size=(104, 150))
+    b = rng.normal(size=(104, 150))
+    w[:, 3::7] = CAUGHT[:, None]
+    b[:, 3::7] = -w[:, 3::7] / 2
+    b[2, 10::14] += 1.0  # the links before do not matter
+    b[50, 17::28] += 1.0  # this one brings the chain away from 1/2
+    with pytest.warns(UserWarning, match="of 150 chains are caught"):
+        g = fg.backprop(w, b, 0.3, backend=backend)
+    expected = np.zeros(150, dtype=bool)
+    expected[3::7] = True
+    expected[17::28] = False
+    assert g.caught.tolist() == expected.tolist()
+    with pytest.warns(UserWarning, match="1 of 1 chains are caught"):
+        one = fg.backprop(CAUGHT, -CAUGHT / 2, 0.3, backend=backend)
+    assert one.caught.shape == ()
+    assert one.caught
+    assert not fg.backprop(CAUGHT, -CAUGHT / 2, 0.5, backend=backend, out=one).caught
+
+
+def test_a_deep_chain_is_told_wherever_it_is_caught(compiled_backend):
+    for before in (0, 1000, 1021, 1500):  # around the links that are looked at together
+        w = np.concatenate([np.full(before, 12.0), CAUGHT, np.full(4000, 3.0)])
+        with pytest.warns(UserWarning, match="1 of 1 chains"):
+            assert fg.backprop(w, -w / 2, 0.3, backend=compiled_backend).caught
+        w[before + 4 : before + 104] = 3.0
+        assert not fg.backprop(w, -w / 2, 0.3, backend=compiled_backend).caught
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "x"),
+    [
+        ([500, 500, 400], [-100_000, -250, -200], 200),  # the worked example: z = 0 exactly
+        (CAUGHT, -CAUGHT / 2, 0.5),
+        (CAUGHT[:20], -CAUGHT[:20] / 2, 0.3),  # not back yet
+        ([1e30] + [0.1] * 30, [-0.5e30] + [-0.05] * 30, 0.3),  # |w/4| > 1 on average, but contracting since
+        ([9.0, 0.0, 9.0, 9.0] * 30, [-4.5, 0.0, -4.5, -4.5] * 30, 0.3),  # a dead link leads to 1/2 exactly
+        ([1e-20] * 40, [0.0] * 40, 0.3),
+        (np.full(60, 2.0), np.full(60, -1.0), 0.9),
+    ],
+)
+def test_chains_that_come_to_one_half_honestly_are_not(backend, weight, bias, x):
+    g = fg.backprop(weight, bias, x, backend=backend)  # a warning would be an error
+    assert abs(g.output - 0.5) < 2.0**-50
+    assert not g.caught
 
 
 # Backends and threads

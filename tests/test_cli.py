@@ -480,6 +480,47 @@ def test_stdout_that_is_full(form, tmp_path):
     assert one_line(done.stderr).endswith("No space left on device")
 
 
+@pytest.fixture
+def caught_chain(tmp_path):
+    """A file with three chains, of which one is caught at exactly 1/2 by rounding."""
+    weight = np.array([9.0] * 3 + [1e-20] + [9.0] * 100)[:, None] * [1.0, 0.5, 1.0]
+    path = tmp_path / "caught.npz"
+    np.savez(path, weight=weight, bias=-weight / 2 + [0.0, 1.0, 0.0], x=[0.3, 0.3, 0.5], target=[0.2] * 3)
+    return path
+
+
+@pytest.fixture
+def caught_chain_without_target(tmp_path, caught_chain):
+    with np.load(caught_chain) as arrays:
+        np.savez(tmp_path / "chain.npz", **{name: arrays[name] for name in ("weight", "bias", "x")})
+    return tmp_path / "chain.npz"
+
+
+@pytest.mark.parametrize("command", ["backprop", "train"])
+def test_warnings_go_to_stderr_in_one_line(command, caught_chain, caught_chain_without_target):
+    file = {"train": caught_chain, "backprop": caught_chain_without_target}[command]
+    result = run(command, file, "--format", "json")
+    assert result.exit_code == 0
+    assert one_line(result.stderr).startswith("warning: 1 of 3 chains are caught at exactly 1/2 by rounding ")
+    assert strict_json(result.stdout)["command"] == command
+
+
+@pytest.mark.parametrize("arguments", [("--quiet",), ("-q",), ()])
+def test_quiet_silences_warnings(arguments, caught_chain_without_target):
+    loud = run("backprop", caught_chain_without_target, "--format", "csv")
+    assert loud.stderr
+    quiet = run(
+        "backprop",
+        caught_chain_without_target,
+        "--format",
+        "csv",
+        *arguments,
+        FASTGRAD_QUIET=None if arguments else "1",
+    )
+    assert quiet.stderr == ""
+    assert quiet.stdout == loud.stdout
+
+
 def test_quiet_does_not_silence_errors():
     assert one_line(run("simulate", "--depth", "0", "--quiet").stderr).startswith("depth: ")
 

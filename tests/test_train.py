@@ -37,6 +37,22 @@ def chains(rng, depth, ensemble, std=1.0):
     return rng.normal(0, std, shape), rng.normal(0, std, shape), rng.random(ensemble), rng.random(ensemble)
 
 
+def test_chains_that_are_caught_at_the_start_are_told(backend, rng):
+    w = np.array([9.0] * 3 + [1e-20] + [9.0] * 100)[:, None] * np.ones(5)
+    b = -w / 2
+    w[:, 3] = rng.normal(size=104)
+    b[3, 4] = 0.1  # by a link that is not centered the chain does not come to 1/2
+    with pytest.warns(UserWarning, match="2 of 5 chains are caught at exactly 1/2") as record:
+        t = fg.train(w, b, [0.3, 0.5, 0.9, 0.3, 0.3], 0.2, steps=2, backend=backend)
+    assert t.caught.tolist() == [True, False, True, False, False]
+    assert [warning.filename for warning in record] == [__file__]
+    with pytest.warns(UserWarning, match="1 of 1 chains"):
+        one = fg.train(w[:, 0], b[:, 0], 0.3, 0.2, steps=2, backend=backend)
+    assert one.caught.shape == ()
+    assert one.caught
+    assert not fg.train(*WORKED_EXAMPLE, steps=2, backend=backend).caught
+
+
 def test_worked_example_stalls_after_one_step(backend):
     t = fg.train(*WORKED_EXAMPLE, steps=1000, backend=backend)
     assert t.weight.tolist() == [-937_000.0, 500 - 18.75, 400 - 0.1875]
