@@ -295,6 +295,14 @@ def simulate(
     TooLargeError
         If the records would not fit in memory, or the links not end.
 
+    Notes
+    -----
+    Members do not depend on how many there are: in any two ensembles of at least two chains they have equal bits. A
+    single chain has the same links and the same output, but its products are taken piece by piece between 31 links
+    more, those of the batches of its standard error: the recorded gradients and bounds differ from those of member 0 of
+    a wider run in their last bits, by less than ``2^-52 depth`` of their value and typically by ``2^-52 sqrt(depth)``.
+    The same goes for runs that record other links.
+
     Examples
     --------
     >>> import fastgrad as fg

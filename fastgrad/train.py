@@ -151,10 +151,13 @@ def train(
     clip_value : float, optional
         Largest magnitude of a gradient: above 0.
     clip_norm : float, optional
-        Largest Euclidean norm of all gradients of a chain, after `clip_value`: above 0.
+        Largest Euclidean norm of all gradients of a chain, after `clip_value`: above 0. The factor is exactly
+        ``clip_norm / norm`` where the norm is larger; ``torch.nn.utils.clip_grad_norm_`` divides by ``norm + 1e-6``.
     tolerance : float
         A chain has converged where its loss is at most this above the least value that the loss can have: 0, or for the
-        cross entropy the entropy of the target. Steps go on all the same.
+        cross entropy the entropy of the target. Steps go on all the same. 0 compares rounded numbers: with the cross
+        entropy some chains at their optimum then have a loss that is a unit in the last place above the entropy, and
+        are ``stalled``; for the targets 0 and 1 a chain runs until the loss itself rounds to 0.
     record : int
         After how many numbers of steps to record the loss, at least 2: evenly spaced, 0 and `steps` among them.
     backend : {"auto", "cpp", "numba", "numpy"}

@@ -161,6 +161,17 @@ def test_a_member_does_not_depend_on_the_ensemble(backend, bias, agree):
             agree(getattr(small, name), getattr(large, name)[:, :ensemble], rounding_alone)
 
 
+@pytest.mark.parametrize("depth", [20, 300, 3000, 20_000])
+def test_a_single_chain_differs_from_a_member_in_its_last_bits_alone(backend, depth):
+    single, two, many = (fg.simulate(depth, n, "normal:std=4", "normal", seed=3, backend=backend) for n in (1, 2, 40))
+    assert single.output[0] == many.output[0]
+    for name in ("adjoint", "grad_weight", "grad_bias", "bound"):
+        assert np.all(getattr(two, name) == getattr(many, name)[:, :2])
+        distance = fg.log2_distance(getattr(single, name)[:, 0], getattr(many, name)[:, 0]) * math.log(2)
+        assert np.max(distance) < 2.0**-52 * depth
+        assert (np.max(distance) > 0) == (depth > 31)  # where its 31 batches are not recorded anyway
+
+
 @pytest.mark.parametrize("ensemble", [1, 66])
 def test_gradients_do_not_depend_on_how_many_are_recorded(backend, ensemble, agree):
     depth = 2049

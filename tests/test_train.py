@@ -37,6 +37,15 @@ def chains(rng, depth, ensemble, std=1.0):
     return rng.normal(0, std, shape), rng.normal(0, std, shape), rng.random(ensemble), rng.random(ensemble)
 
 
+def test_no_tolerance_compares_the_rounded_cross_entropy(rng):
+    weight, bias = rng.normal(size=(2, 2, 100))
+    t = fg.train(weight, bias, rng.random(100), 0.3, loss="cross_entropy", tolerance=0, steps=20_000, learning_rate=1)
+    assert set(t.status) == {"converged", "stalled"}  # all have come to rest at their optimum
+    least = -0.3 * math.log(0.3) - 0.7 * math.log1p(-0.3)
+    assert np.all(t.loss[-1][t.status == "converged"] <= least + 2.0**-54)
+    assert np.all(np.abs(t.loss[-1] - least) <= 2.0**-52)
+
+
 def test_chains_that_are_caught_at_the_start_are_told(backend, rng):
     w = np.array([9.0] * 3 + [1e-20] + [9.0] * 100)[:, None] * np.ones(5)
     b = -w / 2
