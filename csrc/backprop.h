@@ -444,7 +444,7 @@ FASTGRAD_INLINE void fill(double* tile, const double* from, const Lanes& lanes, 
     }
     for (int64_t t = 0; t < count; ++t)
         if (lanes.pitch == 1)
-            __builtin_memcpy(tile + t * WIDTH, from + t * lanes.links.stride, lanes.count * 8);
+            __builtin_memcpy(tile + t * WIDTH, from + t * lanes.links.stride, (size_t)lanes.count * 8);
         else
             for (int i = 0; i < lanes.count; ++i) tile[t * WIDTH + i] = from[t * lanes.links.stride + i * lanes.pitch];
 }
@@ -482,7 +482,7 @@ template <typename T>
 FASTGRAD_INLINE void drain(T* to, const T* tile, const Lanes& lanes, int64_t count) {
     for (int64_t t = 0; t < count; ++t)
         if (lanes.pitch == 1)
-            __builtin_memcpy(to + t * lanes.links.stride, tile + t * WIDTH, lanes.count * 8);
+            __builtin_memcpy(to + t * lanes.links.stride, tile + t * WIDTH, (size_t)lanes.count * 8);
         else
             for (int i = 0; i < lanes.count; ++i) to[t * lanes.links.stride + i * lanes.pitch] = tile[t * WIDTH + i];
 }

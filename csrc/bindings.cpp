@@ -23,7 +23,7 @@ using LawTuple = std::tuple<int, double, double>;
 // Slowest first.
 const fastgrad::InstructionSet* const instruction_sets[] = {
     &fastgrad::baseline,
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(FASTGRAD_X86_64_SETS)
     &fastgrad::avx2,
     &fastgrad::avx512,
 #endif

@@ -1,10 +1,8 @@
 // The same kernels for AVX2. The headers of the standard library come before the target: what they inline stays neutral.
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-
-#include <cstdint>
-
 #include "jobs.h"
+
+#if defined(FASTGRAD_X86_64_SETS)
+#include <immintrin.h>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)

@@ -1,5 +1,5 @@
 // What every processor of the architecture runs: SSE2 on x86-64, NEON on arm64.
-#include <cstdint>
+#include "jobs.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -2,7 +2,13 @@
 // instruction sets. Shapes, units and formulas: fastgrad/kernels/__init__.py.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+
+// Kernels for newer processors are compiled by target attributes, which GCC and Clang have; clang-cl defines no __GNUC__.
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define FASTGRAD_X86_64_SETS
+#endif
 
 namespace fastgrad {
 
@@ -74,7 +80,7 @@ struct InstructionSet {
 };
 
 extern const InstructionSet baseline;
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(FASTGRAD_X86_64_SETS)
 extern const InstructionSet avx2, avx512;
 #endif
 
