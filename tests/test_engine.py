@@ -507,21 +507,32 @@ def command(*arguments, **environment):
     )
 
 
-def test_an_unknown_choice_makes_cpp_unavailable(python, compiled):
-    why = f"FASTGRAD_ISA=mmx: expected one of {', '.join(available_sets())}, which run here"
-    named = command("simulate", "--depth", "9", "--backend", "cpp", FASTGRAD_ISA="mmx")
-    assert (named.returncode, named.stdout) == (1, "")
-    assert named.stderr.count("\n") == 1
-    assert named.stderr.startswith(f"fastgrad: backend: cpp is not available ({why}); ")
+@pytest.mark.parametrize("arguments", [("--backend", "cpp"), ()], ids=["cpp", "auto"])
+@pytest.mark.parametrize("value", ["mmx", "AVX2", "avx2 "])
+def test_an_unknown_choice_is_refused_by_name(value, arguments, compiled):
+    done = command("simulate", "--depth", "9", *arguments, FASTGRAD_ISA=value)
+    sets = ", ".join(available_sets())
+    message = f"FASTGRAD_ISA: expected one of {sets}, which run on this processor, got {value!r}"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"fastgrad: {message}\n"
 
-    auto = command("simulate", "--depth", "9", "--format", "json", FASTGRAD_ISA="mmx")
-    assert (auto.returncode, auto.stderr) == (0, "")
-    provenance = json.loads(auto.stdout)["provenance"]
-    assert (provenance["backend"], provenance["instruction_set"]) == ("numba", None)
 
-    info = json.loads(command("info", "--format", "json", FASTGRAD_ISA="mmx").stdout)["result"]
-    assert why in info["backends"]["cpp"]
-    assert (info["instruction_set"], info["compiler"]) == (None, None)
+def test_an_unknown_choice_is_refused_from_python(python, compiled):
+    code = """
+import fastgrad as fg
+for job in (fg.available_backends, lambda: fg.simulate(9, 1), lambda: fg.backprop([1.0], 0, 0.5, backend="cpp")):
+    try:
+        job()
+    except ValueError as error:
+        print(error)
+print(fg.backprop([1.0], 0, 0.5, backend="numpy").backend)
+"""
+    *errors, last = python(code, FASTGRAD_ISA="mmx").splitlines()
+    assert len(errors) == 3
+    assert all(
+        line.startswith("FASTGRAD_ISA: expected one of baseline") and line.endswith("got 'mmx'") for line in errors
+    )
+    assert last == "numpy"
 
 
 # Machine code

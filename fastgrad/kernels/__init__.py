@@ -236,7 +236,7 @@ def load(name: str) -> tuple[BackendName, Backend]:
     Raises
     ------
     ValueError
-        If there is no backend of this name.
+        If there is no backend of this name, or FASTGRAD_ISA names an instruction set that does not run here.
     BackendUnavailableError
         If the one that was named can't run here.
     """

@@ -1,7 +1,8 @@
 """The C++ backend: a thin adapter over the compiled module ``fastgrad._cpp`` (sources in ``csrc/``).
 
 The contract is the docstring of `fastgrad.kernels`. The kernels are compiled once per instruction set; the newest that
-the processor has is chosen, or the one that the environment variable ``FASTGRAD_ISA`` names. All return the same bits.
+the processor has is chosen, or the one that the environment variable ``FASTGRAD_ISA`` names; a name that does not run
+here is a ValueError, for "auto" too. All return the same bits.
 """
 
 import os
@@ -26,8 +27,10 @@ train = _cpp.train
 
 _wanted = os.environ.get(INSTRUCTION_SET_VARIABLE)
 if _wanted and _wanted not in _cpp.instruction_sets():
-    raise ImportError(
-        f"{INSTRUCTION_SET_VARIABLE}={_wanted}: expected one of {', '.join(_cpp.instruction_sets())}, which run here"
+    # No ImportError: that would make this backend unavailable, and "auto" take another one without a word.
+    _sets = ", ".join(_cpp.instruction_sets())
+    raise ValueError(
+        f"{INSTRUCTION_SET_VARIABLE}: expected one of {_sets}, which run on this processor, got {_wanted!r}"
     )
 if _wanted:
     _cpp.choose(_wanted)
