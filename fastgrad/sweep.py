@@ -581,7 +581,7 @@ def _here(planned: Plan, keys: list[str], threads: int | None) -> Calls:
 
     def quiet(key: str) -> dict[str, Any]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the check has shown them
+            warnings.simplefilter("ignore")  # those of the backend: the check has shown them
             return work(planned.job, planned.backend, key, planned.points[key], threads)
 
     for key in keys:
