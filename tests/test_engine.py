@@ -248,7 +248,7 @@ PINNED = {
     "simulate, laws": "cd03f9297957bc6d8a69e373a39cb86ca4d2c42ad891be8ee28e2f2794175b14",
     "simulate, mixed families": "18bae4257ce04ffa85b65c565c38c3f8232b490115a605c2c0661b31e15412b7",
     "simulate, laws without width": "3c8ca6d21108c042d8c488917c60a8951c80c05d563cc89393b38d17b87278e5",
-    "simulate, one chain": "8e88f88d6642184b4d7a1082729f91d2d4461f1d3b92485d7e22910a00055b8f",
+    "simulate, one chain": "54ab582e9d484c3b9815f1a4447eb3fe70346671dcddcbd0b3bd3b6f5b137b8a",
     "simulate, shapes": "51b8f75c5ed9eb178b249f0d7c936807314f085643b4a0c01cf28aa0e6b41f50",
     "simulate, deep": "0d05a5c6a4bb0b22934f98fa175aa9caa08a7361fcee7772beb1205882c96076",
     "simulate, 300 000 links": "2e06edd1265561f359fd1de320343b0f7d3176961985747958d00c8b1ca069ad",
