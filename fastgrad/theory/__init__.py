@@ -4,7 +4,7 @@
 >>> round(fg.theory.lyapunov("normal:std=4"), 10)  # nats per link of an endless chain
 -1.4869863606
 >>> round(fg.theory.bound("normal:std=500").mean, 10)  # while the textbook's bound explodes
-4.1931323147
+4.1931323146
 >>> fg.theory.fixed_points(4, -2)
 [FixedPoint(activation=0.5, multiplier=1.0)]
 

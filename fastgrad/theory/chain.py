@@ -1,18 +1,19 @@
-"""Lyapunov exponent of a chain of random links, by its transfer operator.
+"""Lyapunov exponent of a chain of random links, by the Poisson equation of its transfer operator.
 
-The exponent is lim ln|do_L/do_0| / L = E ln|w| + E ln sigmoid'(z), in nats per link, with z the preactivation under its
-stationary law (Furstenberg, Trans. AMS 108 (1963) 377, for products of scalars: the ergodic theorem). The stationary law
-itself is never needed. The transfer operator P maps a function h of z to (P h)(z) = E h(z'), with z' = w sigmoid(z) + b
-the next preactivation; where h solves the Poisson equation
+The exponent is lim ln|do_L/do_0| / L = E ln|w| + E ln sigmoid'(z), in nats per link, with z from its stationary law:
+the ergodic theorem for products of random factors (Furstenberg, Trans. Amer. Math. Soc. 108, 377 (1963)). The transfer
+operator P maps a function h to (P h)(z) = E h(z'), with z' = w sigmoid(z) + b the next preactivation. The constant a in
+the Poisson equation
 
     h - P h + a = g,  g(z) = E ln sigmoid'(z'),
 
-the constant a is the mean of g (Meyn and Tweedie, Markov Chains and Stochastic Stability, 2009, chapter 17). h is smooth,
-also where the densities of weights and biases have kinks, which the integral P h smooths. So it is represented by
-polynomials on panels (Gauss-Legendre collocation), which are split where h is not yet resolved; every integral is split at
-the edges of the panels and at the kinks. The error comes from the equation itself: for any function h whatsoever the
-stationary mean of g + P h - h is exactly a, so by how much that differs from a, between the points of collocation and
-weighted with how often the chain is there, bounds the error.
+is the stationary mean of g (Meyn and Tweedie, Markov Chains and Stochastic Stability (2009), chapter 17). Unlike a
+stationary density h is smooth, also where densities of weights and biases have kinks, which the integral P h smooths.
+So h is a polynomial on each of some panels, the equation holds at Gauss-Legendre points (collocation; Atkinson, The
+Numerical Solution of Integral Equations of the Second Kind (1997), chapter 3), and panels are split until each resolves
+h; every integral is cut at their ends and at the kinks, so that the only error is that of h. And that is known:
+whatever h is, the stationary mean of g + P h - h is exactly a, so the error of a is at most the mean of what is
+missing in the equation between the points.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fastgrad.theory.fixed_points import bisect, fixed_preactivations, sigmoid
 from fastgrad.theory.moments import SIGMAS, ln_weight, normal_density
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -47,7 +48,7 @@ MIXING_LINKS = 4096.0  # after which a chain has to have forgotten its start
 SUPPORT_MAX = 1e280  # of weights and biases: exp(-ln w) has to stay above the subnormals
 LOWER_CUTOFFS = (40.0, 120.0)  # of -ln|z| with centered biases, beyond the least that matters
 LEAST = 1e-300  # width, so that nothing is divided by 0
-NARROW = 1e-8  # a domain as narrow as that is a point: its variance is below float64's rounding
+NARROW = 1e-8  # width, relative, of what counts as a point: its variance is below float64's rounding
 EPSILON = 2.0**-52
 
 
@@ -58,7 +59,7 @@ class Kernel(Protocol):
     """
 
     domain: tuple[float, float]
-    edges: Sequence[float]
+    edges: list[float]
     whole: float  # t's that a panel may span and still resolve the density, without breaks; 0 where breaks are kinks
 
     def place(self, states: Floats) -> tuple[Floats, Floats]:
@@ -107,7 +108,7 @@ class _Random:
         return np.hypot(normal[0], normal[-2] if len(normal) > 2 else 0.0), *np.sort(uniform[:2], axis=0)[::-1]
 
     def place(self, states: Floats) -> tuple[Floats, Floats]:
-        """Center: mean of normal parts, plus lower ends of uniform ones. Scale: the standard deviation, or the width."""
+        """Center: means of normal parts plus lower ends of uniform ones; scale: the standard deviation or the width."""
         w, b = self.weight.location, self.bias.location
         center = np.where(states < 0, w * _sigmoids(states) + b, (w + b) - w * _sigmoids(-states))
         std, long, short = self._widths(states)
@@ -167,7 +168,7 @@ class _Centered:
         least, most = sorted(map(abs, ends))
         if ends[0] <= 0 <= ends[1]:
             least = 0.0
-        top = math.log(most / 2)
+        top = math.log(most / 2) + 1e-9
         bottom = -cutoff - max(0.0, math.log(most))
         if least > 4:  # the chain comes to where weights of the least size rest, and stays above
             bottom = math.log(fixed_preactivations(least, -least / 2)[-1]) - 1e-9
@@ -189,14 +190,14 @@ class _Centered:
         return np.broadcast_to(self.logs, (len(states), len(self.logs)))
 
     def density(self, t: Floats, states: Floats) -> Floats:
-        size = np.exp(t)
+        size: Floats = np.exp(t)
         m, s = self.weight.location, self.weight.scale
         if self.weight.family == "normal":
-            density = normal_density((size - m) / s) + normal_density((size + m) / s)
+            both_signs = normal_density((size - m) / s) + normal_density((size + m) / s)
         else:
-            density = 0.0 + ((size >= m) & (size <= m + s)) + ((-size >= m) & (-size <= m + s))
-        found: Floats = size / s * density
-        return found
+            both_signs = np.where((m <= size) & (size <= m + s), 1.0, 0.0)
+            both_signs += np.where((m <= -size) & (-size <= m + s), 1.0, 0.0)
+        return size / s * both_signs
 
     def means(self, states: Floats) -> tuple[Floats, Floats]:
         edges = np.array([-60.0, -40, -25, -15, -10, -7, -5, -3.5, -2, -1, 0, 1, 2, 3, 4, 5, 7, 10, 20, 40, 80])
@@ -234,7 +235,7 @@ def _transfer(kernel: Kernel, states: Floats, lows: Floats, highs: Floats) -> Fl
 
     # Panels that resolve the density, by the points they have.
     if kernel.whole:
-        whole = high - low <= kernel.whole
+        whole = highs - lows <= kernel.whole * scale[:, None]
     else:
         inner = ((breaks[:, None, :] > low[..., None]) & (breaks[:, None, :] < high[..., None])).any(axis=2)
         whole = ~inner & (low >= first) & (high <= last)
@@ -316,7 +317,7 @@ def _solve(kernel: Kernel, offset: float) -> _Solution:
 
 
 def _solve_linear(transfer: Floats, right: Floats, factor: Floats) -> tuple[Floats, float, Floats]:
-    """Solve the collocated equation: h at the points, the constant, and the stationary law (its mean of factor is 1)."""
+    """Solve the collocated equation: h at the points, the constant, and the stationary law, whose factor has mean 1."""
     system = np.eye(len(right)) - transfer / transfer.sum(axis=1)[:, None]  # rounding leaves a little less than 1
     system[:, 0] = factor  # h is 0 at the first point; the constant takes its place
     unit = np.zeros(len(right))
@@ -324,7 +325,7 @@ def _solve_linear(transfer: Floats, right: Floats, factor: Floats) -> tuple[Floa
     try:
         h, stationary = np.linalg.solve(system, right), np.linalg.solve(system.T, unit)
     except np.linalg.LinAlgError:  # there are several stationary laws
-        return np.full(len(right), np.inf), math.nan, unit
+        return np.full(len(right), np.nan), math.nan, unit
     found, h[0] = float(h[0]), 0.0
     return h, found, stationary
 
@@ -400,8 +401,9 @@ def _of_centered(weight: Law, ln_mean: float) -> float:
     drift = ln_mean - math.log(4)
     if drift <= 0:  # the chain comes to 1/2, where it stays
         return drift
-    if weight.scale == 0.0:
-        return _of_constants(abs(weight.location), -abs(weight.location) / 2)
+    size = abs(weight.location + (weight.scale / 2 if weight.family == "uniform" else 0.0))
+    if weight.scale <= NARROW * size:
+        return _of_constants(size, -size / 2)
     rounding = EPSILON * (abs(ln_mean) + math.log(4))
     if rounding > RESOLVED * drift:
         raise ValueError(
@@ -420,8 +422,8 @@ def _resolved(found: float, error: float) -> float:
     if error <= RESOLVED * abs(found):
         return found
     raise ValueError(
-        f"weight, bias: the stationary law is not resolved to nine digits (the exponent is about {found:.6g}, give or take "
-        f"{error:.1g})"
+        "weight, bias: the stationary law is not resolved to nine digits "
+        f"(the exponent is about {found:.6g}, give or take {error:.1g})"
     )
 
 
@@ -447,10 +449,11 @@ def _narrowed(weight: Law, bias: Law, activations: tuple[float, float]) -> tuple
     """Preactivations where a chain ends up that stays between two activations."""
     ws, bs = _support(weight), _support(bias)
     low, high = activations
+    rounding = 4 * EPSILON * (max(map(abs, ws)) + max(map(abs, bs)))
     last = -math.inf, math.inf
     for _ in range(5000):
         products = [w * o for w in ws for o in (low, high)]
-        domain = min(products) + bs[0], max(products) + bs[1]
+        domain = min(products) + bs[0] - rounding, max(products) + bs[1] + rounding
         if max(domain[0] - last[0], last[1] - domain[1]) <= 1e-4 * (domain[1] - domain[0]):
             break
         last = domain
@@ -513,7 +516,7 @@ def _ln_tanh_share(y: Floats) -> Floats:
     series = (
         -square / 3 + square**2 * 7 / 90 - square**3 * 62 / 2835 + square**4 * 127 / 18900 - square**5 * 146 / 66825
     )
-    ln: Floats = np.where(y < 0.05, series, np.log(np.tanh(y) / y))
+    ln: Floats = np.where(y < 0.05, series, np.log(np.tanh(np.maximum(y, 0.05)) / np.maximum(y, 0.05)))
     return ln
 
 
@@ -530,5 +533,7 @@ def _smoothed_box(t: Floats, width: Floats) -> Floats:
 
 
 def _normal_distribution(t: Floats) -> Floats:
-    found: Floats = 0.5 * np.frompyfunc(math.erfc, 1, 1)(-t / math.sqrt(2)).astype(np.float64)
+    found = np.where(t > 0, 1.0, 0.0)
+    inner = np.abs(t) < SIGMAS
+    found[inner] = [0.5 * math.erfc(-x) for x in (t[inner] / math.sqrt(2)).tolist()]
     return found

@@ -1,21 +1,21 @@
 """Fixed points of a constant chain: the zeros of w sigmoid(z) + b - z, by bisection.
 
 The excess w sigmoid(z) + b - z turns where w sigmoid'(z) = 1, which for w > 4 has two solutions in closed form; between
-its turning points it has one zero at most. Where two or three zeros touch, as at w = 4, b = -2, an excess in float64 leaves
-half or a third of their digits: the last steps of a bisection are decimal.
+its turning points it has one zero at most. Where two or three zeros touch, as at w = 4, b = -2, an excess in float64
+leaves half or a third of their digits: the last steps of a bisection are decimal.
 """
 
 from __future__ import annotations
 
 import math
-from decimal import Context, Decimal
+from decimal import Context, Decimal, localcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Forty decimal digits: of three zeros that nearly touch, a third of them are left. Without traps exp(1e300) is infinite.
+# Forty decimal digits: where zeros nearly touch, a third of them are left. Without traps exp(1e300) is infinite.
 EXACT = Context(prec=40, Emax=10**17, Emin=-(10**17), traps=[])
 
 
@@ -57,45 +57,45 @@ def fixed_preactivations(weight: float, bias: float) -> list[float]:
 
     def sign(z: Decimal) -> int:
         """Sign of the excess."""
-        activation = EXACT.divide(w, EXACT.add(1, EXACT.exp(-z)))
-        excess = EXACT.subtract(EXACT.add(activation, b), z)
+        excess = w / (1 + (-z).exp()) + b - z
         return (excess > 0) - (excess < 0)
 
     def is_positive(z: float) -> bool:
         """Tell the same in float64: nearly right, and fast."""
         return weight * sigmoid(z) + bias > z
 
-    ends = [EXACT.add(b, min(w, Decimal(0))), EXACT.add(b, max(w, Decimal(0)))]
-    cuts = [Decimal(0)]  # the only zero that decimals can hit, where b = -w/2
-    if weight > 4:
-        root = EXACT.sqrt(EXACT.subtract(1, EXACT.divide(4, w)))
-        turn = EXACT.ln(EXACT.multiply(EXACT.divide(w, 4), EXACT.power(EXACT.add(1, root), 2)))
-        cuts += [-turn, turn]
-    ends = sorted([*ends, *(cut for cut in cuts if ends[0] < cut < ends[1])])
-    zeros = [float(end) for end in ends if sign(end) == 0]
-    for low, high in pairwise(ends):
-        if sign(low) * sign(high) < 0:
-            rising = sign(high) > 0
-            near = bisect(lambda z, rising=rising: is_positive(z) != rising, float(low), float(high))  # type: ignore[misc]
-            zeros.append(_zero_near(near, low, high, sign))
+    with localcontext(EXACT):
+        beyond = (1 + abs(w) + abs(b)) * Decimal("1e-30")  # rounding at the ends would hide a zero close by
+        ends = [b + min(w, Decimal(0)) - beyond, b + max(w, Decimal(0)) + beyond]
+        cuts = [Decimal(0)]  # the only zero that decimals can hit, where b = -w/2
+        if weight > 4:
+            turn = (w / 4 * (1 + (1 - 4 / w).sqrt()) ** 2).ln()
+            cuts += [-turn, turn]
+        ends = sorted([*ends, *(cut for cut in cuts if ends[0] < cut < ends[1])])
+        zeros = [float(end) for end in ends if sign(end) == 0]
+        for low, high in pairwise(ends):
+            if sign(low) * sign(high) < 0:
+                rising = sign(high) > 0
+                near = bisect(lambda z, rising=rising: is_positive(z) != rising, float(low), float(high))  # type: ignore[misc]
+                zeros.append(_zero_near(Decimal(near), low, high, sign))
     return sorted(set(zeros))
 
 
-def _zero_near(near: float, low: Decimal, high: Decimal, sign: Callable[[Decimal], int]) -> float:
-    """Bisect for the change of sign between `low` and `high`, first close to `near`."""
-    reach = Decimal(1e-13 * (1 + abs(near)))
+def _zero_near(near: Decimal, low: Decimal, high: Decimal, sign: Callable[[Decimal], int]) -> float:
+    """Bisect for the change of sign between `low` and `high`, first close to `near`, in the current decimal context."""
+    reach = Decimal("1e-13") * (1 + abs(near))
     while True:
-        a, b = max(low, Decimal(near) - reach), min(high, Decimal(near) + reach)
+        a, b = max(low, near - reach), min(high, near + reach)
         if sign(a) * sign(b) <= 0:
             break
         reach *= 100
-    below, accuracy = sign(a), Decimal(1e-20 * (1 + abs(near)))
+    below, accuracy = sign(a), Decimal("1e-20") * (1 + abs(near))
     while b - a > accuracy:
-        middle = EXACT.divide(EXACT.add(a, b), 2)
-        at_middle = sign(middle)
-        if at_middle == 0:
-            return float(middle)
-        a, b = (middle, b) if at_middle == below else (a, middle)
+        middle = (a + b) / 2
+        if sign(middle) == below:
+            a = middle
+        else:
+            b = middle
     return float(a)
 
 

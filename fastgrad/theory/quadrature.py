@@ -1,8 +1,9 @@
-"""Gauss-Legendre rules on panels, and polynomials through their points.
+"""Gauss-Legendre quadrature on panels, and polynomials through the points.
 
-A panel is an interval with `POINTS` Gauss-Legendre points. A function on it is its values there: an integral is exact up
-to degree 31, the polynomial through the values has degree 15, and the size of its last Legendre coefficients tells how
-well it follows the function (Trefethen, Approximation Theory and Approximation Practice, 2013, chapters 17 and 19).
+A panel is an interval with `POINTS` Gauss-Legendre points, and a function on it is its values there. Integrals are
+exact up to degree 2 POINTS - 1, the polynomial through the values has degree POINTS - 1, and its last Legendre
+coefficients tell how well it follows the function (Trefethen, Approximation Theory and Approximation Practice (2013),
+chapters 17 and 19).
 """
 
 from __future__ import annotations
