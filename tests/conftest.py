@@ -140,6 +140,12 @@ def golden():
 
 
 @pytest.fixture(scope="session")
+def second_solver():
+    """The module tests/second_solver.py: another way to Lyapunov exponents."""
+    return module_from(ROOT / "tests/second_solver.py")
+
+
+@pytest.fixture(scope="session")
 def python():
     """Function that runs code in a fresh interpreter, warnings as errors, and returns what it printed.
 
