@@ -93,7 +93,7 @@ class _Independent:
 
     def __init__(self, weight, bias, ratio):
         self.weight, self.bias = weight, bias
-        depth = (40 + math.log(max(1.0, *map(abs, weight.ends())))) / ratio
+        depth = (35 + math.log(max(1.0, *map(abs, weight.ends())))) / ratio
         ends = np.exp(-ratio * np.arange(1, math.ceil(depth)))
         ends = ends[ends < 0.4]
         middle = np.linspace(0.5, ends[0], 1 + math.ceil((0.5 - ends[0]) / (ratio / 4)))
@@ -170,18 +170,20 @@ class _Independent:
 
 
 class _Mirrored:
-    """Biases -w/2: cells in |d| = |o - 1/2|, between 0 and 1/2."""
+    """Biases -w/2: cells in ln|d|, d = o - 1/2, wider where the chain is a random walk in it."""
 
     def __init__(self, weight, ratio):
         self.weight = weight
         low, high = np.abs(weight.ends())
         most = max(low, high)
         least = 0.0 if weight.ends()[0] <= 0 <= weight.ends()[1] else min(low, high)
-        ends = 0.5 * np.exp(-ratio * np.arange(0, math.ceil((150 + math.log(most)) / ratio)))
-        ends = ends[ends > math.exp(-150) / most]
-        # 1/2 - |d| counts where the state is close to 1/2
-        self.ends = ends[::-1]
-        self.z_edges = np.log(2 * np.arctanh(2 * self.ends[:-1]))  # of ln|z|
+        # The share of the time below |d| falls like |d|^theta, theta about twice the drift over the variance of ln|w|.
+        drift = weight.ln() - math.log(4)
+        deep = min(30 / min(1.0, 1.5 * drift), 600.0) + max(0.0, math.log(most))
+        shallow = 10 + max(0.0, math.log(most))
+        ends = np.concatenate([np.arange(0, shallow, ratio), np.arange(shallow, deep + 8 * ratio, 8 * ratio)])
+        self.ends = math.log(0.5) - ends[::-1]
+        self.z_edges = np.log(2 * np.arctanh(2 * np.exp(self.ends[:-1])))  # of ln|z|
         if weight.family == "normal":
             size = np.abs(weight.at + weight.width * np.arange(-SIGMAS, SIGMAS + 0.1, 0.5))
         else:
@@ -191,32 +193,28 @@ class _Mirrored:
 
     def nodes(self, points):
         low, high = self.ends[:-1], self.ends[1:]
-        d = (low[:, None] + (high - low)[:, None] / 2 * (points + 1)).ravel()
-        return d, d
+        ln_d = (low[:, None] + (high - low)[:, None] / 2 * (points + 1)).ravel()
+        return ln_d, ln_d
 
-    def law(self, d, _):
+    def law(self, ln_d, _):
         m, s = self.weight.at, self.weight.width
 
         def density(t, row):
             w = np.exp(t)
             if self.weight.family == "normal":
-                return (
-                    w
-                    / s
-                    / math.sqrt(2 * math.pi)
-                    * (np.exp(-(((w - m) / s) ** 2) / 2) + np.exp(-(((w + m) / s) ** 2) / 2))
-                )
+                bells = sum(np.exp(-(((w + sign * m) / s) ** 2) / 2) for sign in (-1, 1))
+                return w / s / math.sqrt(2 * math.pi) * bells
             middle = w[:, w.shape[1] // 2][:, None]
             return w / s * (((m <= middle) & (middle <= m + s)) * 1.0 + ((m <= -middle) & (-middle <= m + s)))
 
-        return np.log(d), np.ones_like(d), np.broadcast_to(self.logs, (len(d), len(self.logs))), density
+        return ln_d, np.ones_like(ln_d), np.broadcast_to(self.logs, (len(ln_d), len(self.logs))), density
 
     def next_place(self, r):
         cell = np.searchsorted(self.z_edges, r.mean(axis=1)) - 1
         cell = np.clip(cell, 0, len(self.ends) - 2)
-        d = np.tanh(np.exp(r) / 2) / 2
+        ln_d = np.log(np.tanh(np.exp(r) / 2) / 2)
         low, high = self.ends[:-1][cell][:, None], self.ends[1:][cell][:, None]
-        return cell, np.clip(2 * (d - low) / (high - low) - 1, -1, 1)
+        return cell, np.clip(2 * (ln_d - low) / (high - low) - 1, -1, 1)
 
     def gain(self, r):
         z = np.exp(r)
@@ -261,7 +259,7 @@ def exponent(weight, bias, digits=1e-11):
     weight = _Law(weight)
     ln = weight.ln()
     found = []
-    for ratio, n in ((0.7, 11), (0.5, 13), (0.35, 15), (0.2, 15)):
+    for ratio, n in ((1.0, 13), (0.8, 15), (0.5, 15), (0.3, 15)):
         chain = _Mirrored(weight, ratio) if bias == "centered" else _Independent(weight, _Law(bias), ratio)
         found.append(ln + _stationary_mean(chain, n))
         if len(found) > 1 and abs(found[-1] - found[-2]) <= digits * abs(found[-1]):
