@@ -259,7 +259,7 @@ def exponent(weight, bias, digits=1e-11):
     weight = _Law(weight)
     ln = weight.ln()
     found = []
-    for ratio, n in ((1.0, 13), (0.8, 15), (0.5, 15), (0.3, 15), (0.2, 19)):
+    for ratio, n in ((1.0, 13), (0.8, 15), (0.5, 15), (0.3, 21), (0.25, 27)):
         chain = _Mirrored(weight, ratio) if bias == "centered" else _Independent(weight, _Law(bias), ratio)
         found.append(ln + _stationary_mean(chain, n))
         if len(found) > 1 and abs(found[-1] - found[-2]) <= digits * abs(found[-1]):

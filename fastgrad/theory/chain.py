@@ -48,7 +48,7 @@ MIXING_LINKS = 4096.0  # after which a chain has to have forgotten its start
 SUPPORT_MAX = 1e280  # of weights and biases: exp(-ln w) has to stay above the subnormals
 LOWER_CUTOFFS = (40.0, 120.0)  # of -ln|z| with centered biases, beyond the least that matters
 LEAST = 1e-300  # width, so that nothing is divided by 0
-NARROW = 1e-8  # width, relative, of what counts as a point: its variance is below float64's rounding
+NARROW = 1e-7  # width, relative, of what counts as a point: its variance is below float64's rounding
 EPSILON = 2.0**-52
 
 
@@ -312,7 +312,7 @@ def _solve(kernel: Kernel, offset: float) -> _Solution:
         transfer, right, factor = transfer[row][:, ~poor], right[row], factor[row]
 
     error = _error(kernel, panels, values, share, constant_)
-    memory = float(np.ptp(h) / max(np.ptp(right), LEAST))
+    memory = float(np.ptp(h) / max(np.ptp(right), EPSILON * np.max(np.abs(right)), LEAST))
     return _Solution(offset + constant_, error, memory if math.isfinite(memory) else math.inf)
 
 
@@ -421,10 +421,10 @@ def _of_centered(weight: Law, ln_mean: float) -> float:
 def _resolved(found: float, error: float) -> float:
     if error <= RESOLVED * abs(found):
         return found
-    raise ValueError(
-        "weight, bias: the stationary law is not resolved to nine digits "
-        f"(the exponent is about {found:.6g}, give or take {error:.1g})"
+    about = (
+        f"the exponent is about {found:.6g}, give or take {error:.1g}" if error < abs(found) else "no digit is certain"
     )
+    raise ValueError(f"weight, bias: the stationary law is not resolved to nine digits ({about})")
 
 
 def _wells(weight: Law, bias: Law) -> tuple[float, float]:
