@@ -19,6 +19,7 @@ missing in the equation between the points.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+    from threadpoolctl import ThreadpoolController
 
     Floats = NDArray[np.float64]
 
@@ -316,6 +318,14 @@ def _solve(kernel: Kernel, offset: float) -> _Solution:
     return _Solution(offset + constant_, error, memory if math.isfinite(memory) else math.inf)
 
 
+@cache
+def _blas() -> ThreadpoolController:
+    """The threads of the linear algebra that NumPy has loaded."""
+    from threadpoolctl import ThreadpoolController  # here: import fastgrad stays light
+
+    return ThreadpoolController()
+
+
 def _solve_linear(transfer: Floats, right: Floats, factor: Floats) -> tuple[Floats, float, Floats]:
     """Solve the collocated equation: h at the points, the constant, and the stationary law, whose factor has mean 1."""
     system = np.eye(len(right)) - transfer / transfer.sum(axis=1)[:, None]  # rounding leaves a little less than 1
@@ -323,7 +333,10 @@ def _solve_linear(transfer: Floats, right: Floats, factor: Floats) -> tuple[Floa
     unit = np.zeros(len(right))
     unit[0] = 1.0
     try:
-        h, stationary = np.linalg.solve(system, right), np.linalg.solve(system.T, unit)
+        with _blas().limit(
+            limits=1, user_api="blas"
+        ):  # of more threads, small systems gain nothing but other roundings
+            h, stationary = np.linalg.solve(system, right), np.linalg.solve(system.T, unit)
     except np.linalg.LinAlgError:  # there are several stationary laws
         return np.full(len(right), np.nan), math.nan, unit
     found, h[0] = float(h[0]), 0.0
