@@ -22,7 +22,7 @@ from fastgrad.interrupts import EXIT_INTERRUPTED, RaisedOnce
 from fastgrad.kernels import BACKENDS
 from fastgrad.sweep import JOBS, REQUIRED, job_parameters, whole
 
-# rich, uniplot, matplotlib and the jobs' reports are imported in the commands: --help must be quick.
+# rich, plotille, matplotlib and the jobs' reports are imported in the commands: --help must be quick.
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
@@ -133,7 +133,7 @@ def _named_after_its_variable(error: click.ClickException) -> click.ClickExcepti
     if isinstance(error, click.BadParameter) and error.ctx is not None and error.param is not None:
         source = error.ctx.get_parameter_source(error.param.name or "")
         if source is ParameterSource.ENVIRONMENT:
-            error.param_hint = f"{error.param.envvar} in the environment"
+            error.param_hint = f"{error.param.opts[0]} ({error.param.envvar} in the environment)"
     return error
 
 

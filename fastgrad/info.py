@@ -10,7 +10,7 @@ from typing import Any
 from fastgrad.kernels import BACKENDS, BackendUnavailableError, load
 from fastgrad.parallel import default_threads
 
-PACKAGES = ("numpy", "numba", "llvmlite", "click", "rich", "uniplot", "threadpoolctl", "psutil", "matplotlib")
+PACKAGES = ("numpy", "numba", "llvmlite", "click", "rich", "plotille", "threadpoolctl", "psutil", "matplotlib")
 
 
 def build_info() -> dict[str, Any]:

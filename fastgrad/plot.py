@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import math
-import re
+import os
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,8 @@ import numpy as np
 from fastgrad.files import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
     from numpy.typing import NDArray
@@ -39,8 +41,7 @@ PALETTE = (
     ("#000000", "white"),
 )
 BLACK = len(PALETTE) - 1
-NAMES = ("red", "green", "yellow", "blue", "magenta", "cyan", "white")
-CODES = {name: 31 + i for i, name in enumerate(NAMES)} | {f"bright_{name}": 91 + i for i, name in enumerate(NAMES)}
+EMPTY = "\u2800"  # the character without Braille dots
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Color and line of each kind of curve, and where along it its name stands in a terminal.
 KINDS = {
@@ -138,7 +139,7 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
     """
     if isinstance(figure, Map):
         return _terminal_map(figure, width)
-    import uniplot
+    import plotille
 
     shown = [(curve, thinned(np.flatnonzero(np.isfinite(curve.y)), 8 * width)) for curve in figure.curves]
     shown = [(curve, kept) for curve, kept in shown if len(kept)]
@@ -146,59 +147,72 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
     has_zero_line = any(curve.kind == "gradient" for curve in figure.curves)
     heights = np.concatenate([*(curve.y[kept] for curve, kept in shown), np.zeros(int(has_zero_line or not shown))])
     low, high = _limits(heights, figure)
-    first, last = float(figure.x[0]), float(figure.x[-1])
-    last = last if last > first else first + 1
-    heights_shown = _ticks(low, high, height // 4)
-    margin = 3 + max(map(len, heights_shown.values()))  # the frame, and the ticks to its right
-    drawn = uniplot.plot_to_string(
-        xs=[figure.x[kept] for _, kept in shown] or [np.array([first])],
-        ys=[curve.y[kept] for curve, kept in shown] or [np.array([low - 1])],  # outside: an empty frame
-        lines=True,
-        width=width - margin,
-        height=height,
-        character_set="braille",
-        color=[(0, 0, i % 256) for i in range(max(1, len(shown)))],  # marks, by which the canvas knows the curves
-        x_as_log=figure.x_log,
-        x_min=first,
-        x_max=last,
-        y_min=low,
-        y_max=high,
-        x_gridlines=[],
-        y_gridlines=[0.0] if has_zero_line else [],
-        x_labels=False,  # its ticks are rounded: -0.5 and 0 both read 0
-        y_labels=False,
-    )
-    # uniplot's own names stand below the figure, where only color ties them to curves.
-    marks = {f"\x1b[38;2;0;0;{i % 256}m": curve.colors[1] for i, (curve, _) in enumerate(shown)}
-    canvas = _Canvas(drawn, height, marks)
     along = np.log10(figure.x) if figure.x_log else figure.x
     begin, length = float(along[0]), float(along[-1] - along[0]) or 1.0
+    y_ticks = _ticks(low, high, height // 4)
+    columns = width - 3 - max(map(len, y_ticks.values()))  # beside the frame, and the ticks to its right
+    # In dots, two by four in a character: what plotille makes of numbers would leave room at the edges.
+    canvas = plotille.Canvas(columns, height, xmax=2 * columns, ymax=4 * height, mode="names")
     series = [curve for curve, _ in shown if curve.kind == "series"]
     letters = dict(zip(map(id, series), LETTERS, strict=False)) if len(series) > 3 else {}
     places = {id(curve): (i + 1) / (len(series) + 1) for i, curve in enumerate(series)}
+    names: list[tuple[str, int, int, str | None]] = []  # text, column, row from the bottom, color
     for curve, kept in shown:
-        at = kept[int(len(kept) * places.get(id(curve), KINDS[curve.kind][2]))]
-        column = int((along[at] - begin) / length * canvas.width)
-        row = int((high - curve.y[at]) / (high - low) * height)
-        letter = letters.get(id(curve))
-        if letter is None:  # beside the curve, on the side away from the middle of the figure
-            canvas.write(curve.label, column, row + (-1 if row < height / 2 else 1), curve.colors[1])
-        else:  # names would cover each other
-            canvas.write(letter, column, row, curve.colors[1])
-    names = [f"{letters[id(curve)]} {curve.label}" for curve in series if id(curve) in letters and curve.label]
+        name_color = curve.colors[1] if color else None
+        x = ((along[kept] - begin) / length * (2 * columns - 1)).round()
+        y = ((curve.y[kept] - low) / (high - low) * (4 * height - 1)).round()
+        canvas.point(x[0], y[0], color=name_color)
+        for dots in zip(x[:-1], y[:-1], x[1:], y[1:], strict=True):
+            canvas.line(*dots, color=name_color)
+        at = int(len(kept) * places.get(id(curve), KINDS[curve.kind][2]))
+        column, row = int(x[at]) // 2, int(y[at]) // 4
+        if id(curve) in letters:  # names would cover each other
+            names.append((letters[id(curve)], column, row, name_color))
+        else:  # beside the curve, on the side away from the middle of the figure
+            names.append((curve.label, column, row + (1 if row >= height / 2 else -1), name_color))
+    for text, column, row, name_color in names:  # one that would end beyond the edge begins further to the left
+        begins = max(0, min(column, columns - len(text)))
+        canvas.text(2 * begins, 4 * max(0, min(row, height - 1)), text[:columns], color=name_color)
+    with _forced_color(color):
+        rows = canvas.plot("\n").split("\n")
+    beside = {_row(at, low, high, height): text for at, text in y_ticks.items()}
+    zero = _row(0.0, low, high, height) if has_zero_line else None
+    lines = [
+        f"│{row.replace(EMPTY, '─' if i == zero else ' ')}│ {beside.get(i, '')}".rstrip() for i, row in enumerate(rows)
+    ]
+    legend = "   ".join(
+        f"{letters[id(curve)]} {curve.label}" for curve in series if id(curve) in letters and curve.label
+    )
     return "\n".join(
         [
             *textwrap.wrap(figure.title, width),
             *remarks,
             f"({figure.y_label})",
-            *canvas.lines(
-                color, {int((high - at) / (high - low) * height): text for at, text in heights_shown.items()}
-            ),
-            _x_axis(_x_ticks(figure, begin, length), begin, length, canvas.width),
-            f"({figure.x_label})".rjust(canvas.width + 2),
-            *textwrap.wrap("   ".join(names), width),
+            f"┌{'─' * columns}┐",
+            *lines,
+            f"└{'─' * columns}┘",
+            _x_axis(_x_ticks(figure, begin, length), begin, length, columns),
+            f"({figure.x_label})".rjust(columns + 2),
+            *textwrap.wrap(legend, width),
         ]
     )
+
+
+def _row(value: float, low: float, high: float, height: int) -> int:
+    """Row of a value in a terminal figure, from the top."""
+    return height - 1 - int(round((value - low) / (high - low) * (4 * height - 1)) // 4)
+
+
+@contextlib.contextmanager
+def _forced_color(color: bool) -> Iterator[None]:
+    """Keep plotille from looking at the terminal and at NO_COLOR by itself: the caller has done so."""
+    before = {name: os.environ.pop(name, None) for name in ("NO_COLOR", "FORCE_COLOR")}
+    os.environ["FORCE_COLOR"] = "1" if color else "0"
+    try:
+        yield
+    finally:
+        del os.environ["FORCE_COLOR"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _ticks(low: float, high: float, count: int) -> dict[float, str]:
@@ -245,43 +259,6 @@ def _limits(heights: Floats, figure: Figure) -> tuple[float, float]:
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
         low, high = low - max(1.0, abs(low) / 100), high + max(1.0, abs(high) / 100)
     return low, high
-
-
-class _Canvas:
-    """Characters of a terminal figure, each with the name of its color, to write into."""
-
-    def __init__(self, drawn: str, height: int, colors: dict[str, str]) -> None:
-        self._cells: list[list[tuple[str, str | None]]] = []
-        for line in drawn.splitlines():
-            cells: list[tuple[str, str | None]] = []
-            name = None
-            for part in re.split(r"(\x1b\[[\d;]*m)", line):
-                if part.startswith("\x1b"):
-                    name = colors.get(part)
-                else:
-                    cells += [(character, name) for character in part]
-            self._cells.append(cells)
-        self.height, self.width = height, len(self._cells[0]) - 2  # without the frame
-
-    def write(self, text: str, column: int, row: int, color: str) -> None:
-        """Write from a place in the frame on; a text that would end beyond its edge begins further to the left."""
-        column = max(0, min(column, self.width - len(text)))
-        row = max(0, min(row, self.height - 1))
-        for i, character in enumerate(text[: self.width]):
-            self._cells[row + 1][column + 1 + i] = character, color
-
-    def lines(self, color: bool, ticks: dict[int, str]) -> list[str]:
-        """Lines of text, with the codes of 16 colors or without; ticks are numbers to write beside rows."""
-        ticks = {min(row, self.height - 1): text for row, text in ticks.items()}
-        text = []
-        for row, cells in enumerate(self._cells, -1):
-            parts = []
-            for name, group in itertools.groupby(cells, key=lambda cell: cell[1]):
-                characters = "".join(character for character, _ in group)
-                colored = color and name is not None
-                parts.append(f"\x1b[{CODES[str(name)]}m{characters}\x1b[0m" if colored else characters)
-            text.append(f"{''.join(parts)} {ticks.get(row, '')}".rstrip())
-        return text
 
 
 def _terminal_map(figure: Map, width: int) -> str:

@@ -249,7 +249,7 @@ def grouped(value: float) -> str:
 
 def _scaled_text(value: Scaled) -> str:
     as_float = float(value)
-    return grouped(as_float) if 1e-3 <= abs(as_float) < 1e15 else format(value, ".3e")
+    return grouped(as_float) if value.mantissa == 0 or 1e-3 <= abs(as_float) < 1e15 else format(value, ".3e")
 
 
 def _scaled_json(value: Scaled) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_help_loads_nothing_heavy(python):
 import sys
 from fastgrad.cli import main
 main(["simulate", "--help"], standalone_mode=False)
-print([name for name in ("numba", "rich", "uniplot", "matplotlib", "fastgrad._cpp") if name in sys.modules])
+print([name for name in ("numba", "rich", "plotille", "matplotlib", "fastgrad._cpp") if name in sys.modules])
 """
     assert python(code).endswith("[]\n")
 

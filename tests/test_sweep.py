@@ -850,7 +850,7 @@ def test_dry_run_runs_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     lines = result.stdout.splitlines()
     assert lines[0] == "simulate, 4 points: 0 done before, 4 to do"
-    assert f"memory: {size_text(80 * 20 * 8)} for 1 point at a time" in lines
+    assert f"memory: {size_text(80 * 21 * 8)} for 1 point at a time" in lines
     assert sum(line.startswith("time: about ") and "160 links of the first point" in line for line in lines) == 1
     run_cli(*arguments, "--shard", "1/2")
     done = count(tmp_path / "a.db")
