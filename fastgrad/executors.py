@@ -142,8 +142,8 @@ def cluster(scheduler: str, workers: int | None = None) -> Iterator[Executor]:
                 )
             try:
                 client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
-            except OSError as error:
-                raise OSError(f"scheduler: {error}") from None
+            except (OSError, ValueError) as error:  # not reached, or no address
+                raise type(error)(f"scheduler: {error}") from None
         try:
             yield client.get_executor()
         except (CancelledError, KilledWorker, CommClosedError) as error:

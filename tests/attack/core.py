@@ -110,6 +110,8 @@ def judge(done: Done, named: Sequence[str] = (), limit: int = BUDGET + SLACK) ->
             found.append(("killed", signal.Signals(-done.status).name))
     elif done.status == INTERRUPTED and signal.SIGINT not in done.sent:
         found.append(("message", "130 without an interrupt"))
+    elif done.status in [128 + number for number in done.sent]:
+        pass  # it has cleaned up, and says which signal it was
     elif done.status not in (0, 1, 2, DISAGREE, INTERRUPTED):
         found.append(("message", f"exit code {done.status}"))
     elif other := [line for line in lines if line not in warned + errors]:
