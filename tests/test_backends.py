@@ -93,7 +93,7 @@ def test_a_broken_backend_is_as_one_that_is_missing(hide, compiled, monkeypatch,
     assert name not in run("auto")
 
 
-@pytest.mark.parametrize("name", ["fortran", "", "NumPy", "cpp ", None, 3])
+@pytest.mark.parametrize("name", ["fortran", "", "NumPy", "cpp ", None, 3, []])
 def test_an_unknown_backend_is_a_value_error(name):
     with pytest.raises(ValueError, match=r"^backend: unknown backend .*, expected auto, cpp, numba, numpy$"):
         fg.backprop([1.0], 0, 0.5, backend=name)

@@ -242,7 +242,7 @@ def load(name: str) -> tuple[BackendName, Backend]:
     """
     if name == "auto":
         return next(_loadable())
-    if name not in BACKENDS:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"backend: unknown backend {name!r}, expected auto, {', '.join(BACKENDS)}")
     module, remedy = BACKENDS[name]
     try:

@@ -45,7 +45,7 @@ LONG = {
     "export": (["export", "study.db"], 0.5),
     "plot": (["plot", "study.db", "--plot", "a.png"], 2),
     "help": (["--help"], 0.2),
-    "dry run": (["sweep", "--grid", "weight.std=1:10:100000", "--dry-run"], 5),
+    "dry run": (["sweep", "--grid", "weight.std=1:10:100000", "--depth", "9", "--dry-run"], 5),
 }
 
 
