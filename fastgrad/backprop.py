@@ -222,7 +222,8 @@ def caught_at_start(chain: Chain, backend: BackendName | Literal["auto"], thread
 
 def _may_be_caught(chain: Chain) -> NDArray[np.bool_]:
     last = slice(-CENTERED_LINKS, None)
-    centered = (chain.bias[last] == -0.5 * chain.weight[last]).all(axis=0)
+    with np.errstate(under="ignore"):  # half of a subnormal weight
+        centered = (chain.bias[last] == -0.5 * chain.weight[last]).all(axis=0)
     return np.asarray(centered & (chain.x != 0.5))
 
 
@@ -253,7 +254,8 @@ def _lost_distance_grows(
     for first in range(0, chain.depth, CHECK_LINKS):
         at = slice(first, first + CHECK_LINKS), members
         weight, delta = chain.weight[at], grad_bias[at]
-        with np.errstate(divide="ignore", invalid="ignore"):  # zero weights, and the zero gradients before them
+        # Zero weights, the zero gradients before them and the largest inputs give values that compare as false.
+        with np.errstate(all="ignore"):
             shift = (grad_weight[at].exponent - delta.exponent).astype(np.int32)
             inputs = np.ldexp(grad_weight[at].mantissa / delta.mantissa, shift)  # o_{l-1} = grad_weight_l / grad_bias_l
             if first == 0:
@@ -266,9 +268,9 @@ def _lost_distance_grows(
             row = np.arange(len(off))[:, None]
             ln_growth = np.where(row >= last_off, np.log(np.abs(weight)) - np.log(4.0), 0.0)
             levels = ln_z + np.cumsum(ln_growth, axis=0)
-        after = np.where(row > last_off, levels, -np.inf).max(axis=0)
-        peak = np.where(begins, after, np.maximum(peak, after))
-        here = ((chain.bias[at] == -0.5 * weight) | (row < last_off)).all(axis=0)
+            after = np.where(row > last_off, levels, -np.inf).max(axis=0)
+            peak = np.where(begins, after, np.maximum(peak, after))
+            here = ((chain.bias[at] == -0.5 * weight) | (row < last_off)).all(axis=0)
         centered = here & (begins | centered)
         ln_z = levels[-1]
     return np.asarray(centered & (peak > np.log(SMALL_Z)))

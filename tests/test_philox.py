@@ -292,6 +292,9 @@ def test_kernels_draw_the_definition_at_any_link(weight, bias, seed, backend):
     # location + scale * variate: the error is relative to the larger of the terms
     size = np.maximum(np.abs(w), abs(made[0].location))
     assert np.all(np.abs(got - w) <= DRAW_ULPS * 2.0**-53 * size)
+    if bias == "centered":  # the state is an offset from 1/2, here of 1/2: z = w / 2
+        assert np.all(np.abs(activation - np.tanh(0.25 * w) / 2) <= DRAW_ULPS * 2.0**-53 * (1 + np.abs(w)))
+        return
     z = 0.5 * w + b
     assert np.all(np.abs(activation - 1 / (1 + np.exp(-z))) <= DRAW_ULPS * 2.0**-53 * (1 + np.abs(w) + np.abs(b)))
 

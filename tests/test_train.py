@@ -420,8 +420,6 @@ def test_bad_laws():
         fg.train_drawn(target="centered")
     with pytest.raises(ValueError, match="x: value: expected a finite number"):
         fg.train_drawn(x=math.inf)
-    with pytest.warns(UserWarning, match="x=normal.* and target=uniform"):
-        fg.train_drawn(1, 1, x="normal", steps=1)
 
 
 @pytest.mark.parametrize("clip", ["clip_value", "clip_norm"])
