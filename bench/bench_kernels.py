@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad.train import drawn_task
+from fastgrad.jobs.train import drawn_task
 
 SHAPES = {
     "one chain of 10^6 links": (1_000_000, 1),

@@ -15,15 +15,18 @@ import fastgrad.interrupts  # noqa: F401 (before the others, which take 0.1 s)
 
 # isort: split
 from fastgrad import laws, theory
-from fastgrad.backprop import Gradients, backprop
-from fastgrad.chain import Chain, TooLargeError, agreement_rtol
+from fastgrad.chain import Chain, agreement_rtol
+from fastgrad.checks import TooLargeError
 from fastgrad.info import build_info
+from fastgrad.jobs.backprop import Gradients, backprop
+from fastgrad.jobs.draw import draw
+from fastgrad.jobs.growth import Growth, Lyapunov
+from fastgrad.jobs.simulate import simulate
+from fastgrad.jobs.train import Training, train, train_drawn
 from fastgrad.kernels import BackendUnavailableError, available_backends
 from fastgrad.laws import Law
 from fastgrad.scaled import Scaled, log2_distance
-from fastgrad.simulate import Growth, Lyapunov, draw, simulate
 from fastgrad.sweep import sweep
-from fastgrad.train import Training, train, train_drawn
 
 __version__ = "0.1.0"
 

@@ -422,7 +422,7 @@ def example(
     \b
     Example: fastgrad example --weight 8 --learning-rate 0.1
     """
-    from fastgrad.example import worked_example
+    from fastgrad.jobs.example import worked_example
     from fastgrad.report import example_report
 
     chosen = _format(form, output)
@@ -465,7 +465,7 @@ def simulate(
     \b
     Example: fastgrad simulate --depth 1e6 --ensemble 1 --weight normal:std=4 --bias normal:std=1
     """
-    from fastgrad.chain import require_memory
+    from fastgrad.checks import require_memory
     from fastgrad.report import counted, growth_bytes, growth_report
 
     chosen = _format(form, output)
@@ -566,10 +566,10 @@ def train(
     \b
     Example: fastgrad train --weight normal:std=500
     """
-    from fastgrad.example import worked_task
     from fastgrad.files import load_task
+    from fastgrad.jobs.example import worked_task
+    from fastgrad.jobs.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train_chain
     from fastgrad.report import counted, training_report
-    from fastgrad.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train_chain
 
     chosen = _format(form, output, "npz")
     _check_outputs(output, plot, file)
@@ -653,9 +653,9 @@ def schemes(
     \b
     Example: fastgrad schemes --depth 20 --learning-rate 10
     """
+    from fastgrad.jobs.schemes import schemes as run
+    from fastgrad.jobs.train import DRAWN_LEARNING_RATE
     from fastgrad.report import schemes_report
-    from fastgrad.schemes import schemes as run
-    from fastgrad.train import DRAWN_LEARNING_RATE
 
     chosen = _format(form, output)
     _check_outputs(output, plot)
@@ -715,9 +715,9 @@ def backprop(
     \b
     Example: fastgrad backprop chain.npz -o gradients.npz
     """
-    from fastgrad.backprop import backprop_chain, log10_bound
-    from fastgrad.chain import require_memory
+    from fastgrad.checks import require_memory
     from fastgrad.files import open_chain
+    from fastgrad.jobs.backprop import backprop_chain, log10_bound
     from fastgrad.kernels import load
     from fastgrad.report import counted, gradients_bytes, gradients_report
 
@@ -770,7 +770,7 @@ def compare(
     \b
     Example: fastgrad compare --job simulate --depth 10000 --ensemble 100
     """
-    from fastgrad.compare import compare as run
+    from fastgrad.jobs.compare import compare as run
     from fastgrad.report import comparison_report
 
     chosen = _format(form, output)
@@ -905,10 +905,10 @@ def sweep(
     \b
     Example: fastgrad sweep --grid weight.std=1:1000:4:log --depth 100 --store study.db
     """
-    from fastgrad.parallel import default_threads
+    from fastgrad.jobs.threads import default_threads
     from fastgrad.report import dry_run_report, sweep_report
-    from fastgrad.store import Store
     from fastgrad.sweep import cost, plan, read_values, run, stored
+    from fastgrad.sweeps.store import Store
 
     chosen = _format(form, output)
     _check_outputs(output, source=store)
@@ -965,7 +965,7 @@ def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor |
     if workers is None and scheduler is None:
         yield None
         return
-    from fastgrad import executors
+    from fastgrad.sweeps import executors
 
     on = executors.cluster(scheduler, workers) if scheduler is not None else executors.processes(workers or 1)
     with on as executor:
@@ -985,8 +985,8 @@ def export(store: str, form: str | None, output: str | None, color: str, quiet: 
     Example: fastgrad export study.db -o study.csv
     """
     from fastgrad.report import export_report
-    from fastgrad.store import Store
     from fastgrad.sweep import stored_rows
+    from fastgrad.sweeps.store import Store
 
     chosen = _format(form, output, "parquet")
     _check_outputs(output, source=store)
@@ -1023,8 +1023,8 @@ def plot(
     Example: fastgrad plot study.db --value float32_underflow --plot study.png
     """
     from fastgrad.report import study_report
-    from fastgrad.store import Store
     from fastgrad.sweep import stored_rows
+    from fastgrad.sweeps.store import Store
 
     chosen = _format(form, output)
     _check_outputs(output, plot, store)
@@ -1057,7 +1057,7 @@ def merge(stores: tuple[str, ...], output: str, salvage: bool, form: str | None,
     Example: fastgrad merge part1.db part2.db -o study.db
     """
     from fastgrad.report import merge_report
-    from fastgrad.store import merge as merge_stores
+    from fastgrad.sweeps.store import merge as merge_stores
 
     _check_outputs(output)
     with _warnings(quiet):

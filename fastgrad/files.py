@@ -21,8 +21,9 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastgrad.chain import Chain, per_member, require_memory
-from fastgrad.scaled import json_ready
+from fastgrad.chain import Chain
+from fastgrad.checks import one_line, per_member, require_memory
+from fastgrad.summary import json_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -212,10 +213,6 @@ def _expected(fields: Sequence[str]) -> str:
     return f"expected weight, and {', '.join(fields[1:-1])} and {fields[-1]} if wanted"
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _quoted(text: str) -> str:
     """Write a file's own text for a message: one line, and not all of a long one."""
     return repr(text if len(text) <= QUOTED_CHARACTERS_MAX else text[:QUOTED_CHARACTERS_MAX] + "…")
@@ -231,7 +228,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {_one_line(error)}") from None
+        raise ValueError(f"{path}: {one_line(error)}") from None
 
 
 class _Directory(io.BufferedReader):
@@ -330,7 +327,7 @@ def _header(stream: IO[bytes], name: str, size: int, kind: str) -> Header:
         raise UnreadableError(unreadable)
     if dtype.kind not in "iuf":
         raise UnreadableError(
-            f"{name}: expected real numbers, got {_one_line(Exception(str(dtype)[:QUOTED_CHARACTERS_MAX]))}"
+            f"{name}: expected real numbers, got {one_line(Exception(str(dtype)[:QUOTED_CHARACTERS_MAX]))}"
         )
     offset = len(start) + len(given_length) + length
     declared, held = math.prod(shape) * dtype.itemsize, size - offset

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fastgrad.jobs.threads import default_threads
 from fastgrad.kernels import BACKENDS, BackendUnavailableError, load
-from fastgrad.parallel import default_threads
 
 PACKAGES = ("numpy", "numba", "llvmlite", "click", "rich", "plotille", "threadpoolctl", "psutil", "matplotlib")
 

@@ -11,16 +11,16 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastgrad import framework
-from fastgrad.chain import size_text
+from fastgrad.checks import size_text
 from fastgrad.files import Derived, replacing, write_csv, write_json, write_npz
 from fastgrad.info import provenance
+from fastgrad.jobs import framework
+from fastgrad.jobs.growth import NOT_FORGOTTEN
+from fastgrad.jobs.train import STATUSES
 from fastgrad.plot import BLACK, Curve, Figure, Map, terminal
 from fastgrad.scaled import Scaled
-from fastgrad.simulate import NOT_FORGOTTEN
 from fastgrad.sweep import LAWS, deviation, flat_row, job_parameters, planned_rows
 from fastgrad.theory import predict
-from fastgrad.train import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console, RenderableType
 
-    from fastgrad.backprop import Gradients
     from fastgrad.chain import Chain
-    from fastgrad.compare import Comparison
-    from fastgrad.example import Example
     from fastgrad.files import ChainFile
-    from fastgrad.schemes import Schemes
-    from fastgrad.simulate import Growth
+    from fastgrad.jobs.backprop import Gradients
+    from fastgrad.jobs.compare import Comparison
+    from fastgrad.jobs.example import Example
+    from fastgrad.jobs.growth import Growth
+    from fastgrad.jobs.schemes import Schemes
+    from fastgrad.jobs.train import Training
     from fastgrad.sweep import Cost, Identity, JobName, Plan
     from fastgrad.theory import Prediction
-    from fastgrad.train import Training
 
 Format = Literal["table", "json", "csv"]
 Binary = Literal["npz", "parquet"]

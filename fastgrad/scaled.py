@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from fastgrad.chain import has_masked, real_array
+from fastgrad.checks import has_masked, real_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
+
 
 LN_2 = 0.6931471805599453
 LOG10_2 = 0.3010299956639812
@@ -376,38 +377,3 @@ FLOAT_LIMITS = {
     "float32": FloatLimits(-150.0, 128 + math.log2(1 - 2**-25)),
     "float64": FloatLimits(-1075.0, 1024.0),
 }
-
-
-def json_ready(value: Any) -> Any:
-    """Make plain Python values that JSON can hold.
-
-    A number that is not finite becomes None; the dict that holds it, or holds the list it is in, gets a second key
-    ``<key>_why`` that says what it was. NumPy numbers and arrays become numbers and lists.
-    """
-    if isinstance(value, dict):
-        plain: dict[str, Any] = {}
-        for key, item in value.items():
-            plain[key] = json_ready(item)
-            lost = sorted(set(_not_finite(item)))
-            if lost:
-                plain[f"{key}_why"] = "; ".join(lost)
-        return plain
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [json_ready(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _not_finite(value: Any) -> list[str]:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [why for item in value for why in _not_finite(item)]
-    if isinstance(value, float) and not math.isfinite(value):
-        if math.isnan(value):
-            return ["undefined for these data"]
-        return ["minus infinity" if value < 0 else "infinity"]
-    return []

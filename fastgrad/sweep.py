@@ -21,20 +21,21 @@ from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fastgrad import laws, theory
-from fastgrad.chain import TooLargeError, integer, real_array, require_memory
+from fastgrad.checks import TooLargeError, integer, real_array, require_memory, require_progress
 from fastgrad.info import provenance
+from fastgrad.jobs.growth import Lyapunov
+from fastgrad.jobs.simulate import LINKS_MAX, RECORD_BYTES, simulate
+from fastgrad.jobs.threads import THREADS_MAX
+from fastgrad.jobs.train import STATUSES, train, train_drawn
 from fastgrad.kernels import KERNEL_VERSION, BackendName, load
-from fastgrad.parallel import THREADS_MAX
-from fastgrad.scaled import json_ready
-from fastgrad.simulate import LINKS_MAX, RECORD_BYTES, Lyapunov, simulate
-from fastgrad.train import STATUSES, train, train_drawn
+from fastgrad.summary import json_ready
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
     from concurrent.futures import Executor, Future
 
-    from fastgrad.store import Store
+    from fastgrad.sweeps.store import Store
 
 Point = dict[str, Any]  # parameters
 Result = dict[str, Any]  # plain values, ready for JSON
@@ -266,13 +267,12 @@ def sweep(
     >>> [round(row["lyapunov"], 2) for row in rows]
     [-2.08, -1.62, -4.53]
     """
-    from fastgrad.store import Store  # here: import fastgrad stays light
+    from fastgrad.sweeps.store import Store  # here: import fastgrad stays light
 
     how = {name: job_arguments.pop(name) for name in HOW if name in job_arguments}
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor: expected a concurrent.futures.Executor, got {executor!r}")
-    if how.get("progress") is not None and not callable(how["progress"]):
-        raise TypeError(f"progress: expected a function of two numbers, got {how['progress']!r}")
+    require_progress(how.get("progress"))
     if how.get("threads") is not None:
         integer("threads", how["threads"], 1, THREADS_MAX)
     planned = plan(grid, job, how.pop("backend", "auto"), **job_arguments)

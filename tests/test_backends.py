@@ -113,7 +113,7 @@ def test_import_works_where_a_backend_was_never_there(python, compiled, hidden, 
 def test_import_loads_nothing_that_is_not_needed_yet(python):
     heavy = {"numba", "llvmlite", "matplotlib", "rich", "click", "plotille", "psutil", "concurrent.futures"}
     loaded = python("import sys, fastgrad; print(*sys.modules)").split()
-    assert "fastgrad.simulate" in loaded
+    assert "fastgrad.jobs.simulate" in loaded
     assert not heavy & set(loaded)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad.backprop import log10_bound
 from fastgrad.chain import Chain
+from fastgrad.jobs.backprop import log10_bound
 
 SHAPES = [(1,), (2,), (1000,), (1, 1), (7, 1), (5, 2), (5, 3), (40, 63), (40, 64), (40, 65), (33, 130), (3, 1000)]
 DEEP_SHAPES = [(100_000,), (20_000, 3), (9000, 17), (9000, 70)]

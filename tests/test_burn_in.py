@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad.burn_in import burn_in_links
+from fastgrad.jobs.burn_in import burn_in_links
+from fastgrad.jobs.growth import Lyapunov
 from fastgrad.laws import parse
-from fastgrad.simulate import Lyapunov
 
 
 def links(weight, bias, x=0.3, at_most=10**6):

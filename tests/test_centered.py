@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
+from fastgrad.jobs.pages import State
 from fastgrad.kernels import load
-from fastgrad.simulate import _State
 
 # theory.md: exponents of chains with centered biases that do not start at 1/2. The last is by collocation of the
 # stationary density of ln|z| on a grid that is fine at its upper end, at three resolutions.
@@ -25,7 +25,7 @@ EXPONENTS = [
 @pytest.fixture
 def drawn_weights(monkeypatch):
     """Function that gives the weights of a simulation's links as its backend draws them."""
-    simulate = sys.modules["fastgrad.simulate"]
+    simulate = sys.modules["fastgrad.jobs.simulate"]
 
     class DrawnError(Exception):
         pass
@@ -133,9 +133,9 @@ def test_offsets_that_no_double_holds_come_back(backend, monkeypatch, drawn_weig
     def at_tiny_offset(activation, is_centered):
         stand_in = np.ldexp(mantissa, max(exponent, -1000))
         scaled = fg.Scaled.of_parts(mantissa.copy(), np.full(2, exponent))
-        return _State(stand_in, scaled if exponent < -900 else fg.Scaled.from_float(np.full(2, 0.5)), is_centered)
+        return State(stand_in, scaled if exponent < -900 else fg.Scaled.from_float(np.full(2, 0.5)), is_centered)
 
-    monkeypatch.setattr(_State, "at", at_tiny_offset)
+    monkeypatch.setattr(State, "at", at_tiny_offset)
     weight = f"normal:std={std}"
     growth = fg.simulate(depth, 2, weight, "centered", record=40, backend=backend)
     weights = drawn_weights(depth, 2, weight, backend=backend)

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 import fastgrad as fg
-from fastgrad.chain import Chain, _free_in_groups, free_memory, require_memory, size_text
+from fastgrad.chain import Chain
+from fastgrad.checks import _free_in_groups, free_memory, require_memory, size_text
 
 W = np.arange(1.0, 7.0).reshape(3, 2)
 
@@ -268,7 +269,7 @@ def test_without_control_groups_there_is_no_bound(tmp_path):
 
 
 def test_the_least_of_all_bounds_holds(monkeypatch):
-    monkeypatch.setattr("fastgrad.chain._free_in_groups", lambda root: iter([7, 5]))
+    monkeypatch.setattr("fastgrad.checks._free_in_groups", lambda root: iter([7, 5]))
     assert free_memory() == 5
 
 
@@ -276,7 +277,7 @@ def test_the_least_of_all_bounds_holds(monkeypatch):
 def test_a_limit_of_the_address_space_bounds_the_memory(python):
     code = """
 import resource
-from fastgrad.chain import free_memory, require_memory
+from fastgrad.checks import free_memory, require_memory
 resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
 assert 2**30 < free_memory() < 2**32
 try:

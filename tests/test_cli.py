@@ -743,16 +743,16 @@ def test_file_that_can_not_be_written(option, place, tmp_path, monkeypatch):
 
 JOBS = {
     "simulate": "fastgrad.simulate",
-    "backprop": "backprop_chain",
-    "compare": "compare",
-    "example": "worked_example",
+    "backprop": "fastgrad.jobs.backprop.backprop_chain",
+    "compare": "fastgrad.jobs.compare.compare",
+    "example": "fastgrad.jobs.example.worked_example",
     "info": "fastgrad.build_info",
     "sweep": "fastgrad.sweep.plan",
     "export": "fastgrad.sweep.stored_rows",
-    "merge": "fastgrad.store.merge",
+    "merge": "fastgrad.sweeps.store.merge",
     "plot": "fastgrad.sweep.stored_rows",
-    "train": "fastgrad.train.drawn_task",
-    "schemes": "schemes",
+    "train": "fastgrad.jobs.train.drawn_task",
+    "schemes": "fastgrad.jobs.schemes.schemes",
 }
 NEEDED = {"backprop": ("chain.npy",), "sweep": ("--grid", "seed=1")}
 NEEDED |= dict.fromkeys(("export", "merge", "plot"), ("a.db",))
@@ -764,7 +764,7 @@ def test_every_command_checks_its_output_before_its_job(command, tmp_path, monke
         raise AssertionError("the job ran before its output was checked")
 
     module, _, function = JOBS[command].rpartition(".")
-    monkeypatch.setattr(sys.modules[module] if module else import_module(f"fastgrad.{command}"), function, too_late)
+    monkeypatch.setattr(import_module(module), function, too_late)
     monkeypatch.chdir(tmp_path)
     np.save("chain.npy", np.ones(3))
     path = tmp_path / "absent" / "a.json"

@@ -507,9 +507,9 @@ def test_one_chain_has_no_median(tmp_path):
 )
 def test_standard_error_has_two_digits_and_the_mean_as_many_decimals(stderr, shown, monkeypatch):
     from fastgrad import simulate
-    from fastgrad.simulate import Lyapunov
+    from fastgrad.jobs.growth import Lyapunov
 
-    monkeypatch.setattr(sys.modules[simulate.__module__], "_lyapunov", lambda *_: Lyapunov(-1.534679, stderr))
+    monkeypatch.setattr(sys.modules[simulate.__module__], "lyapunov_of", lambda *_: Lyapunov(-1.534679, stderr))
     assert shown in run(*SMALL).stdout
 
 
@@ -535,7 +535,7 @@ def test_narrow_tables_keep_their_keys():
 
 
 def test_wrong_output_is_caught_by_compare(monkeypatch):
-    from fastgrad.compare import compare
+    from fastgrad.jobs.compare import compare
     from fastgrad.kernels import BACKENDS, load
 
     monkeypatch.setitem(BACKENDS, "numba", ("fastgrad.kernels.absent", "install it"))

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 import fastgrad as fg
-from fastgrad import compare as comparing
 from fastgrad.cli import main
-from fastgrad.compare import BackendTimes, Comparison, compare
+from fastgrad.jobs import compare as comparing
+from fastgrad.jobs.compare import BackendTimes, Comparison, compare
 from fastgrad.kernels import BACKENDS, load
 
 # A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import fastgrad as fg
 from fastgrad.cli import main
-from fastgrad.example import LESSON, worked_example
+from fastgrad.jobs.example import LESSON, worked_example
 
 # A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
 PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
@@ -24,13 +24,13 @@ PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", 
 @pytest.fixture(autouse=True)
 def _without_lesson(monkeypatch):
     """Leave out the lesson, which takes longest and which nothing else depends on."""
-    monkeypatch.setattr("fastgrad.example.LESSON", ())
+    monkeypatch.setattr("fastgrad.jobs.example.LESSON", ())
 
 
 @pytest.fixture
 def lesson(_without_lesson, monkeypatch):
     """Leave it in after all."""
-    monkeypatch.setattr("fastgrad.example.LESSON", LESSON)
+    monkeypatch.setattr("fastgrad.jobs.example.LESSON", LESSON)
 
 
 def run(*arguments):

@@ -29,7 +29,7 @@ from fastgrad.cli import main
 from fastgrad.files import Derived, check_writable, load_chain, load_task, open_chain, replacing, write_csv, write_json
 from fastgrad.kernels import load
 from fastgrad.report import gradients_bytes
-from fastgrad.scaled import json_ready
+from fastgrad.summary import json_ready
 
 W = np.arange(1.0, 7.0).reshape(3, 2)
 
@@ -793,7 +793,7 @@ def test_a_signal_leaves_no_hidden_file(name, tmp_path):
 
 
 def test_statistics_of_too_many_recorded_links_are_refused_before_the_job(monkeypatch):
-    monkeypatch.setattr("fastgrad.chain.free_memory", lambda: 10**9)
+    monkeypatch.setattr("fastgrad.checks.free_memory", lambda: 10**9)
     monkeypatch.setattr(fg, "simulate", lambda **_: pytest.fail("the job ran"))
     message = error_of(run("simulate", "--depth", "1e9", "--ensemble", "1", "--record", "1e6"), 2)
     assert message == "the statistics of 1000000 recorded links would take 1.86 GiB of memory, and 954 MiB are free"

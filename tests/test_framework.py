@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad.framework import FORMATS, LINKS_MAX, _to_bfloat16, framework_depths
+from fastgrad.jobs import framework
+from fastgrad.jobs.framework import FORMATS, LINKS_MAX, _to_bfloat16, framework_depths
 from fastgrad.laws import parse
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,11 +52,11 @@ def test_every_step_is_pytorchs():
         z, gradient = (torch.tensor(rng.standard_normal(20_000) * size).to(dtype) for size in (6, 1))
         o = torch.sigmoid(z.requires_grad_())
         o.backward(gradient)
-        ours = fg.framework._times_slope(
+        ours = framework._times_slope(
             of, *(v.detach().to(torch.float64).numpy().astype(of.work) for v in (gradient, o))
         )
         assert np.array_equal(ours, z.grad.to(torch.float64).numpy().astype(of.work))
-        sigmoid = fg.framework._sigmoid(of, z.detach().to(torch.float64).numpy().astype(of.work))
+        sigmoid = framework._sigmoid(of, z.detach().to(torch.float64).numpy().astype(of.work))
         # Two exponentials differ in the last place, which 16 bits do not see.
         assert np.allclose(
             sigmoid, o.detach().to(torch.float64).numpy(), rtol=4e-7 if name == "float32" else 1e-15, atol=0
@@ -117,13 +118,13 @@ def test_what_is_lost_last_is_looked_for_among_1024_links():
 
 def test_a_deep_chain_is_that_of_all_its_links(monkeypatch):
     drawn = []
-    original = fg.framework.draw
-    monkeypatch.setattr(fg.framework, "draw", lambda *given: drawn.append(given[3]) or original(*given))
+    original = framework.draw
+    monkeypatch.setattr(framework, "draw", lambda *given: drawn.append(given[3]) or original(*given))
     deep = depths("normal:std=4", "normal:std=1", depth=2000)
     # Each link once, and 128 more than those that float64 needs, for the chain to forget where it was entered.
     assert np.array_equal(np.sort(np.concatenate(drawn)), np.arange(2000 - 512 - 128, 2000) + 1)
     assert 256 < deep["float64"]["underflow"] <= 512
-    monkeypatch.setattr(fg.framework, "LEAD_LINKS", 2000)
+    monkeypatch.setattr(framework, "LEAD_LINKS", 2000)
     assert deep == depths("normal:std=4", "normal:std=1", depth=2000)
 
 

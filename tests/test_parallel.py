@@ -7,7 +7,7 @@ import pytest
 
 PRESSED = """
 import signal, sys, threading, time
-from fastgrad.parallel import Threads
+from fastgrad.jobs.threads import Threads
 
 finished = []
 

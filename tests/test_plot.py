@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 import fastgrad as fg
-from fastgrad.backprop import log10_bound
 from fastgrad.cli import main
+from fastgrad.jobs.backprop import log10_bound
 from fastgrad.plot import PALETTE, SHADES, Curve, Figure, Map, check_path, save, terminal, thinned
 from fastgrad.report import gradients_report, growth_report, study_report
 

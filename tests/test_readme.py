@@ -34,7 +34,7 @@ def test_python_examples():
     assert results.failed == 0
 
 
-@pytest.mark.parametrize("module", ["", ".scaled", ".simulate"])
+@pytest.mark.parametrize("module", ["", ".scaled", ".jobs.simulate"])
 def test_docstring_examples(module):
     results = doctest.testmod(importlib.import_module(f"fastgrad{module}"), optionflags=doctest.ELLIPSIS)
     assert results.attempted > 0

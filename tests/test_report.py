@@ -253,7 +253,7 @@ def test_csv_of_example_equals_the_json(folder):
 
 
 def test_csv_of_compare_equals_the_json(folder, monkeypatch):
-    from fastgrad import compare
+    from fastgrad.jobs import compare
 
     clock = iter(np.arange(10_000) ** 1.5)  # the same times twice
     monkeypatch.setattr(compare.time, "perf_counter", lambda: float(next(clock)))

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastgrad as fg
-from fastgrad.scaled import FLOAT_LIMITS, json_ready
+from fastgrad.scaled import FLOAT_LIMITS
+from fastgrad.summary import json_ready
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 MANTISSAS = st.floats(0.5, 1, exclude_max=True) | st.floats(-1, -0.5, exclude_min=True)

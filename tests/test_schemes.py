@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad.cli import main
+from fastgrad.jobs.schemes import MEASURED_DEPTH, SCHEMES, schemes
 from fastgrad.laws import LAWS
-from fastgrad.schemes import MEASURED_DEPTH, SCHEMES, schemes
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,15 @@ import math
 import signal
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad.simulate import Lyapunov
+from fastgrad.jobs.compare import compare
+from fastgrad.jobs.growth import Lyapunov
+from fastgrad.jobs.schemes import schemes
 
 LAWS = [
     ("normal:std=4", "zero"),
@@ -556,3 +559,10 @@ def test_what_would_not_end_is_refused():
         fg.simulate(10**12, 10**6)
     with pytest.raises(fg.TooLargeError, match=r"^records of 1000000 links x 100000000 chains would take 7\.11 PiB"):
         fg.simulate(10**7, 10**8, record=10**6)
+
+
+@pytest.mark.parametrize("progress", [0, "", {}, "bar"])
+def test_progress_is_a_function(progress):
+    for job in (partial(fg.simulate, 2), schemes, partial(compare, "simulate", 2, 2)):
+        with pytest.raises(TypeError, match=r"^progress: expected a function of two numbers, got "):
+            job(progress=progress)

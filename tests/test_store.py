@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from fastgrad import store as module
-from fastgrad.store import DamagedStoreError, Store, merge
 from fastgrad.sweep import point_key
+from fastgrad.sweeps import store as module
+from fastgrad.sweeps.store import DamagedStoreError, Store, merge
 
 IDENTITY = {"job": "simulate", "kernel_version": 1, "arithmetic": "compiled"}
 POINT = {"depth": 10, "ensemble": 8, "weight": "normal:std=0.1", "bias": "zero", "x": 0.5, "seed": 0, "record": 64}
@@ -236,7 +236,7 @@ def test_a_working_folder_that_is_gone(python, tmp_path):
     code = f"""
 import os
 os.rmdir(os.getcwd())
-from fastgrad.store import Store
+from fastgrad.sweeps.store import Store
 try:
     Store.write("study.db", {IDENTITY})
 except OSError as error:
@@ -315,7 +315,7 @@ def test_a_file_that_may_not_grow_loses_nothing(path, python):
     """As a quota has it; the limit is of the process."""
     code = f"""
 import resource
-from fastgrad.store import Store
+from fastgrad.sweeps.store import Store
 from fastgrad.sweep import point_key
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 with Store.write({str(path)!r}, {IDENTITY}) as store:
@@ -345,7 +345,7 @@ def test_a_writer_that_is_killed_in_a_transaction(path, python):
     python(
         f"""
 import os, signal
-from fastgrad.store import Store
+from fastgrad.sweeps.store import Store
 if os.fork() == 0:
     store = Store.write({str(path)!r}, {IDENTITY})
     store.add({key_of("c")!r}, {point("c")}, {RESULT}, {{}}, 0.25)
@@ -423,7 +423,10 @@ def test_merge_of_a_store_that_is_not_there(tmp_path):
 
 
 def test_importing_the_store_loads_no_sqlite(python):
-    assert "sqlite3" not in python(f"import fastgrad.store, sys; print(*sys.modules)  # {sys.version_info[:2]}").split()
+    assert (
+        "sqlite3"
+        not in python(f"import fastgrad.sweeps.store, sys; print(*sys.modules)  # {sys.version_info[:2]}").split()
+    )
 
 
 def test_several_make_one_store_at_the_same_moment(tmp_path):

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad.cli import main
-from fastgrad.store import Row, Store
 from fastgrad.sweep import Plan, plan, run
+from fastgrad.sweeps.store import Row, Store
 
 GRID = {"weight.value": [0.5, 2.0, 8.0, 20.0, 1e300], "seed": range(8)}
 GIVEN = {"depth": 20, "ensemble": 8, "weight": "zero"}

@@ -23,12 +23,12 @@ from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad import laws
-from fastgrad.chain import size_text
+from fastgrad.checks import size_text
 from fastgrad.cli import main
 from fastgrad.kernels import KERNEL_VERSION
 from fastgrad.report import even
-from fastgrad.store import Store
 from fastgrad.sweep import cost, deviation, job_parameters, plan, point_key, read_values, run, stored_rows
+from fastgrad.sweeps.store import Store
 
 module = sys.modules["fastgrad.sweep"]
 PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
@@ -1107,7 +1107,7 @@ def test_two_sweeps_share_a_store(tmp_path, uninterrupted):
 def test_a_scheduler_that_is_not_there(python, tmp_path):
     code = f"""
 import contextlib, io, sys, time
-from fastgrad import executors
+from fastgrad.sweeps import executors
 from fastgrad.cli import main
 assert executors.CONNECT_SECONDS <= 10
 executors.CONNECT_SECONDS = 0.5

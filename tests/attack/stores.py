@@ -121,7 +121,10 @@ def _change_value(db: sqlite3.Connection, rng: random.Random) -> None:
     """One value in the JSON of a point, or one name."""
     row, column = rng.randint(1, 6), rng.choice(["parameters", "result", "provenance"])
     (text,) = db.execute(f"SELECT {column} FROM points WHERE rowid = {row}").fetchone()
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except (TypeError, ValueError):  # an edit before this one has damaged it
+        return
     name = rng.choice(list(content))
     how = rng.choice(["value", "value", "number", "number", "drop", "rename", "add"])
     if how in ("drop", "rename"):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fastgrad.backprop import backprop
 from fastgrad.chain import Chain
-from fastgrad.framework import framework_depths
+from fastgrad.jobs.backprop import backprop
+from fastgrad.jobs.framework import framework_depths
+from fastgrad.jobs.simulate import simulate
 from fastgrad.scaled import Scaled
-from fastgrad.simulate import simulate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastgrad.backprop import caught_at_start, warn_of_caught
-from fastgrad.chain import Chain, integer, per_member, real_array, require_memory
+from fastgrad.chain import Chain
+from fastgrad.checks import integer, per_member, real_array, require_memory
+from fastgrad.jobs.backprop import caught_at_start, warn_of_caught
+from fastgrad.jobs.draw import draw
+from fastgrad.jobs.threads import SLICE_MIN, Threads
 from fastgrad.kernels import BackendName, load
 from fastgrad.laws import LawLike, law_or_number
-from fastgrad.parallel import SLICE_MIN, Threads
 from fastgrad.philox import draw_inputs
-from fastgrad.scaled import json_ready
-from fastgrad.simulate import QUANTILES, draw
+from fastgrad.summary import QUANTILES, json_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from fastgrad.chain import integer
+from fastgrad.checks import integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,7 +13,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecut
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from fastgrad.parallel import default_threads
+from fastgrad.jobs.threads import default_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

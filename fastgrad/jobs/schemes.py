@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastgrad.chain import integer
-from fastgrad.simulate import Lyapunov, simulate
+from fastgrad.checks import integer, require_progress
+from fastgrad.jobs.simulate import simulate
+from fastgrad.jobs.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train
 from fastgrad.theory import predict
-from fastgrad.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from fastgrad.jobs.growth import Lyapunov
     from fastgrad.kernels import BackendName
 
 # Laws of weight and bias: the named schemes between a law that is too small and one that is too large. The biases are
@@ -113,6 +114,7 @@ def schemes(
         As `simulate` and `train` do.
     """
     depth = integer("depth", depth, 1, 10**9)
+    require_progress(progress)
     depths = np.unique(np.round(np.linspace(1, depth, DEPTHS_SHOWN)).astype(np.int64))
     found = []
     for i, (weight, bias) in enumerate(SCHEMES):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastgrad.chain import DEFAULT_COTANGENT, Chain, require_memory
+from fastgrad.chain import DEFAULT_COTANGENT, Chain
+from fastgrad.checks import require_memory
+from fastgrad.jobs.threads import Threads
 from fastgrad.kernels import BackendName, load
-from fastgrad.parallel import Threads
 from fastgrad.scaled import Scaled
 
 if TYPE_CHECKING:

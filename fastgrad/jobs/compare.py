@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fastgrad.backprop import Gradients, backprop
-from fastgrad.chain import DEFAULT_X, agreement_rtol, integer
+from fastgrad.chain import DEFAULT_X, agreement_rtol
+from fastgrad.checks import integer, require_progress
+from fastgrad.jobs.backprop import Gradients, backprop
+from fastgrad.jobs.draw import draw
+from fastgrad.jobs.simulate import simulate
 from fastgrad.kernels import BackendName, available_backends
 from fastgrad.scaled import LN_2, Scaled, log2_distance
-from fastgrad.simulate import Growth, draw, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    from fastgrad.jobs.growth import Growth
     from fastgrad.laws import LawLike
 
 Job = Literal["backprop", "simulate"]
@@ -109,6 +112,7 @@ def compare(
     -------
     Comparison
     """
+    require_progress(progress)
     if job not in FIELDS:
         raise ValueError(f"job: expected backprop or simulate, got {job!r}")
     repeats = integer("repeats", repeats, 2, 10**6)

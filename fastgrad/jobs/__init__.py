@@ -1,0 +1,1 @@
+"""Jobs: check the arguments, call the kernels, wrap the results. One file a job."""

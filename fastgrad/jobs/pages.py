@@ -1,0 +1,139 @@
+"""Streamed chains: pages of links and slices of members, shared among threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastgrad.scaled import Scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from fastgrad.jobs.threads import Threads
+    from fastgrad.kernels import Backend
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+
+ENSEMBLE_CUT_IN_DEPTH = 16  # an ensemble of so few chains leaves threads idle, and is cut in depth for them
+WARM_UP = 1024  # links, a whole block of them: from a guess to the bits of the true state, if the chain forgets at all
+TINY_OFFSET = 2.0**-900  # from here down the kernels keep an offset from 1/2 as mantissa and exponent
+
+
+class State:
+    """Where chains stand between two links, and the products over the links before a page's first mark.
+
+    The arrays are those of `grow` in the contract of the kernels.
+    """
+
+    def __init__(self, activation: Floats, scaled: Scaled, is_centered: bool) -> None:
+        self.activation, self.scaled, self.is_centered = activation, scaled, is_centered
+        self.carry_gap, self.carry_bound = Scaled.empty(activation.shape), Scaled.empty(activation.shape)
+
+    @classmethod
+    def at(cls, activation: Floats, is_centered: bool) -> State:
+        """Return the state of chains that stand at these activations: with centered biases the offsets from 1/2."""
+        scaled = Scaled.from_float(activation)
+        if not is_centered:
+            return cls(activation.copy(), scaled, is_centered)
+        offset = activation - 0.5
+        at_half = offset == 0
+        mantissa, exponent = np.where(at_half, 0.0, scaled.mantissa), np.where(at_half, 0, scaled.exponent)
+        return cls(offset, Scaled.of_parts(mantissa, exponent), is_centered)
+
+    def guess(self) -> State:
+        """Return a state to warm up from: every activation 1/2.
+
+        With centered biases that is a fixed point, and right for the chains that are there. The others run from 1:
+        their offsets forget their size but not their sign, so that half of these guesses are wrong.
+        """
+        start = np.where(self.activation == 0, 0.5, 1.0) if self.is_centered else np.full(len(self.activation), 0.5)
+        return State.at(start, self.is_centered)
+
+    def output(self) -> Floats:
+        """Return the activations."""
+        if not self.is_centered:
+            return self.activation
+        return np.where(np.abs(self.activation) < TINY_OFFSET, 0.5, self.scaled.to_float())
+
+    def copy(self) -> State:
+        """Return an independent copy; the carried products are not part of it."""
+        scaled = Scaled.of_parts(self.scaled.mantissa.copy(), self.scaled.exponent.copy())
+        return State(self.activation.copy(), scaled, self.is_centered)
+
+    def same_bits(self, other: State) -> bool:
+        """Compare with another state, bit for bit."""
+        return np.array_equal(self.activation, other.activation) and bool(np.all(self.scaled == other.scaled))
+
+
+@dataclass
+class _Page:
+    """A run of links that a kernel takes in one call: first … last - 1; `row` is the first mark not below them."""
+
+    first: int
+    last: int
+    row: int
+    state: State
+    guess: State | None = None  # of the state at its start, where that was not known yet
+
+
+def run_pages(
+    grow: Callable[[State, int, int, int, int, int], None],
+    state: State,
+    marks: Ints,
+    kernels: Backend,
+    gap: Scaled,
+    bound: Scaled,
+    depth: int,
+    pool: Threads,
+    progress: Callable[[int, int], None] | None,
+) -> State:
+    """Run all links, page after page; returns the state at the end.
+
+    An ensemble's slices share a page among the threads. Too few chains for that share the pages instead: of the pages
+    that run at the same time each but the first starts from a guess, the state after some links from 1/2, which is then
+    compared with the end of the page before. Trajectories forget their start within a few dozen links; a page whose
+    guess was wrong is run again.
+    """
+    ensemble = len(state.activation)
+    together = pool.count if ensemble <= ENSEMBLE_CUT_IN_DEPTH else 1
+    at_most = max(1, kernels.CALL_ELEMENTS // min(depth, kernels.PAGE_LINKS))
+
+    def run(page: _Page, start: int = 0, stop: int = ensemble) -> None:
+        grow(page.state, page.first, page.last, page.row, start, stop)
+
+    def run_from_guess(page: _Page) -> None:
+        grow(page.state, page.first - WARM_UP, page.first, len(marks), 0, ensemble)
+        page.guess = page.state.copy()
+        run(page)
+
+    firsts = range(1, depth + 1, kernels.PAGE_LINKS)
+    for at in range(0, len(firsts), together):
+        pages = [
+            _Page(first, min(first + kernels.PAGE_LINKS, depth + 1), int(np.searchsorted(marks, first)), state)
+            for first in firsts[at : at + together]
+        ]
+        for page in pages[1:]:
+            page.state = state.guess()
+        if together == 1:
+            pool.run(partial(run, pages[0]), ensemble, at_most)
+        else:
+            pool.run_all([partial(run, pages[0]), *(partial(run_from_guess, page) for page in pages[1:])])
+        for page in pages:
+            if page.guess is not None and not page.guess.same_bits(state):
+                page.state = state.copy()
+                pool.run_all([partial(run, page)])
+            if page.row > 0:
+                for products, carry in ((gap, page.state.carry_gap), (bound, page.state.carry_bound)):
+                    products[page.row - 1] = products[page.row - 1] * carry
+            state = page.state
+        if progress is not None:
+            progress(pages[-1].last - 1, depth)
+    return state

@@ -1,0 +1,220 @@
+"""Drawn ensembles of chains: how the gradient grows or vanishes with depth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fastgrad.chain import DEFAULT_X
+from fastgrad.checks import TooLargeError, integer, per_member, require_memory, require_progress, size_text
+from fastgrad.jobs.burn_in import burn_in_links
+from fastgrad.jobs.draw import checked_sizes
+from fastgrad.jobs.growth import BATCHES, Growth, Lyapunov, lyapunov_of
+from fastgrad.jobs.pages import State, run_pages
+from fastgrad.jobs.threads import Threads
+from fastgrad.kernels import BackendName, load
+from fastgrad.laws import LawLike, parse
+from fastgrad.scaled import Scaled
+from fastgrad.summary import spaced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+
+LINKS_MAX = 10**15  # depth times ensemble; at 5 ns a link that is two months
+BURN_IN_WASTE = 1 / 8  # of the links after the burn-in: the share that a recorded link may leave unused
+RECORD_BYTES = 80  # a recorded link of a member: four Scaled, a weight, and what summing up takes
+
+
+def simulate(
+    depth: int,
+    ensemble: int = 1000,
+    weight: LawLike = "normal:std=4",
+    bias: LawLike = "zero",
+    x: ArrayLike = DEFAULT_X,
+    seed: int = 0,
+    record: int = 64,
+    backend: BackendName | Literal["auto"] = "auto",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Growth:
+    """Gradients through drawn chains: an ensemble, or one chain of any depth.
+
+    Chains are drawn and run forward link by link, and only the recorded links are kept: with the identity loss the
+    adjoint of link l is the product of w_k sigmoid'(z_k) over k = l … L, and the recorded ones are suffix products of
+    those between two recorded links. Memory is 80 (record + 1) ensemble bytes, whatever the depth.
+
+    Parameters
+    ----------
+    depth, ensemble : int
+        Links and independent chains; their product at most 10^15, and the ensemble at most 2^32.
+    weight, bias : str or Law
+        What each link's weight and bias are drawn from; see `fastgrad.laws`.
+    x : array_like, a number or shape (ensemble,)
+        The input o_0.
+    seed : int
+        0 to 2^64 - 1.
+    record : int
+        How many links to record, at least 2: evenly spaced, the first and the last among them.
+    backend : {"auto", "cpp", "numba", "numpy"}
+        "numba" and "cpp" return equal bits, "numpy" is within `agreement_rtol` of them for chains that contract.
+    threads : int, optional
+        By default all processors that this process may use. The result does not depend on it.
+    progress : callable, optional
+        Called as ``progress(links_done, depth)`` from time to time.
+
+    Returns
+    -------
+    Growth
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, with the argument's name, what was wrong and what was expected.
+    BackendUnavailableError
+        If the backend that was named can't run here.
+    TooLargeError
+        If the records would not fit in memory, or the links not end.
+
+    Notes
+    -----
+    Members do not depend on how many there are: in any two ensembles of at least two chains they have equal bits. A
+    single chain has the same links and the same output, but its products are taken piece by piece between 31 links
+    more, those of the batches of its standard error: the recorded gradients and bounds differ from those of member 0 of
+    a wider run in their last bits, by less than ``2^-52 depth`` of their value and typically by ``2^-52 sqrt(depth)``.
+    The same goes for runs that record other links.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> growth = fg.simulate(1000, ensemble=100, weight="normal:std=500")
+    >>> growth.adjoint[0, 0]
+    -7.283e-83049
+    """
+    depth, ensemble, seed = checked_sizes(depth, ensemble, seed)
+    record = integer("record", record, 2, 2**31)
+    require_progress(progress)
+    weight_law, bias_law = parse(weight, "weight"), parse(bias, "bias")
+    recorded = spaced(depth, min(record, depth))
+    # A single chain needs batches for its standard error, however few links are recorded.
+    marks = np.union1d(recorded, spaced(depth, min(BATCHES + 1, depth))) if ensemble == 1 else recorded
+    memory = RECORD_BYTES * (len(marks) + 1) * ensemble  # one more for the burn-in
+    if depth * ensemble > LINKS_MAX:
+        raise TooLargeError(
+            f"depth: {depth} links x {ensemble} chains are {depth * ensemble:.3g} links (and would take "
+            f"{size_text(memory)} of memory), expected at most {LINKS_MAX:.0e}"
+        )
+    require_memory(f"records of {len(marks)} links x {ensemble} chains", memory)
+    inputs = per_member("x", x, ensemble)
+    name, kernels = load(backend)
+    burn_in = burn_in_links(weight_law, bias_law, inputs, seed, depth // 2)
+    if burn_in is not None:
+        marks = _with_link_after(marks, burn_in, depth)
+
+    weight_at = np.empty((len(marks), ensemble))
+    input_at, derivative, gap, bound = (Scaled.empty(weight_at.shape) for _ in range(4))
+    is_centered = bias_law.family == "centered"
+    start_state = State.at(inputs, is_centered)
+
+    def grow(state: State, first: int, last: int, row: int, start: int, stop: int) -> None:
+        kernels.grow(
+            weight_law.code,
+            bias_law.code,
+            seed,
+            first,
+            last,
+            marks,
+            row,
+            state.activation,
+            state.scaled.mantissa,
+            state.scaled.exponent,
+            weight_at,
+            input_at.mantissa,
+            input_at.exponent,
+            derivative.mantissa,
+            derivative.exponent,
+            gap.mantissa,
+            gap.exponent,
+            bound.mantissa,
+            bound.exponent,
+            state.carry_gap.mantissa,
+            state.carry_gap.exponent,
+            state.carry_bound.mantissa,
+            state.carry_bound.exponent,
+            start,
+            stop,
+        )
+
+    with Threads(threads) as pool:
+        state = run_pages(grow, start_state, marks, kernels, gap, bound, depth, pool, progress)
+
+    adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, derivative, gap, bound)
+    lyapunov = lyapunov_of(marks, adjoint, depth)
+    stationary, stationary_link = Lyapunov(np.nan, np.nan), None
+    if burn_in is not None:  # a chain that begins after it
+        row = int(np.searchsorted(marks, burn_in, side="right"))
+        stationary_link = int(marks[row])
+        before = stationary_link - 1
+        stationary = lyapunov_of(marks[row:] - before, adjoint[row:], depth - before)
+    kept: Any = slice(None) if len(marks) == len(recorded) else np.isin(marks, recorded)
+    return Growth(
+        link=recorded,
+        adjoint=adjoint[kept],
+        grad_weight=grad_weight[kept],
+        grad_bias=grad_bias[kept],
+        bound=bound[kept],
+        output=state.output(),
+        lyapunov=lyapunov,
+        stationary=stationary,
+        stationary_link=stationary_link,
+        depth=depth,
+        ensemble=ensemble,
+        weight=weight_law,
+        bias=bias_law,
+        seed=seed,
+        x=inputs,
+        backend=name,
+    )
+
+
+def _with_link_after(marks: Ints, burn_in: int, depth: int) -> Ints:
+    """Marks with one soon after the burn-in among them; most have it already."""
+    first = marks[np.searchsorted(marks, burn_in, side="right")]
+    return marks if first - burn_in - 1 <= BURN_IN_WASTE * (depth - burn_in) else np.union1d(marks, burn_in + 1)
+
+
+def suffix_products(
+    weight: Floats, input_at: Scaled, derivative: Scaled, gap: Scaled, bound: Scaled
+) -> tuple[Scaled, Scaled, Scaled]:
+    """Recorded gradients from what `grow` leaves, in place.
+
+    With a the adjoint of the link after a mark, ``delta = gap a sigmoid'``, ``grad_bias = delta``,
+    ``grad_weight = delta o_{l-1}`` and ``adjoint = delta w``.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (record, ensemble)
+    input_at, derivative, gap, bound : Scaled, shape (record, ensemble)
+        Overwritten by grad_weight, grad_bias, the adjoint and the bound.
+
+    Returns
+    -------
+    adjoint, grad_weight, grad_bias : Scaled
+    """
+    following = bound_following = Scaled.from_float(np.ones(weight.shape[1]))
+    for row in range(len(weight) - 1, -1, -1):
+        w = Scaled.from_float(weight[row])
+        delta = gap[row] * following * derivative[row]
+        following = delta * w
+        bound_following = bound[row] * bound_following * Scaled.of_parts(np.abs(w.mantissa), w.exponent - 2)
+        input_at[row] = delta * input_at[row]
+        derivative[row] = delta
+        gap[row] = following
+        bound[row] = bound_following
+    return gap, input_at, derivative
