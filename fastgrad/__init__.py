@@ -26,7 +26,7 @@ from fastgrad.jobs.train import Training, train, train_drawn
 from fastgrad.kernels import BackendUnavailableError, available_backends
 from fastgrad.laws import Law
 from fastgrad.scaled import Scaled, log2_distance
-from fastgrad.sweep import sweep
+from fastgrad.sweeps.run import sweep
 
 __version__ = "0.1.0"
 

@@ -19,15 +19,16 @@ from click.core import ParameterSource
 
 import fastgrad
 from fastgrad.interrupts import EXIT_INTERRUPTED, RaisedOnce
+from fastgrad.jobs.parameters import JOBS, REQUIRED, job_parameters
 from fastgrad.kernels import BACKENDS
-from fastgrad.sweep import JOBS, REQUIRED, job_parameters, whole
+from fastgrad.sweeps.grid import whole
 
 # rich, plotille, matplotlib and the jobs' reports are imported in the commands: --help must be quick.
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from fastgrad.jobs.parameters import JobName
     from fastgrad.report import Report
-    from fastgrad.sweep import JobName
 
 EXIT_FAILED, EXIT_USAGE, EXIT_DISAGREE = 1, 2, 3
 FORMATS = ("table", "json", "csv")
@@ -907,7 +908,10 @@ def sweep(
     """
     from fastgrad.jobs.threads import default_threads
     from fastgrad.report import dry_run_report, sweep_report
-    from fastgrad.sweep import cost, plan, read_values, run, stored
+    from fastgrad.sweeps.estimate import estimate
+    from fastgrad.sweeps.grid import read_values
+    from fastgrad.sweeps.plan import plan
+    from fastgrad.sweeps.run import run, stored_results
     from fastgrad.sweeps.store import Store
 
     chosen = _format(form, output)
@@ -943,11 +947,11 @@ def sweep(
             kept.warn_of_damage()
         if dry_run:
             together = workers or (default_threads() if scheduler == "local" else 1)
-            taken = cost(planned, kept, together)
+            taken = estimate(planned, kept, together)
             report = dry_run_report(planned, taken, parameters, "--format csv has all", chosen == "json")
             _finish(report, chosen, output, color)
             return
-        before = len(stored(planned, kept))
+        before = len(stored_results(planned, kept))
         try:
             with _executor(workers, scheduler) as executor, _progress("sweeping", quiet, color) as progress:
                 rows = run(planned, kept, executor, threads, progress)
@@ -985,7 +989,7 @@ def export(store: str, form: str | None, output: str | None, color: str, quiet: 
     Example: fastgrad export study.db -o study.csv
     """
     from fastgrad.report import export_report
-    from fastgrad.sweep import stored_rows
+    from fastgrad.sweeps.points import stored_rows
     from fastgrad.sweeps.store import Store
 
     chosen = _format(form, output, "parquet")
@@ -1023,7 +1027,7 @@ def plot(
     Example: fastgrad plot study.db --value float32_underflow --plot study.png
     """
     from fastgrad.report import study_report
-    from fastgrad.sweep import stored_rows
+    from fastgrad.sweeps.points import stored_rows
     from fastgrad.sweeps.store import Store
 
     chosen = _format(form, output)

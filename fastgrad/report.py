@@ -16,10 +16,11 @@ from fastgrad.files import Derived, replacing, write_csv, write_json, write_npz
 from fastgrad.info import provenance
 from fastgrad.jobs import framework
 from fastgrad.jobs.growth import NOT_FORGOTTEN
+from fastgrad.jobs.parameters import LAWS, job_parameters
 from fastgrad.jobs.train import STATUSES
 from fastgrad.plot import BLACK, Curve, Figure, Map, terminal
 from fastgrad.scaled import Scaled
-from fastgrad.sweep import LAWS, deviation, flat_row, job_parameters, planned_rows
+from fastgrad.sweeps.points import deviation, flat_row, planned_rows
 from fastgrad.theory import predict
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     from fastgrad.jobs.compare import Comparison
     from fastgrad.jobs.example import Example
     from fastgrad.jobs.growth import Growth
+    from fastgrad.jobs.parameters import JobName
     from fastgrad.jobs.schemes import Schemes
     from fastgrad.jobs.train import Training
-    from fastgrad.sweep import Cost, Identity, JobName, Plan
+    from fastgrad.sweeps.estimate import Estimate
+    from fastgrad.sweeps.plan import Identity, Plan
     from fastgrad.theory import Prediction
 
 Format = Literal["table", "json", "csv"]
@@ -897,7 +900,7 @@ def sweep_report(
     return Report("sweep", parameters, {"points": rows}, even(rows), human, backend=planned.backend)
 
 
-def dry_run_report(planned: Plan, cost: Cost, parameters: dict[str, Any], hint: str, in_full: bool) -> Report:
+def dry_run_report(planned: Plan, cost: Estimate, parameters: dict[str, Any], hint: str, in_full: bool) -> Report:
     """What a sweep would run, and what that would take; the points in the JSON only if it is wanted `in_full`."""
     first = list(itertools.islice(planned_rows(planned, cost.done), SWEEP_ROWS))
     different = [flat_row(planned.job, point, {"done": False}) for point in planned.points.varied()]

@@ -747,10 +747,10 @@ JOBS = {
     "compare": "fastgrad.jobs.compare.compare",
     "example": "fastgrad.jobs.example.worked_example",
     "info": "fastgrad.build_info",
-    "sweep": "fastgrad.sweep.plan",
-    "export": "fastgrad.sweep.stored_rows",
+    "sweep": "fastgrad.sweeps.plan.plan",
+    "export": "fastgrad.sweeps.points.stored_rows",
     "merge": "fastgrad.sweeps.store.merge",
-    "plot": "fastgrad.sweep.stored_rows",
+    "plot": "fastgrad.sweeps.points.stored_rows",
     "train": "fastgrad.jobs.train.drawn_task",
     "schemes": "fastgrad.jobs.schemes.schemes",
 }

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from fastgrad.sweep import point_key
 from fastgrad.sweeps import store as module
+from fastgrad.sweeps.plan import point_key
 from fastgrad.sweeps.store import DamagedStoreError, Store, merge
 
 IDENTITY = {"job": "simulate", "kernel_version": 1, "arithmetic": "compiled"}
@@ -316,7 +316,7 @@ def test_a_file_that_may_not_grow_loses_nothing(path, python):
     code = f"""
 import resource
 from fastgrad.sweeps.store import Store
-from fastgrad.sweep import point_key
+from fastgrad.sweeps.plan import point_key
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 with Store.write({str(path)!r}, {IDENTITY}) as store:
     try:

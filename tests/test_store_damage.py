@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad.cli import main
-from fastgrad.sweep import Plan, plan, run
+from fastgrad.sweeps.plan import Plan, plan
+from fastgrad.sweeps.run import run
 from fastgrad.sweeps.store import Row, Store
 
 GRID = {"weight.value": [0.5, 2.0, 8.0, 20.0, 1e300], "seed": range(8)}

@@ -25,12 +25,19 @@ import fastgrad as fg
 from fastgrad import laws
 from fastgrad.checks import size_text
 from fastgrad.cli import main
+from fastgrad.jobs.parameters import job_parameters
 from fastgrad.kernels import KERNEL_VERSION
 from fastgrad.report import even
-from fastgrad.sweep import cost, deviation, job_parameters, plan, point_key, read_values, run, stored_rows
+from fastgrad.sweeps import estimate as estimate_module
+from fastgrad.sweeps import plan as plan_module
+from fastgrad.sweeps import run as run_module
+from fastgrad.sweeps.estimate import estimate
+from fastgrad.sweeps.grid import read_values
+from fastgrad.sweeps.plan import plan, point_key
+from fastgrad.sweeps.points import deviation, stored_rows
+from fastgrad.sweeps.run import run
 from fastgrad.sweeps.store import Store
 
-module = sys.modules["fastgrad.sweep"]
 PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
 PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
 SMALL = {"depth": 20, "ensemble": 8}
@@ -285,7 +292,7 @@ def test_parameters_of_a_law(law, expected):
     ],
 )
 def test_bad_input_is_found_before_anything_runs(error, message, grid, more, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "work", None)
+    monkeypatch.setattr(run_module, "run_point", None)
     given = {name: value for name, value in {**SMALL, **more}.items() if value is not None}
     with pytest.raises(error) as caught:
         fg.sweep(grid, store=tmp_path / "study.db", **given)
@@ -309,7 +316,7 @@ def test_bad_input_is_found_before_anything_runs(error, message, grid, more, tmp
     ],
 )
 def test_an_argument_of_another_kind_is_named(error, message, given, monkeypatch):
-    monkeypatch.setattr(module, "work", None)
+    monkeypatch.setattr(run_module, "run_point", None)
     with pytest.raises(error) as caught:
         fg.sweep(**{"grid": {"seed": [1]}, **SMALL, **given})
     assert str(caught.value).startswith(message)
@@ -474,7 +481,7 @@ def test_a_key_depends_on_all_that_decides_the_result(monkeypatch):
 
     found = [key(), key(backend="numpy"), *keys({"seed": [0]}, "train", ensemble=8)]
     found += [key(**{name: value}) for name, value in changed.items()]
-    monkeypatch.setattr(module, "KERNEL_VERSION", KERNEL_VERSION + 1)
+    monkeypatch.setattr(plan_module, "KERNEL_VERSION", KERNEL_VERSION + 1)
     found.append(key())
     assert len(set(found)) == len(found) == 4 + len(changed)
 
@@ -493,8 +500,8 @@ def test_parameters_are_those_of_the_functions():
 def test_a_grid_can_grow(tmp_path, monkeypatch):
     path = tmp_path / "study.db"
     done = []
-    work = module.work
-    monkeypatch.setattr(module, "work", lambda *given: done.append(given[3]["seed"]) or work(*given))
+    run_point = run_module.run_point
+    monkeypatch.setattr(run_module, "run_point", lambda *given: done.append(given[3]["seed"]) or run_point(*given))
     first = fg.sweep({"weight.value": [2.0], "seed": [1, 2]}, weight="zero", store=path, **SMALL)
     told = []
     grid = {"seed": [4, 2, 3, 1], "weight.value": [2.0]}
@@ -503,7 +510,7 @@ def test_a_grid_can_grow(tmp_path, monkeypatch):
     assert told == [(2, 4), (3, 4), (4, 4)]
     assert [row["seed"] for row in rows] == [4, 2, 3, 1]
     assert [rows[3], rows[1]] == first
-    monkeypatch.setattr(module, "work", work)
+    monkeypatch.setattr(run_module, "run_point", run_point)
     assert rows == fg.sweep(grid, weight="zero", **SMALL)
 
 
@@ -553,7 +560,7 @@ class Failing:
 )
 @pytest.mark.parametrize("threads", [0, 1])
 def test_a_point_that_fails_is_named_and_those_before_are_kept(error, kind, threads, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_function", lambda _: Failing(error))
+    monkeypatch.setattr(run_module, "job_function", lambda _: Failing(error))
     job_parameters("simulate")  # remembers those of the function that is replaced
     executor = ThreadPoolExecutor(threads) if threads else contextlib.nullcontext()
     with executor as given, pytest.raises(kind) as caught:
@@ -593,13 +600,13 @@ def test_few_points_wait_in_an_executor_and_none_after_an_error(monkeypatch):
             return future
 
     futures = []
-    monkeypatch.setattr(module, "WINDOW", 5)
+    monkeypatch.setattr(run_module, "POINTS_IN_FLIGHT", 5)
     planned = plan({"seed": range(40)}, "simulate", weight="zero", **SMALL)
     with Executor(1) as executor:
         assert len(run(planned, executor=executor)) == 40
         assert 2 <= Executor.most <= 5
         futures.clear()
-        monkeypatch.setattr(module, "_function", lambda _: Failing(ValueError("no room")))
+        monkeypatch.setattr(run_module, "job_function", lambda _: Failing(ValueError("no room")))
         with pytest.raises(ValueError, match="seed 3"):
             run(planned, executor=executor)
         assert len(futures) == 3 + 5  # after seeds 0, 1 and 2 one more each
@@ -648,7 +655,7 @@ def test_a_worker_with_other_kernels_is_refused():
     planned = plan({"seed": [1]}, "simulate", weight="zero", **SMALL)
     ((key, point),) = planned.points.items()
     with pytest.raises(ValueError, match="this worker's fastgrad has kernels of another version"):
-        module.work("simulate", planned.backend, key[::-1], point, 1)
+        run_module.run_point("simulate", planned.backend, key[::-1], point, 1)
 
 
 # Parts, exports, and what a sweep would take
@@ -752,7 +759,7 @@ def test_cost_from_the_store(tmp_path, monkeypatch):
     planned = plan({"seed": range(1, 11)}, "simulate", weight="zero", **SMALL)
     monkeypatch.setattr(Store, "seconds", lambda _: [4.0, 5.0, 6.0])
     with Store.read(tmp_path / "a.db") as store:
-        found = cost(planned, store, together=4)
+        found = estimate(planned, store, together=4)
     assert found.done == set(list(planned.points)[:2])
     assert (found.seconds, found.together) == (8 * 5 / 4, 4)
     assert found.source == "the median of 3 points in the store"
@@ -763,16 +770,18 @@ def test_cost_from_a_piece_of_a_point(monkeypatch):
     grid = {"ensemble": [100, 10_000]}
     planned = plan(grid, "simulate", weight="zero", depth=1000)
     ran = []
-    monkeypatch.setattr(module, "_function", lambda _: lambda **given: ran.append(given) or fg.simulate(**given))
-    found = cost(planned, None)
+    monkeypatch.setattr(
+        estimate_module, "job_function", lambda _: lambda **given: ran.append(given) or fg.simulate(**given)
+    )
+    found = estimate(planned, None)
     assert found.source == "100000 links of the first point"
     assert 0 < found.seconds < 10
     assert {(given["depth"], given["ensemble"]) for given in ran} == {(1000, 100)}
     ran.clear()
-    assert cost(plan({"ensemble": [10**6]}, "simulate", depth=10), None).source == "200000 links of the first point"
+    assert estimate(plan({"ensemble": [10**6]}, "simulate", depth=10), None).source == "200000 links of the first point"
     assert (ran[-1]["depth"], ran[-1]["ensemble"]) == (10, 20_000)
-    monkeypatch.setattr(module, "_timed_piece", lambda _: (1e-6, 0.5, 7))
-    assert cost(planned, None, together=2).seconds == pytest.approx((2 * 0.5 + 0.1 + 10) / 2)
+    monkeypatch.setattr(estimate_module, "_timed_piece", lambda _: (1e-6, 0.5, 7))
+    assert estimate(planned, None, together=2).seconds == pytest.approx((2 * 0.5 + 0.1 + 10) / 2)
 
 
 # The commands

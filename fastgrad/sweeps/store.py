@@ -25,14 +25,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from fastgrad.sweep import check_identity, check_point, check_result, point_key, point_text
+from fastgrad.sweeps.plan import point_key, point_text
+from fastgrad.sweeps.points import check_identity, check_point, check_result
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
-    from fastgrad.sweep import Identity
+    from fastgrad.sweeps.plan import Identity
 
 SCHEMA, UNCHECKED_SCHEMA = "fastgrad/2", "fastgrad/1"
 APPLICATION_ID = int.from_bytes(b"fgrd")  # in the header of an SQLite file, for `file` and for us

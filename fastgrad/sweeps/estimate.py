@@ -1,0 +1,80 @@
+"""Time and memory that a sweep would take."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastgrad.jobs.parameters import job_function
+from fastgrad.sweeps.plan import WORK_PARAMETERS, Plan, links_of, point_key
+from fastgrad.sweeps.run import run_point, stored_results
+
+if TYPE_CHECKING:
+    from fastgrad.sweeps.store import Store
+
+
+PIECE_LINKS = 200_000  # that are timed for an estimate
+
+
+# What it would take, and how a grid is written
+
+
+class Estimate(NamedTuple):
+    """What a sweep would take.
+
+    Attributes
+    ----------
+    done : set of str
+        Keys of the points that the store has.
+    memory : int
+        Bytes, for the points that run at the same time.
+    together : int
+        How many those are.
+    seconds : float
+        For the points that the store does not have.
+    source : str
+        What the seconds are estimated from.
+    """
+
+    done: set[str]
+    memory: int
+    together: int
+    seconds: float
+    source: str
+
+
+def estimate(planned: Plan, store: Store | None, together: int = 1) -> Estimate:
+    """Estimate what a sweep would take: from the points of its store, or from a piece of its first point."""
+    import statistics  # here: import fastgrad stays light
+
+    done = set(stored_results(planned, store))
+    known = [] if store is None else store.seconds()
+    sizes = [name for name in WORK_PARAMETERS if name in planned.points.columns]
+    waiting = planned.points.counts(*sizes, without=frozenset(done))
+    if not waiting:
+        seconds, source = 0.0, "nothing that is left to do"
+    elif known:
+        seconds = sum(waiting.values()) * statistics.median(known)
+        source = f"the median of {len(known)} points in the store"
+    else:
+        a_link, beside, links = _timed_piece(planned)
+        seconds = sum(count * (beside + a_link * math.prod(of)) for of, count in waiting.items())
+        source = f"{links} links of the first point"
+    return Estimate(done, together * planned.point_bytes, together, seconds / together, source)
+
+
+def _timed_piece(planned: Plan) -> tuple[float, float, int]:
+    """Run a piece of the first point: its seconds a link, its seconds beside the kernel, and its links."""
+    piece = dict(next(iter(planned.points.values())))
+    for size in reversed(WORK_PARAMETERS):
+        if size in piece:
+            piece[size] = max(1, min(piece[size], piece[size] * PIECE_LINKS // links_of(piece)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        start = time.perf_counter()
+        job_function(planned.job)(**piece, backend=planned.backend, threads=1)
+        kernel = time.perf_counter() - start
+        whole = run_point(planned.job, planned.backend, point_key(planned.identity, piece), piece, 1)["seconds"]
+    return kernel / links_of(piece), max(0.0, whole - kernel), links_of(piece)

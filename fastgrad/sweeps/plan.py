@@ -1,0 +1,276 @@
+"""Points of a sweep: each known by a hash of its parameters, checked before the first is run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fastgrad.checks import TooLargeError
+from fastgrad.jobs.parameters import JOBS, LAWS, REQUIRED, JobName, job_function, job_parameters
+from fastgrad.jobs.simulate import LINKS_MAX, RECORD_BYTES
+from fastgrad.kernels import KERNEL_VERSION, BackendName, load
+from fastgrad.sweeps.grid import canonical, changed_law, checked_axis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+Point = dict[str, Any]  # parameters
+Result = dict[str, Any]  # plain values, ready for JSON
+Identity = dict[str, Any]  # job, kernel_version and arithmetic: what the points of a store have in common
+WORK_PARAMETERS = ("depth", "ensemble", "steps")  # parameters whose product is the work
+MEMORY_SIZES = ("depth", "ensemble", "record")  # parameters on which the memory of a point depends
+ARITHMETICS = ("compiled", "numpy")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is to run.
+
+    Attributes
+    ----------
+    job : {"simulate", "train"}
+    backend : str
+        The backend that runs; never "auto".
+    points : Points
+        The parameters of each point by its key, in the grid's order, each point once.
+    """
+
+    job: JobName
+    backend: BackendName
+    points: Points
+
+    @property
+    def identity(self) -> Identity:
+        """What the points of a store have in common."""
+        return identity_of(self.job, self.backend)
+
+    @property
+    def point_bytes(self) -> int:
+        """Memory that the largest point takes."""
+        sizes = self.points.counts(*MEMORY_SIZES)
+        return max((point_bytes(self.job, *of) for of in sizes), default=0)
+
+    def shard(self, index: int, count: int) -> Plan:
+        """Return one part of `count`: the points whose keys fall to it, wherever they are in the grid.
+
+        Raises
+        ------
+        ValueError
+            If `index` is not one of 1 … `count`.
+        """
+        if not 1 <= index <= count:
+            raise ValueError(f"shard: expected i/n with i from 1 to n, got {index}/{count}")
+        return replace(self, points=self.points.part(index - 1, count))
+
+
+class Column(NamedTuple):
+    """A parameter of the points of a grid: its values, and the axes of the grid that they vary along.
+
+    An axis is its step and length, in points, and whether its values are names, as of laws, and not numbers.
+    """
+
+    values: list[Any]
+    axes: list[tuple[int, int, bool]]
+
+    def which(self, place: int) -> int:
+        """Which of the values the point at a place of the grid has."""
+        found = 0
+        for step, length, _ in self.axes:
+            found = found * length + place // step % length
+        return found
+
+
+class Points(Mapping[str, Point]):
+    """Points of a grid by their keys, in the grid's order, each made when it is asked for: 10^6 take 200 MB.
+
+    Parameters
+    ----------
+    columns : dict
+        The parameters by name, in the job's order.
+    places : dict
+        The place in the grid by the bytes of the key.
+    """
+
+    def __init__(self, columns: dict[str, Column], places: dict[bytes, int]) -> None:
+        self.columns, self._places = columns, places
+
+    @classmethod
+    def of(cls, columns: dict[str, Column], size: int, identity: Identity) -> Points:
+        """Work out the keys of a grid of this size: those of `point_key`, whose text is put together from pieces."""
+        import hashlib  # here: import fastgrad stays light
+        import json
+
+        names = sorted(columns)
+        head = json.dumps({**identity, "parameters": {}}, sort_keys=True)[:-2]  # without the two closing braces
+        pieces = [
+            f"{'' if name == names[0] else ', '}{json.dumps(name)}: "
+            + ("" if columns[name].axes else json.dumps(columns[name].values[0]))
+            for name in names
+        ]
+        varying = [
+            (i, columns[name], [pieces[i] + json.dumps(value) for value in columns[name].values])
+            for i, name in enumerate(names)
+            if columns[name].axes
+        ]
+        places: dict[bytes, int] = {}
+        for place in range(size):
+            for i, column, texts in varying:
+                pieces[i] = texts[column.which(place)]
+            places.setdefault(hashlib.sha256(f"{head}{''.join(pieces)}}}}}".encode()).digest(), place)
+        return cls(columns, places)
+
+    def __getitem__(self, key: str) -> Point:
+        return self._at(self._places[bytes.fromhex(key)])
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and bytes.fromhex(key) in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return (digest.hex() for digest in self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _at(self, place: int) -> Point:
+        return {name: column.values[column.which(place)] for name, column in self.columns.items()}
+
+    def part(self, index: int, count: int) -> Points:
+        """Points whose keys have the remainder `index`."""
+        places = {key: place for key, place in self._places.items() if int.from_bytes(key) % count == index}
+        return Points(self.columns, places)
+
+    def counts(self, *names: str, without: frozenset[str] = frozenset()) -> Counter[tuple[Any, ...]]:
+        """How many points there are of each combination of these parameters, leaving out some keys."""
+        columns = [self.columns[name] for name in names]
+        places: Iterable[int] = self._places.values()
+        if without:
+            places = (place for key, place in self._places.items() if key.hex() not in without)
+        elif not any(column.axes for column in columns):
+            return Counter({tuple(column.values[0] for column in columns): len(self)} if self else {})
+        return Counter(tuple(column.values[column.which(place)] for column in columns) for place in places)
+
+    def varied(self) -> list[Point]:
+        """Points of the whole grid, few, that differ in whatever differs in it: along each of its axes from the first.
+
+        The laws of an axis are all among them, as they may be of many kinds; of other axes, the first two values.
+        """
+        places = {0: None}
+        for column in self.columns.values():
+            for step, length, of_names in column.axes:
+                places |= {step * i: None for i in range(length if of_names else min(2, length))}
+        return [self._at(place) for place in places]
+
+
+# What is run
+
+
+def plan(grid: Mapping[str, Iterable[Any]], job: JobName, backend: str = "auto", **arguments: Any) -> Plan:
+    """Work out the points of a sweep, and check them before the first is run. Input and errors are those of `sweep`."""
+    if not isinstance(job, str):
+        raise TypeError(f"job: expected {' or '.join(JOBS)}, got {job!r}")
+    takes = job_parameters(job)
+    if not isinstance(grid, Mapping):
+        raise TypeError(f"grid: expected a dict of values, got {grid!r}")
+    for key in grid:
+        if not isinstance(key, str):
+            raise TypeError(f"grid: expected names of parameters as keys, got {key!r}")
+    axes = {key: checked_axis(job, key, values) for key, values in grid.items()}
+    if not axes:
+        raise ValueError(f"grid: is empty, expected values of one of {', '.join(takes)}")
+    for name in arguments:
+        if name not in takes:
+            raise ValueError(f"{name}: no parameter of {job}, which takes {', '.join(takes)}")
+        if name in axes:
+            raise ValueError(f"{name}: is given twice, in the grid and beside it")
+    base = {}
+    for name, default in takes.items():
+        if name not in axes:
+            value = arguments.get(name, default)
+            if value is REQUIRED:
+                raise ValueError(f"{name}: is missing, expected in the grid or beside it")
+            base[name] = canonical(job, name, value)
+
+    loaded, _ = load(backend)
+    size = math.prod(map(len, axes.values()))
+    steps = dict(zip(axes, _steps([len(values) for values in axes.values()]), strict=True))
+    columns = {}
+    for name in takes:
+        mine = [key for key in axes if key == name or key.partition(".")[0] == name]
+        chosen = ({name: base.get(name), **dict(zip(mine, of, strict=True))} for of in _product(axes, mine))
+        columns[name] = Column(
+            [changed_law(name, of) if name in LAWS[job] else of[name] for of in chosen],
+            [(steps[key], len(axes[key]), isinstance(axes[key][0], str)) for key in mine],
+        )
+    planned = Plan(job, loaded, Points.of(columns, size, identity_of(job, loaded)))
+    _check(planned)
+    return planned
+
+
+def _product(axes: dict[str, list[Any]], keys: list[str]) -> Iterator[tuple[Any, ...]]:
+    return itertools.product(*(axes[key] for key in keys))
+
+
+def _steps(lengths: list[int]) -> list[int]:
+    """By how many points a value of each axis is from the next: the last axis runs fastest."""
+    return [math.prod(lengths[i + 1 :]) for i in range(len(lengths))]
+
+
+def arithmetic_of(backend: BackendName) -> str:
+    """The compiled backends return equal bits."""
+    return "numpy" if backend == "numpy" else "compiled"
+
+
+def identity_of(job: JobName, backend: BackendName) -> Identity:
+    """Return what the points of a store have in common."""
+    return {"job": job, "kernel_version": KERNEL_VERSION, "arithmetic": arithmetic_of(backend)}
+
+
+def point_key(identity: Identity, point: Point) -> str:
+    """Return what a point is known by: SHA-256 of all that decides its result."""
+    import hashlib  # here: import fastgrad stays light
+    import json
+
+    text = json.dumps({**identity, "parameters": point}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check(planned: Plan) -> None:
+    """Let the job itself judge what is in the points, in one link of one chain: the ends of each range, every name."""
+    first = next(iter(planned.points.values()))
+    for name, column in planned.points.columns.items():
+        values = sorted({value for value in column.values if value is not None})
+        if values and isinstance(values[0], str):
+            tried = list({text.partition(":")[0]: text for text in reversed(values)}.values())  # a law of each name
+        else:
+            tried = values[:: max(1, len(values) - 1)]
+        for value in tried:
+            point = {**first, name: value}
+            least = {size: min(point[size], 1) for size in WORK_PARAMETERS if size in point}
+            job_function(planned.job)(**{**point, **least}, backend=planned.backend, threads=1)
+    if planned.job == "simulate":
+        depths, ensembles = (planned.points.columns[name].values for name in ("depth", "ensemble"))
+        if max(depths) * max(ensembles) > LINKS_MAX:  # which the grid has as a point
+            point = next(of for of in planned.points.values() if of["depth"] * of["ensemble"] > LINKS_MAX)
+            raise TooLargeError(f"{point_text(point)}: expected at most {LINKS_MAX:.0e} links in all chains")
+
+
+def point_text(point: Point) -> str:
+    """Name a point by its parameters."""
+    return "point " + ", ".join(f"{name} {value}" for name, value in point.items())
+
+
+def links_of(point: Point) -> int:
+    """Count the links of all chains and steps of a point."""
+    return math.prod(point[size] for size in WORK_PARAMETERS if size in point)
+
+
+def point_bytes(job: JobName, depth: int, ensemble: int, record: int) -> int:
+    """Memory that a point takes."""
+    if job == "simulate":
+        return int(RECORD_BYTES * (min(record, depth) + 1) * ensemble)
+    return int((48 * depth + 16 * record) * ensemble)

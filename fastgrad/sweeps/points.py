@@ -1,0 +1,185 @@
+"""Rows of a sweep: results of a point, and the checks of what a store holds."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from fastgrad import theory
+from fastgrad.jobs.growth import Lyapunov
+from fastgrad.jobs.parameters import JOBS, LAWS, JobName, job_parameters
+from fastgrad.jobs.train import STATUSES
+from fastgrad.summary import json_ready
+from fastgrad.sweeps.grid import kind_of, law_parameters
+from fastgrad.sweeps.plan import ARITHMETICS, Identity, Plan, Point, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastgrad.sweeps.store import Store
+
+
+THEORY_DIGITS = 10  # that are kept: they do not depend on the threads of the linear algebra
+# Results that every table of points has; those of a newer version may be more.
+RESULTS: dict[JobName, tuple[str, ...]] = {
+    "simulate": (
+        "lyapunov",
+        "lyapunov_stderr",
+        "bound_rate",
+        "theory",
+        "theory_bound",
+        "zero_share",
+        "float32_underflow",
+    ),
+    "train": (*STATUSES, "unchanged", "median_loss", "median_step"),
+}
+
+
+# What is read from a store
+
+
+def check_identity(identity: Identity) -> bool:
+    """Whether this is what points of a store can have in common."""
+    job, version, arithmetic = (identity.get(name) for name in ("job", "kernel_version", "arithmetic"))
+    return job in JOBS and arithmetic in ARITHMETICS and type(version) is int and version > 0
+
+
+def check_point(job: JobName, point: Point) -> None:
+    """Raise ValueError if these are not the parameters of a point, in the types that `plan` gives them."""
+    if list(point) != list(job_parameters(job)):
+        raise ValueError(f"its parameters are not those of {job}")
+    for name, value in point.items():
+        kind = kind_of(job, name)
+        if kind in ("law", "text"):
+            if type(value) is not str:
+                raise ValueError(f"its {name} is no text")
+            if kind == "law":
+                law_parameters(value, name)
+        elif kind == "whole":
+            if type(value) is not int or not 0 <= value < 2 ** (64 if name == "seed" else 63):
+                raise ValueError(f"its {name} is no whole number in range")
+        elif not (kind == "optional" and value is None) and not (type(value) is float and math.isfinite(value)):
+            raise ValueError(f"its {name} is no finite number")
+
+
+def check_result(job: JobName, result: Result) -> None:
+    """Raise ValueError if this is not the result of a point: all that tables need, and nothing but plain values."""
+    for name in RESULTS[job]:
+        if name not in result:
+            raise ValueError(f"its result has no {name}")
+    for name, value in result.items():
+        if name.partition(".")[0] in job_parameters(job):
+            raise ValueError(f"its result has a parameter's name, {name}")
+        if name not in RESULTS[job] and type(value) in (str, bool):
+            continue  # a reason, beside a number
+        if not (value is None and name not in STATUSES) and not _is_plain_number(value):
+            raise ValueError(f"its {name} is no number")
+
+
+def _is_plain_number(value: Any) -> bool:
+    return (type(value) is float and math.isfinite(value)) or (type(value) is int and -(2**63) <= value < 2**63)
+
+
+# What comes out
+
+
+def growth_result(growth: Any, x: float) -> Result:
+    """Return the results of `simulate` at a point, beside theory."""
+    summary = growth.summary()
+    return json_ready(  # type: ignore[no-any-return]
+        {
+            "lyapunov": growth.lyapunov.mean,
+            "lyapunov_stderr": growth.lyapunov.stderr,
+            **_flat("stationary", summary["stationary"]),
+            **{key: value for key, value in summary.items() if key in ("bound_rate", "bound_rate_why")},
+            **_theory(str(growth.weight), str(growth.bias), x),
+            "zero_share": summary["zero_share"],
+            **{
+                f"{name}_{event}": links
+                for name, events in summary["first_depth"].items()
+                for event, links in events.items()
+            },
+        }
+    )
+
+
+def _flat(name: str, measured: dict[str, Any]) -> Result:
+    """Columns of a measured exponent, whose mean has its name; the reason once, where they are None."""
+    why = measured.get("mean_why")
+    return {
+        name: measured["mean"],
+        **({} if why is None else {f"{name}_why": why}),
+        f"{name}_stderr": measured["stderr"],
+        f"{name}_link": measured["link"],
+    }
+
+
+@cache
+def _theory(weight: str, bias: str, x: float) -> Result:
+    """What theory says, which neither depth nor seed changes."""
+    found = theory.predict(weight, bias, x)
+    rate, why = found.lyapunov, found.why_not
+    return {
+        "theory": None if rate is None else float(f"{rate:.{THEORY_DIGITS}g}"),
+        # Without the numbers of the message, which may be those that could not be resolved.
+        **({} if why is None else {"theory_why": why.partition(" (")[0]}),
+        "theory_bound": found.bound.mean,
+    }
+
+
+def training_result(training: Any) -> Result:
+    """Return the results of `train_drawn` at a point."""
+    summary = training.summary()
+    loss = summary["loss"]["q50"][-1]
+    return json_ready(  # type: ignore[no-any-return]
+        {
+            **summary["share"],
+            "unchanged": summary["unchanged"],
+            "median_loss": math.inf if loss is None else loss,  # which only a chain that left float64 has
+            "median_step": summary["last_step"]["converged"],
+        }
+    )
+
+
+def flat_row(job: JobName, point: Point, result: Result) -> dict[str, Any]:
+    """A point and its result in one flat dict; after each law its parameters, as ``weight.std``."""
+    flat: dict[str, Any] = {}
+    for name, value in point.items():
+        flat[name] = value
+        if name in LAWS[job]:
+            flat |= {f"{name}.{part}": number for part, number in law_parameters(value, name)}
+    return flat | result
+
+
+def stored_rows(store: Store) -> list[dict[str, Any]]:
+    """All points of a store as rows, ordered by their parameters: the same for every way to the same points."""
+    job: Any = store.identity["job"]
+
+    def order(item: tuple[str, Point, Result]) -> list[tuple[str, tuple[float, ...]]]:
+        def of(name: str, value: Any) -> tuple[str, tuple[float, ...]]:
+            if name in LAWS[job]:
+                return value.partition(":")[0], tuple(number for _, number in law_parameters(value, name))
+            return (value, ()) if isinstance(value, str) else ("", () if value is None else (value,))
+
+        return [of(name, value) for name, value in item[1].items()]
+
+    return [flat_row(job, point, result) for _, point, result in sorted(store.points(), key=order)]
+
+
+def deviation(row: dict[str, Any]) -> float | None:
+    """By how many standard errors the stationary exponent differs from the theory's.
+
+    None without a theory, an error, or links after the start is forgotten; also for points that were stored before the
+    stationary exponent was.
+    """
+    expected, mean, stderr = (row.get(name) for name in ("theory", "stationary", "stationary_stderr"))
+    if expected is None or mean is None or stderr is None:
+        return None
+    return Lyapunov(mean, stderr).deviation(expected)
+
+
+def planned_rows(planned: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
+    """Rows of the points of a sweep before it is run, with ``done`` in place of a result."""
+    for key, point in planned.points.items():
+        yield flat_row(planned.job, point, {"done": key in done})
