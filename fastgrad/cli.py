@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from fastgrad.jobs.parameters import JobName
-    from fastgrad.report import Report
+    from fastgrad.report.document import Report
 
 EXIT_FAILED, EXIT_USAGE, EXIT_DISAGREE = 1, 2, 3
 FORMATS = ("table", "json", "csv")
@@ -339,12 +339,12 @@ def _color(color: str) -> bool | None:
 
 
 def _finish(report: Report, form: str, output: str | None, color: str, plot: str | None = None) -> None:
-    from fastgrad import plot as drawing
-    from fastgrad.report import write
+    from fastgrad.report.image import save
+    from fastgrad.report.writing import write
 
     with _unwinding():
         if plot is not None and report.figure is not None:
-            drawing.save(report.figure, plot)
+            save(report.figure, plot)
         write(report, form, output, _color(color))  # type: ignore[arg-type]  # click has checked it
 
 
@@ -381,7 +381,7 @@ def _check_outputs(output: str | None, plot: str | None = None, source: str | No
             raise click.UsageError(f"{option}: {path} is the file that is read")
     if plot is None:
         return
-    from fastgrad.plot import check_path
+    from fastgrad.report.image import check_path
 
     check_path(plot)
     if output is not None and os.path.realpath(output) == os.path.realpath(plot):
@@ -424,7 +424,7 @@ def example(
     Example: fastgrad example --weight 8 --learning-rate 0.1
     """
     from fastgrad.jobs.example import worked_example
-    from fastgrad.report import example_report
+    from fastgrad.report.example import example_report
 
     chosen = _format(form, output)
     _check_outputs(output)
@@ -467,11 +467,12 @@ def simulate(
     Example: fastgrad simulate --depth 1e6 --ensemble 1 --weight normal:std=4 --bias normal:std=1
     """
     from fastgrad.checks import require_memory
-    from fastgrad.report import counted, growth_bytes, growth_report
+    from fastgrad.report.simulate import growth_bytes, growth_report
+    from fastgrad.report.text import plural
 
     chosen = _format(form, output)
     _check_outputs(output, plot)
-    require_memory(f"the statistics of {counted(min(record, depth), 'recorded link')}", growth_bytes(depth, record))
+    require_memory(f"the statistics of {plural(min(record, depth), 'recorded link')}", growth_bytes(depth, record))
     parameters = {
         "depth": depth,
         "ensemble": ensemble,
@@ -570,7 +571,8 @@ def train(
     from fastgrad.files import load_task
     from fastgrad.jobs.example import worked_task
     from fastgrad.jobs.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train_chain
-    from fastgrad.report import counted, training_report
+    from fastgrad.report.text import plural
+    from fastgrad.report.train import training_report
 
     chosen = _format(form, output, "npz")
     _check_outputs(output, plot, file)
@@ -602,7 +604,7 @@ def train(
         }
         chain, wanted = drawn_task(**drawn)  # type: ignore[arg-type]
         parameters |= drawn
-        what = f"{counted(ensemble, 'chain')} of {counted(depth, 'link')}, weight {weight}, bias {bias}, seed {seed}"
+        what = f"{plural(ensemble, 'chain')} of {plural(depth, 'link')}, weight {weight}, bias {bias}, seed {seed}"
     else:
         numbers = {name: _as_number(name, text) for name, text in (("x", x), ("target", target)) if text is not None}
         if worked:
@@ -613,7 +615,7 @@ def train(
                 chain, wanted = load_task(str(file), **numbers)
             except ValueError as error:
                 raise click.ClickException(str(error)) from None
-            what = f"{counted(chain.ensemble, 'chain')} of {counted(chain.depth, 'link')} from {file}"
+            what = f"{plural(chain.ensemble, 'chain')} of {plural(chain.depth, 'link')} from {file}"
         parameters |= {"x": chain.x, "target": wanted}
     with _warnings(quiet), _progress("training", quiet, color) as progress:
         training = train_chain(chain, wanted, **how, backend=backend, threads=threads, progress=progress)  # type: ignore[arg-type]
@@ -656,7 +658,7 @@ def schemes(
     """
     from fastgrad.jobs.schemes import schemes as run
     from fastgrad.jobs.train import DRAWN_LEARNING_RATE
-    from fastgrad.report import schemes_report
+    from fastgrad.report.schemes import schemes_report
 
     chosen = _format(form, output)
     _check_outputs(output, plot)
@@ -720,7 +722,8 @@ def backprop(
     from fastgrad.files import open_chain
     from fastgrad.jobs.backprop import backprop_chain, log10_bound
     from fastgrad.kernels import load
-    from fastgrad.report import counted, gradients_bytes, gradients_report
+    from fastgrad.report.backprop import gradients_bytes, gradients_report
+    from fastgrad.report.text import plural
 
     chosen = _format(form, output, "npz")
     _check_outputs(output, plot, file)
@@ -728,7 +731,7 @@ def backprop(
     try:
         source = open_chain(file)
         size = gradients_bytes(source, chosen, plot is not None, load(backend)[1].WORK_BYTES)  # type: ignore[arg-type]
-        require_memory(f"{file}: the gradients of {counted(source.links, 'link')}", size)
+        require_memory(f"{file}: the gradients of {plural(source.links, 'link')}", size)
         chain = source.load(**{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
         raise click.ClickException(str(error)) from None
@@ -772,7 +775,7 @@ def compare(
     Example: fastgrad compare --job simulate --depth 10000 --ensemble 100
     """
     from fastgrad.jobs.compare import compare as run
-    from fastgrad.report import comparison_report
+    from fastgrad.report.compare import comparison_report
 
     chosen = _format(form, output)
     _check_outputs(output)
@@ -802,7 +805,7 @@ def info(form: str | None, output: str | None, color: str, quiet: bool) -> None:
     \b
     Example: fastgrad info --format json
     """
-    from fastgrad.report import info_report
+    from fastgrad.report.info import info_report
 
     chosen = _format(form, output)
     _check_outputs(output)
@@ -907,7 +910,7 @@ def sweep(
     Example: fastgrad sweep --grid weight.std=1:1000:4:log --depth 100 --store study.db
     """
     from fastgrad.jobs.threads import default_threads
-    from fastgrad.report import dry_run_report, sweep_report
+    from fastgrad.report.sweep import dry_run_report, sweep_report
     from fastgrad.sweeps.estimate import estimate
     from fastgrad.sweeps.grid import read_values
     from fastgrad.sweeps.plan import plan
@@ -988,7 +991,7 @@ def export(store: str, form: str | None, output: str | None, color: str, quiet: 
     \b
     Example: fastgrad export study.db -o study.csv
     """
-    from fastgrad.report import export_report
+    from fastgrad.report.sweep import export_report
     from fastgrad.sweeps.points import stored_rows
     from fastgrad.sweeps.store import Store
 
@@ -1026,7 +1029,7 @@ def plot(
     \b
     Example: fastgrad plot study.db --value float32_underflow --plot study.png
     """
-    from fastgrad.report import study_report
+    from fastgrad.report.plot import study_report
     from fastgrad.sweeps.points import stored_rows
     from fastgrad.sweeps.store import Store
 
@@ -1060,7 +1063,7 @@ def merge(stores: tuple[str, ...], output: str, salvage: bool, form: str | None,
     \b
     Example: fastgrad merge part1.db part2.db -o study.db
     """
-    from fastgrad.report import merge_report
+    from fastgrad.report.sweep import merge_report
     from fastgrad.sweeps.store import merge as merge_stores
 
     _check_outputs(output)

@@ -347,7 +347,7 @@ main(["compare", "--depth", "5", "--ensemble", "3"])
 def test_exit_code_130(backend, size, tmp_path):
     arguments = ["simulate", *size, "--backend", backend, "-o", "growth.json"]
     code = f"""
-import fastgrad, fastgrad.report
+import fastgrad, fastgrad.report.writing
 from fastgrad.cli import main
 fastgrad.simulate(2, 2, backend={backend!r})  # what Numba compiles is compiled
 print("ready", flush=True)

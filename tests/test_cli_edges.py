@@ -15,8 +15,9 @@ from click.testing import CliRunner
 
 import fastgrad
 from fastgrad.cli import _discard_what_is_stuck, _show_warning, main
-from fastgrad.plot import Curve, Figure, terminal
-from fastgrad.report import decades
+from fastgrad.report.document import Curve, Figure
+from fastgrad.report.terminal import terminal
+from fastgrad.report.text import power_of_ten
 
 PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
 PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
@@ -319,7 +320,8 @@ builtins.__import__ = hooked
 
 
 @pytest.mark.parametrize(
-    ("module", "presses"), [("numpy", 1), ("fastgrad.laws", 3), ("click", 1), ("fastgrad.report", 3), ("numba", 3)]
+    ("module", "presses"),
+    [("numpy", 1), ("fastgrad.laws", 3), ("click", 1), ("fastgrad.report.writing", 3), ("numba", 3)],
 )
 @pytest.mark.parametrize("way", ["-m", "script"])
 def test_ctrl_c_while_something_is_imported(way, module, presses, tmp_path):
@@ -462,7 +464,7 @@ def test_weight_is_said_to_be_beyond_float64_only_when_it_is():
 
 @pytest.mark.parametrize("log10", [-0.04, -0.0])
 def test_no_negative_zero(log10):
-    assert decades(log10) == "10^0.0"
+    assert power_of_ten(log10) == "10^0.0"
 
 
 def test_ticks_have_no_negative_zero():

@@ -28,7 +28,9 @@ from fastgrad.chain import Chain
 from fastgrad.cli import main
 from fastgrad.files import Derived, check_writable, load_chain, load_task, open_chain, replacing, write_csv, write_json
 from fastgrad.kernels import load
-from fastgrad.report import gradients_bytes
+from fastgrad.report.backprop import gradients_bytes
+from fastgrad.report.document import Curve, Figure
+from fastgrad.report.image import save
 from fastgrad.summary import json_ready
 
 W = np.arange(1.0, 7.0).reshape(3, 2)
@@ -734,9 +736,9 @@ def test_figures_and_chains_are_written_whole_or_not_at_all(error, tmp_path, mon
     (tmp_path / "a.npz").write_text("old")
     monkeypatch.setattr(Canvas, "savefig", lambda self, target, **more: broken(target))
     monkeypatch.setattr(np, "savez", broken)
-    figure = fg.plot.Figure("", "x", "y", np.arange(3.0), [fg.plot.Curve("bound", "b", np.arange(3.0))])
+    figure = Figure("", "x", "y", np.arange(3.0), [Curve("bound", "b", np.arange(3.0))])
     with pytest.raises(type(error), match="no more"):
-        fg.plot.save(figure, tmp_path / "a.png")
+        save(figure, tmp_path / "a.png")
     with pytest.raises(type(error), match="no more"):
         Chain.of(W, 0).save(tmp_path / "a.npz")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.png": "old", "a.npz": "old"}
@@ -763,8 +765,8 @@ def slow(document, file):
     file.flush()
     print("writing", flush=True)
     time.sleep(60)
-import fastgrad.report
-fastgrad.report.write_json = slow
+import fastgrad.report.writing
+fastgrad.report.writing.write_json = slow
 from fastgrad.cli import main
 main(["info", "-o", "a.json"])
 """

@@ -13,8 +13,12 @@ from click.testing import CliRunner
 import fastgrad as fg
 from fastgrad.cli import main
 from fastgrad.jobs.backprop import log10_bound
-from fastgrad.plot import PALETTE, SHADES, Curve, Figure, Map, check_path, save, terminal, thinned
-from fastgrad.report import gradients_report, growth_report, study_report
+from fastgrad.report.backprop import gradients_report
+from fastgrad.report.document import PALETTE, Curve, Figure, Map
+from fastgrad.report.image import check_path, save
+from fastgrad.report.plot import study_report
+from fastgrad.report.simulate import growth_report
+from fastgrad.report.terminal import SHADES, terminal, thinned
 
 # A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
 PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
@@ -307,7 +311,8 @@ def test_saving_needs_no_display_and_no_pyplot(python, tmp_path):
     code = f"""
 import sys
 import numpy as np
-from fastgrad.plot import Curve, Figure, save
+from fastgrad.report.document import Curve, Figure
+from fastgrad.report.image import save
 x = np.arange(3.0)
 save(Figure("", "link", "log10", x, [Curve("bound", "bound", x)]), {str(tmp_path / "a.png")!r})
 print("matplotlib.pyplot" in sys.modules)
@@ -479,7 +484,7 @@ def test_save_map(kind, tmp_path):
 
 
 def test_cells_of_a_logarithmic_map_lie_around_their_values():
-    from fastgrad.plot import _edges
+    from fastgrad.report.image import _edges
 
     assert _edges(np.array([1.0, 100.0]), True) == pytest.approx([0.1, 10.0, 1000.0])
     assert _edges(np.array([0.0, 1.0, 4.0]), False).tolist() == [-0.5, 0.5, 2.5, 5.5]

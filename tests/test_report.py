@@ -16,7 +16,9 @@ from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad.cli import main
-from fastgrad.report import Report, decades, grouped, seconds_text, write
+from fastgrad.report.document import Report
+from fastgrad.report.text import power_of_ten, seconds_text, with_thin_spaces
+from fastgrad.report.writing import write
 
 # A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
 PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
@@ -453,7 +455,7 @@ def test_nothing_is_cut_off_at_80_columns(arguments, folder):
     [(-243.7412, "10^-243.7"), (0.25, "10^0.2"), (-1227791.84, "10^-1227791.8"), (-np.inf, "0"), (np.nan, "undefined")],
 )
 def test_decades(log10, expected):
-    assert decades(log10) == expected
+    assert power_of_ten(log10) == expected
 
 
 @pytest.mark.parametrize(
@@ -475,7 +477,7 @@ def test_decades(log10, expected):
     ],
 )
 def test_grouped(value, expected):
-    assert grouped(value) == expected
+    assert with_thin_spaces(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -566,7 +568,7 @@ def test_rows_are_written_as_they_are_made(monkeypatch):
 
 @pytest.mark.parametrize("arguments", [*COMMANDS.values(), *EXTREMES], ids=" ".join)
 def test_all_rows_of_a_report_have_the_same_keys(arguments, folder, monkeypatch):
-    from fastgrad import report as module
+    from fastgrad.report import writing as module
 
     seen, real = [], module.write
 

@@ -27,7 +27,7 @@ from fastgrad.checks import size_text
 from fastgrad.cli import main
 from fastgrad.jobs.parameters import job_parameters
 from fastgrad.kernels import KERNEL_VERSION
-from fastgrad.report import even
+from fastgrad.report.sweep import even
 from fastgrad.sweeps import estimate as estimate_module
 from fastgrad.sweeps import plan as plan_module
 from fastgrad.sweeps import run as run_module

@@ -1,4 +1,4 @@
-"""Figures: one description, drawn in the terminal or into a file."""
+"""Figures in Braille dots and maps in characters."""
 
 from __future__ import annotations
 
@@ -6,125 +6,23 @@ import contextlib
 import math
 import os
 import textwrap
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgrad.files import replacing
+from fastgrad.report.document import KINDS, Curve, Figure, Map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
-FILE_TYPES = (".png", ".svg", ".pdf")
-# Okabe and Ito's, then five that lie at least as far from these and each other for every kind of color vision (17 in
-# Lab or more, with red or green cones missing too); beside each its name among the 16 colors of terminals.
-PALETTE = (
-    ("#0072B2", "bright_blue"),
-    ("#D55E00", "bright_red"),
-    ("#009E73", "bright_green"),
-    ("#CC79A7", "bright_magenta"),
-    ("#E69F00", "bright_yellow"),
-    ("#56B4E9", "bright_cyan"),
-    ("#00441B", "green"),
-    ("#DDCC77", "yellow"),
-    ("#332288", "blue"),
-    ("#94346E", "magenta"),
-    ("#117733", "cyan"),
-    ("#000000", "white"),
-)
-BLACK = len(PALETTE) - 1
+
 EMPTY = "\u2800"  # the character without Braille dots
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-# Color and line of each kind of curve, and where along it its name stands in a terminal.
-KINDS = {
-    "gradient": (0, "-", 1 / 3),
-    "bound": (1, "--", 2 / 3),
-    "theory": (2, ":", 5 / 6),
-    "loss": (0, "-", 1 / 2),
-    "series": (0, "-", 1 / 2),
-}
-TITLE_WIDTH = 56  # characters: as wide as axes with a legend to their right
-BAND_LABEL = ", with 5 % to 95 % of chains"
-LEGEND_BELOW = 3  # curves whose names stand below the figure; those of more stand to its right
-LEGEND_WIDTH = 80  # characters of a line below the figure
-MARKED = 60  # points of a series: so many can be told apart
-DRAWABLE = 1e-200, 1e200  # matplotlib's margins would leave float64
 SHADES = " ·:-=+*#%@"  # of a map in a terminal, from its lowest value to its highest
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """A line over the figure's x, with a band around it if there is one.
-
-    Attributes
-    ----------
-    kind : {"gradient", "bound", "theory", "loss", "series"}
-        Chooses color and line.
-    label : str
-        Empty for a curve that needs no name.
-    y : ndarray
-        What is not finite is left out.
-    band : tuple of two ndarrays, optional
-        Lower and upper edge: 5 % and 95 % of chains.
-    color : int, optional
-        Place in the palette, instead of the kind's own.
-    """
-
-    kind: str
-    label: str
-    y: Floats
-    band: tuple[Floats, Floats] | None = None
-    color: int | None = None
-
-    @property
-    def colors(self) -> tuple[str, str]:
-        """Color for files, and its name for terminals."""
-        return PALETTE[(KINDS[self.kind][0] if self.color is None else self.color) % len(PALETTE)]
-
-
-@dataclass(frozen=True, eq=False)
-class Figure:
-    """Curves over a common x axis, which is logarithmic if `x_log` is set."""
-
-    title: str
-    x_label: str
-    y_label: str
-    x: Floats
-    curves: list[Curve] = field(default_factory=list)
-    x_log: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Map:
-    """A value over two axes, as a picture.
-
-    Attributes
-    ----------
-    x, y : ndarray, shapes (columns,) and (rows,)
-        Ascending.
-    values : ndarray, shape (rows, columns)
-        NaN where there is none.
-    x_log, y_log : bool
-        Whether the axis is logarithmic.
-    """
-
-    title: str
-    x_label: str
-    y_label: str
-    value_label: str
-    x: Floats
-    y: Floats
-    values: Floats
-    x_log: bool = False
-    y_log: bool = False
 
 
 def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
@@ -143,7 +41,7 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
 
     shown = [(curve, thinned(np.flatnonzero(np.isfinite(curve.y)), 8 * width)) for curve in figure.curves]
     shown = [(curve, kept) for curve, kept in shown if len(kept)]
-    remarks = [] if shown else [f"({_reason_empty(figure.curves)} throughout)"]
+    remarks = [] if shown else [f"({reason_empty(figure.curves)} throughout)"]
     has_zero_line = any(curve.kind == "gradient" for curve in figure.curves)
     heights = np.concatenate([*(curve.y[kept] for curve, kept in shown), np.zeros(int(has_zero_line or not shown))])
     low, high = _limits(heights, figure)
@@ -288,131 +186,6 @@ def thinned(indices: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:
     return indices[np.linspace(0, len(indices) - 1, at_most).astype(np.intp)]
 
 
-def _reason_empty(curves: list[Curve]) -> str:
+def reason_empty(curves: list[Curve]) -> str:
     """Tell what logarithms are that can't be drawn."""
     return "beyond float64" if any(np.isposinf(curve.y).any() for curve in curves) else "exactly zero"
-
-
-def check_path(path: str | Path) -> Path:
-    """Check that a figure can be written to the path, before a long job is started.
-
-    Raises
-    ------
-    ValueError
-        If its ending is not .png, .svg or .pdf.
-    ModuleNotFoundError
-        Without matplotlib, with the command that installs it.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in FILE_TYPES:
-        raise ValueError(f"plot: expected a file ending in {', '.join(FILE_TYPES)}, got {str(path)!r}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ModuleNotFoundError("plot: needs matplotlib: pip install 'fastgrad[plot]'") from None
-    return path
-
-
-def save(figure: Figure | Map, path: str | Path) -> None:
-    """Draw with matplotlib into a .png, .svg or .pdf file, which is written whole or not at all.
-
-    Raises
-    ------
-    ValueError, ModuleNotFoundError
-        See `check_path`; and if an axis would reach too far to be drawn.
-    OSError
-        If the file can't be written.
-    """
-    path = check_path(path)
-    values = [curve.y for curve in figure.curves] if isinstance(figure, Figure) else [figure.y, figure.values]
-    for axis in (figure.x, *values):
-        sizes = np.abs(axis[np.isfinite(axis) & (axis != 0)])
-        if sizes.size and not DRAWABLE[0] < sizes.min() <= sizes.max() < DRAWABLE[1]:
-            raise ValueError(f"plot: a figure can't show numbers from {sizes.min():.3g} to {sizes.max():.3g}")
-    from matplotlib.figure import Figure as NewCanvas
-
-    canvas = NewCanvas(figsize=(7.2, 4.5), layout="constrained")
-    axes = canvas.subplots()
-    if isinstance(figure, Map):
-        _draw_map(figure, canvas, axes)
-    else:
-        _draw_curves(figure, axes)
-    axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
-    axes.set_title("\n".join(textwrap.wrap(figure.title, TITLE_WIDTH)), fontsize="medium", loc="left")
-    with replacing(path) as part:
-        canvas.savefig(part, dpi=150, format=path.suffix[1:].lower())
-
-
-def _draw_curves(figure: Figure, axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    if any(curve.kind == "gradient" for curve in figure.curves):
-        axes.axhline(0, color="0.8", linewidth=0.8)
-    for curve in figure.curves:
-        kept = np.isfinite(curve.y)
-        color = curve.colors[0]
-        _, style, _ = KINDS[curve.kind]
-        if curve.color is not None and curve.color >= len(PALETTE):  # the colors come round again
-            style = "--"
-        alone = "o" if kept.sum() == 1 else None  # a line of one point can't be seen
-        if curve.kind == "series" and len(figure.x) <= MARKED:
-            alone = "."
-        label = curve.label if curve.band is None else curve.label + BAND_LABEL
-        # What is not a whole line lies above the others, so that both are seen where they coincide.
-        order = 2 if style == "-" else 3
-        axes.plot(
-            figure.x[kept],
-            curve.y[kept],
-            color=color,
-            linestyle=style,
-            marker=alone,
-            label=label or None,
-            zorder=order,
-        )
-        if not kept.any():
-            text = f"{curve.label}: {_reason_empty([curve])}"
-            axes.text(0.98, 0.9, text, transform=axes.transAxes, ha="right", color=color)
-        if curve.band is not None:
-            inside = np.isfinite(curve.band[0]) & np.isfinite(curve.band[1])
-            low, high = (edge[inside] for edge in curve.band)
-            axes.fill_between(figure.x[inside], low, high, color=color, alpha=0.2, linewidth=0)
-    axes.margins(x=0.01)
-    bottom, top = axes.get_ylim()
-    if any(curve.kind == "loss" for curve in figure.curves) and top - bottom < 1:  # see `terminal`
-        axes.set_ylim((bottom + top) / 2 - 0.5, (bottom + top) / 2 + 0.5)
-    if figure.x_log:
-        axes.set_xscale("log")
-    elif np.array_equal(figure.x, np.round(figure.x)):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    named = [curve for curve in figure.curves if curve.label]
-    many = len(named) > LEGEND_BELOW
-    in_one_line = sum(len(curve.label) + (len(BAND_LABEL) if curve.band else 0) + 8 for curve in named) <= LEGEND_WIDTH
-    axes.figure.legend(
-        frameon=False,
-        loc="outside right center" if many else "outside lower center",  # off the data
-        ncols=len(named) if in_one_line and named and not many else 1,
-        fontsize="small" if many else "medium",
-    )
-
-
-def _draw_map(figure: Map, canvas: Canvas, axes: Axes) -> None:
-    edges = _edges(figure.x, figure.x_log), _edges(figure.y, figure.y_log)
-    axes.set_facecolor("0.85")  # where there is no value
-    mesh = axes.pcolormesh(*edges, np.ma.masked_invalid(figure.values), cmap="viridis", rasterized=True)
-    if figure.x_log:
-        axes.set_xscale("log")
-    if figure.y_log:
-        axes.set_yscale("log")
-    canvas.colorbar(mesh, ax=axes, label=figure.value_label)
-
-
-def _edges(centers: Floats, log: bool) -> Floats:
-    """Edges of cells around ascending centers: halfway between them, on the axis as it is drawn."""
-    at = np.log10(centers) if log else centers
-    if len(at) == 1:
-        between = np.array([at[0] - 0.5, at[0] + 0.5])
-    else:
-        middle = (at[1:] + at[:-1]) / 2
-        between = np.concatenate([[2 * at[0] - middle[0]], middle, [2 * at[-1] - middle[-1]]])
-    return np.asarray(10.0**between if log else between)

@@ -1,0 +1,131 @@
+"""Gradients of given chains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgrad.report.document import Binary, Curve, Figure, Format, Report
+from fastgrad.report.text import TABLE_ROWS, chain_item, plural, power_of_ten, scaled_json, scaled_text, table_of
+from fastgrad.scaled import Scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from rich.console import RenderableType
+
+    from fastgrad.chain import Chain
+    from fastgrad.files import ChainFile
+    from fastgrad.jobs.backprop import Gradients
+
+
+FIGURE_LINKS = 2000  # two a pixel
+PART_ELEMENTS = 2**16  # of arrays that are worked on part after part
+WORKSPACE_BYTES = 32 * 2**20  # of the kernels' threads, and of what the table and the plot are made of
+NPZ_BUFFER_BYTES = 32 * 2**20  # NumPy copies 16 MiB of an array at a time
+TEXT_BYTES = 500  # of an element on its way to a .csv or .json: columns, lists of numbers and their text
+MATPLOTLIB_BYTES = 50 * 2**20
+
+
+def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, parameters: dict[str, Any]) -> Report:
+    """Gradients of a given chain or ensemble."""
+    depth, ensemble = chain.depth, chain.ensemble
+    parts = {"grad_weight": gradients.grad_weight, "grad_bias": gradients.grad_bias, "grad_x": gradients.grad_x}
+
+    def typical(links: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """Medians over chains, in decades, some links at a time: an ensemble's logarithms take much memory."""
+        step = max(1, PART_ELEMENTS // ensemble)
+        found: dict[str, list[NDArray[np.float64]]] = {"grad_weight": [], "grad_bias": [], "bound": []}
+        for first in range(0, len(links), step):
+            at = links[first : first + step]
+            for name, medians in found.items():
+                values = log10_bound[at] if name == "bound" else parts[name][at].log10().reshape(len(at), ensemble)
+                medians.append(np.quantile(values, 0.5, axis=1, method="inverted_cdf"))
+        return {name: np.concatenate(medians) for name, medians in found.items()}
+
+    of_chains = "" if ensemble == 1 else ", median"
+    names = ("grad_weight", "grad_bias") if ensemble == 1 else ("|grad_weight|, median", "|grad_bias|, median")
+    table = table_of(None, "link", *names, f"bound{of_chains}", left=())
+    listed = _some_of(depth, TABLE_ROWS)
+    for i, *values in zip(listed, *typical(listed).values(), strict=True):
+        cells = [power_of_ten(value) for value in values]
+        if ensemble == 1:  # the numbers themselves, with their signs
+            cells[:2] = [format(g.flat(i), ".4e") for g in (gradients.grad_weight, gradients.grad_bias)]
+        table.add_row(str(i + 1), *cells)
+    chains = plural(ensemble, "chain")
+    human: list[RenderableType] = [f"{chains} of {plural(depth, 'link')} from {parameters['file']}", table]
+    if ensemble == 1:
+        output, grad_x = float(chain_item(gradients.output)), gradients.grad_x[() if gradients.grad_x.ndim == 0 else 0]
+        human.append(f"output {output:.6g}, gradient with respect to the input {scaled_text(grad_x)}")
+    human.append("[dim]bound: of |grad_bias|; -o FILE.npz, .csv or .json keeps every gradient[/]")
+    human.append(f"[dim]backend {gradients.backend}[/]")
+    drawn = _some_of(depth, FIGURE_LINKS)
+    curves = typical(drawn)
+    figure = Figure(
+        title=f"log10 |gradient| against the link: {chains} from {parameters['file']}",
+        x_label="link",
+        y_label="log10 |gradient|",
+        x=1.0 + drawn.astype(np.float64),
+        curves=[Curve("bound", "bound", curves["bound"]), Curve("gradient", "grad_bias", curves["grad_bias"])],
+    )
+    arrays: dict[str, Any] = {"output": gradients.output}
+    for name, scaled in parts.items():
+        arrays[f"{name}_mantissa"], arrays[f"{name}_exponent"] = scaled.mantissa, scaled.exponent
+    result = {"output": gradients.output, **{name: scaled_json(scaled) for name, scaled in parts.items()}}
+    rows = _gradient_rows(gradients, log10_bound)
+    return Report("backprop", parameters, result, rows, human, figure, gradients.backend, arrays=arrays)
+
+
+def gradients_bytes(file: ChainFile, form: Format | Binary, plot: bool, work_bytes: int) -> int:
+    """Memory that `fastgrad backprop` takes as a whole: reading, gradients, the report and its writer.
+
+    Parameters
+    ----------
+    file : ChainFile
+    form : str
+        Format of the result.
+    plot : bool
+        Whether a figure is drawn into a file.
+    work_bytes : int
+        Of the kernel, for each link of each chain.
+
+    Returns
+    -------
+    int
+        Bytes beside what the interpreter and its libraries take.
+    """
+    links, ensemble = file.links, file.ensemble
+    gradients = file.kept_bytes + 32 * links + 40 * ensemble
+    kernel = (work_bytes + 1) * links
+    # The bound is one array; medians take the logarithms of as many chains as a link has, and their sorting.
+    report = 8 * links + 64 * max(ensemble, PART_ELEMENTS)
+    writer = {"table": 0, "npz": NPZ_BUFFER_BYTES}.get(form, TEXT_BYTES * PART_ELEMENTS)
+    highest = max(file.load_bytes, gradients + max(kernel, report + writer))
+    return highest + WORKSPACE_BYTES + (MATPLOTLIB_BYTES if plot else 0)
+
+
+def _some_of(depth: int, at_most: int) -> NDArray[np.int64]:
+    """Evenly spaced links, counted from 0, the first and the last among them."""
+    return np.unique(np.linspace(0, depth - 1, min(depth, at_most)).round().astype(np.int64))
+
+
+def _gradient_rows(gradients: Gradients, log10_bound: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
+    """Blocks of rows, links first: the logarithms of all links would take half as much as the gradients."""
+    ensemble = log10_bound.shape[1]
+    flat = {
+        name: Scaled.of_parts(scaled.mantissa.reshape(-1), scaled.exponent.reshape(-1))
+        for name, scaled in (("grad_weight", gradients.grad_weight), ("grad_bias", gradients.grad_bias))
+    }
+    bound = log10_bound.reshape(-1)
+    for first in range(0, len(bound), PART_ELEMENTS):
+        part = slice(first, min(first + PART_ELEMENTS, len(bound)))
+        link, member = np.divmod(np.arange(part.start, part.stop), ensemble)
+        yield {
+            "link": link + 1,
+            **({"member": member} if ensemble > 1 else {}),
+            **{f"{name}_{of}": getattr(flat[name], of)[part] for name in flat for of in ("mantissa", "exponent")},
+            **{f"log10_{name}": scaled[part].log10() for name, scaled in flat.items()},
+            "log10_bound": bound[part],
+        }

@@ -1,0 +1,146 @@
+"""The worked example, as an explanation that a student follows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgrad.report.document import Report
+from fastgrad.report.text import scaled_json, scaled_text, table_of, with_thin_spaces
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fastgrad.jobs.example import Example
+    from fastgrad.scaled import Scaled
+
+
+def example_report(example: Example, parameters: dict[str, Any]) -> Report:
+    """The worked example, as an explanation that a student follows."""
+    w, b = example.weight, example.bias
+    meaning = {
+        "dloss/do31": "o31 - y",
+        "do31/do21": f"1/4 x w31 = {with_thin_spaces(w[2])} / 4",
+        "do21/do11": f"1/4 x w21 = {with_thin_spaces(w[1])} / 4",
+        "do11/dw11": "1/4 x x = 200 / 4",
+    }
+    gradient_text, after_text = scaled_text(example.gradient), with_thin_spaces(example.weight_after)
+    gradient, after = float(example.gradient), example.gradient_after
+    factors = table_of(None, "factor", "what it is", "value", left=(0, 1))
+    for name, factor in example.factors.items():
+        factors.add_row(name, meaning[name], scaled_text(factor))
+    factors.add_section()
+    factors.add_row("dloss/dw11", "their product, by the kernel", gradient_text, style="bold")
+    for unit, of in enumerate(example.grad_bias, start=1):
+        factors.add_row(f"dloss/db{unit}1", f"for the bias b{unit}1, likewise", scaled_text(of))
+
+    slope_text = scaled_text(example.slope_after)
+    next_step = [
+        f"z11 is now {with_thin_spaces(example.preactivation_after)}, where sigmoid' is {slope_text}.",
+        f"gradient   {gradient_text} -> {scaled_text(after)}",
+        f"loss       {with_thin_spaces(example.loss)} -> {with_thin_spaces(example.loss_after)}",
+        f"The loss {_moved(example.loss, example.loss_after)}: no further step moves this weight."
+        if _negligible(after, example.weight_after, example.learning_rate)
+        else "The weight still moves.",
+    ]
+    if not np.isfinite(example.preactivation_after):
+        what = "The weight" if not np.isfinite(example.weight_after) else "Its preactivation z11"
+        next_step = [f"{what} has left float64: there is no next step."]
+    lesson = table_of(None, "weights", "biases", "exact, below its range", "a framework reads 0", left=(0, 1))
+    for laws, exact in example.float32_links.items():
+        lost = (exact, example.framework_float32_links[laws])
+        lesson.add_row(*laws, *(f"more than {example.lesson_depth}" if v is None else str(v) for v in lost))
+    on_bias = [abs(float(g)) for g in example.grad_bias]
+    explode = ["The biases' gradients explode as well.", ""] if on_bias[0] > on_bias[1] > on_bias[2] else []
+    ratio = abs(example.step / w[0]) if w[0] else 0.0
+    times = f", {ratio:.4g} times the weight itself" if 1 < ratio < np.inf else ""
+    human: list[RenderableType] = [
+        "Three sigmoid units in a row, o11 -> o21 -> o31, and the loss (o31 - y)² / 2.",
+        f"x = 200, y = -149.5, w = {', '.join(map(with_thin_spaces, w))}, b = {', '.join(map(with_thin_spaces, b))}",
+        "",
+        "[bold]1. The textbook's gradient.[/] The biases are centered: every preactivation",
+        "z = w o + b is 0, where the sigmoid's derivative is 1/4, the most it can be.",
+        "So each link multiplies by w/4:",
+        factors,
+        *explode,
+        f"[bold]2. One step of gradient descent[/], learning rate {example.learning_rate:g}:",
+        f"   w11 = {with_thin_spaces(w[0])} - {example.learning_rate:g} x {gradient_text} = [bold]{after_text}[/]",
+        f"   a step of {with_thin_spaces(example.step)}{times}",
+        "",
+        "[bold]3. What the true sigmoid does next[/] (the bias is kept).",
+        *(f"   {line}" for line in next_step),
+        "",
+        "[bold]4. The same weights with every bias 0 instead of centered.[/]",
+        f"   the bound   {scaled_text(example.zero_bias_bound)}: still {with_thin_spaces(abs(w[1]) / 4)} a link",
+        f"   the truth   {scaled_text(example.zero_bias_gradient)}",
+        "",
+        "[bold]5. What an initialization does[/]: links back from the output until float32",
+        "loses the median gradient of drawn chains.",
+        lesson,
+        "A better one delays the end; weights of 4, centered, keep the gradient at 1.",
+        "See for yourself: fastgrad simulate --weight he_normal",
+        f"[dim]backend {example.backend}[/]",
+    ]
+    result = {
+        "weight": list(w),
+        "bias": list(b),
+        "x": 200.0,
+        "target": -149.5,
+        "factors": {name: float(factor) for name, factor in example.factors.items()},
+        "gradient": gradient,
+        "grad_bias": [float(each) for each in example.grad_bias],
+        "bound": float(example.bound),
+        "step": example.step,
+        "weight_before": w[0],
+        "weight_after": example.weight_after,
+        "loss_before": example.loss,
+        "after_step": {
+            "preactivation": example.preactivation_after,
+            "slope": scaled_json(example.slope_after),
+            "gradient": scaled_json(after),
+            "loss": example.loss_after,
+        },
+        "float32_links": [
+            {
+                "weight": laws[0],
+                "bias": laws[1],
+                "links": links,
+                "framework_links": example.framework_float32_links[laws],
+            }
+            for laws, links in example.float32_links.items()
+        ],
+        "zero_bias": {
+            "bound": scaled_json(example.zero_bias_bound),
+            "gradient": scaled_json(example.zero_bias_gradient),
+        },
+    }
+    rows: list[dict[str, Any]] = [{"quantity": name, "value": float(f)} for name, f in example.factors.items()]
+    rows += [
+        {"quantity": "dloss/dw11", "value": gradient},
+        *({"quantity": f"dloss/db{unit}1", "value": float(of)} for unit, of in enumerate(example.grad_bias, start=1)),
+        {"quantity": "step", "value": example.step},
+        {"quantity": "w11 before", "value": w[0]},
+        {"quantity": "w11 after", "value": example.weight_after},
+        {"quantity": "dloss/dw11 after", "value": format(after, ".16e")},
+        {"quantity": "loss before", "value": example.loss},
+        {"quantity": "loss after", "value": example.loss_after},
+        {"quantity": "bound with bias 0", "value": float(example.zero_bias_bound)},
+        {"quantity": "dloss/dw11 with bias 0", "value": format(example.zero_bias_gradient, ".16e")},
+    ]
+    return Report("example", parameters, result, rows, human, backend=example.backend)
+
+
+def _moved(before: float, after: float) -> str:
+    """Write what one step has done to the loss, and no other will."""
+    share = abs(after / before - 1)
+    return (
+        "stays high"
+        if share == 0
+        else f"{'falls' if after < before else 'rises'} by {100 * share:.2g} % and stays high"
+    )
+
+
+def _negligible(gradient: Scaled, weight: float, learning_rate: float) -> bool:
+    """Whether a step of gradient descent leaves the weight as it is."""
+    return np.isfinite(weight) and weight - learning_rate * float(gradient) == weight

@@ -1,0 +1,154 @@
+"""Figures in files, by matplotlib."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastgrad.files import replacing
+from fastgrad.report.document import KINDS, PALETTE, Figure, Map
+from fastgrad.report.terminal import reason_empty
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+
+FILE_TYPES = (".png", ".svg", ".pdf")
+TITLE_WIDTH = 56  # characters: as wide as axes with a legend to their right
+BAND_LABEL = ", with 5 % to 95 % of chains"
+LEGEND_BELOW = 3  # curves whose names stand below the figure; those of more stand to its right
+LEGEND_WIDTH = 80  # characters of a line below the figure
+MARKED = 60  # points of a series: so many can be told apart
+DRAWABLE = 1e-200, 1e200  # matplotlib's margins would leave float64
+
+
+def check_path(path: str | Path) -> Path:
+    """Check that a figure can be written to the path, before a long job is started.
+
+    Raises
+    ------
+    ValueError
+        If its ending is not .png, .svg or .pdf.
+    ModuleNotFoundError
+        Without matplotlib, with the command that installs it.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FILE_TYPES:
+        raise ValueError(f"plot: expected a file ending in {', '.join(FILE_TYPES)}, got {str(path)!r}")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ModuleNotFoundError("plot: needs matplotlib: pip install 'fastgrad[plot]'") from None
+    return path
+
+
+def save(figure: Figure | Map, path: str | Path) -> None:
+    """Draw with matplotlib into a .png, .svg or .pdf file, which is written whole or not at all.
+
+    Raises
+    ------
+    ValueError, ModuleNotFoundError
+        See `check_path`; and if an axis would reach too far to be drawn.
+    OSError
+        If the file can't be written.
+    """
+    path = check_path(path)
+    values = [curve.y for curve in figure.curves] if isinstance(figure, Figure) else [figure.y, figure.values]
+    for axis in (figure.x, *values):
+        sizes = np.abs(axis[np.isfinite(axis) & (axis != 0)])
+        if sizes.size and not DRAWABLE[0] < sizes.min() <= sizes.max() < DRAWABLE[1]:
+            raise ValueError(f"plot: a figure can't show numbers from {sizes.min():.3g} to {sizes.max():.3g}")
+    from matplotlib.figure import Figure as NewCanvas
+
+    canvas = NewCanvas(figsize=(7.2, 4.5), layout="constrained")
+    axes = canvas.subplots()
+    if isinstance(figure, Map):
+        _draw_map(figure, canvas, axes)
+    else:
+        _draw_curves(figure, axes)
+    axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
+    axes.set_title("\n".join(textwrap.wrap(figure.title, TITLE_WIDTH)), fontsize="medium", loc="left")
+    with replacing(path) as part:
+        canvas.savefig(part, dpi=150, format=path.suffix[1:].lower())
+
+
+def _draw_curves(figure: Figure, axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    if any(curve.kind == "gradient" for curve in figure.curves):
+        axes.axhline(0, color="0.8", linewidth=0.8)
+    for curve in figure.curves:
+        kept = np.isfinite(curve.y)
+        color = curve.colors[0]
+        _, style, _ = KINDS[curve.kind]
+        if curve.color is not None and curve.color >= len(PALETTE):  # the colors come round again
+            style = "--"
+        alone = "o" if kept.sum() == 1 else None  # a line of one point can't be seen
+        if curve.kind == "series" and len(figure.x) <= MARKED:
+            alone = "."
+        label = curve.label if curve.band is None else curve.label + BAND_LABEL
+        # What is not a whole line lies above the others, so that both are seen where they coincide.
+        order = 2 if style == "-" else 3
+        axes.plot(
+            figure.x[kept],
+            curve.y[kept],
+            color=color,
+            linestyle=style,
+            marker=alone,
+            label=label or None,
+            zorder=order,
+        )
+        if not kept.any():
+            text = f"{curve.label}: {reason_empty([curve])}"
+            axes.text(0.98, 0.9, text, transform=axes.transAxes, ha="right", color=color)
+        if curve.band is not None:
+            inside = np.isfinite(curve.band[0]) & np.isfinite(curve.band[1])
+            low, high = (edge[inside] for edge in curve.band)
+            axes.fill_between(figure.x[inside], low, high, color=color, alpha=0.2, linewidth=0)
+    axes.margins(x=0.01)
+    bottom, top = axes.get_ylim()
+    if any(curve.kind == "loss" for curve in figure.curves) and top - bottom < 1:  # see `terminal`
+        axes.set_ylim((bottom + top) / 2 - 0.5, (bottom + top) / 2 + 0.5)
+    if figure.x_log:
+        axes.set_xscale("log")
+    elif np.array_equal(figure.x, np.round(figure.x)):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    named = [curve for curve in figure.curves if curve.label]
+    many = len(named) > LEGEND_BELOW
+    in_one_line = sum(len(curve.label) + (len(BAND_LABEL) if curve.band else 0) + 8 for curve in named) <= LEGEND_WIDTH
+    axes.figure.legend(
+        frameon=False,
+        loc="outside right center" if many else "outside lower center",  # off the data
+        ncols=len(named) if in_one_line and named and not many else 1,
+        fontsize="small" if many else "medium",
+    )
+
+
+def _draw_map(figure: Map, canvas: Canvas, axes: Axes) -> None:
+    edges = _edges(figure.x, figure.x_log), _edges(figure.y, figure.y_log)
+    axes.set_facecolor("0.85")  # where there is no value
+    mesh = axes.pcolormesh(*edges, np.ma.masked_invalid(figure.values), cmap="viridis", rasterized=True)
+    if figure.x_log:
+        axes.set_xscale("log")
+    if figure.y_log:
+        axes.set_yscale("log")
+    canvas.colorbar(mesh, ax=axes, label=figure.value_label)
+
+
+def _edges(centers: Floats, log: bool) -> Floats:
+    """Edges of cells around ascending centers: halfway between them, on the axis as it is drawn."""
+    at = np.log10(centers) if log else centers
+    if len(at) == 1:
+        between = np.array([at[0] - 0.5, at[0] + 0.5])
+    else:
+        middle = (at[1:] + at[:-1]) / 2
+        between = np.concatenate([[2 * at[0] - middle[0]], middle, [2 * at[-1] - middle[-1]]])
+    return np.asarray(10.0**between if log else between)

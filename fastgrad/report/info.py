@@ -1,0 +1,23 @@
+"""What runs here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastgrad.report.document import Report
+from fastgrad.report.text import table_of
+
+
+def info_report(info: dict[str, Any]) -> Report:
+    """What runs here."""
+    flat: dict[str, Any] = {}
+    for key, value in info.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{name}": item for name, item in value.items()}
+        else:
+            flat[key] = value
+    table = table_of(None, "what", "value", left=(0, 1))
+    for key, value in flat.items():
+        table.add_row(key, "-" if value is None else str(value))
+    rows = [{"what": key, "value": value} for key, value in flat.items()]
+    return Report("info", {}, info, rows, [table])
