@@ -52,6 +52,7 @@ KINDS = {
     "series": (0, "-", 1 / 2),
 }
 TITLE_WIDTH = 56  # characters: as wide as axes with a legend to their right
+LABEL_WIDTH = 40  # characters: as high as the axes
 BAND_LABEL = ", with 5 % to 95 % of chains"
 LEGEND_BELOW = 3  # curves whose names stand below the figure; those of more stand to its right
 LEGEND_WIDTH = 80  # characters of a line below the figure
@@ -337,10 +338,15 @@ def save(figure: Figure | Map, path: str | Path) -> None:
         _draw_map(figure, canvas, axes)
     else:
         _draw_curves(figure, axes)
-    axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
-    axes.set_title("\n".join(textwrap.wrap(figure.title, TITLE_WIDTH)), fontsize="medium", loc="left")
+    axes.set(xlabel=figure.x_label, ylabel=_wrapped(figure.y_label, LABEL_WIDTH))
+    axes.set_title(_wrapped(figure.title, TITLE_WIDTH), fontsize="medium", loc="left")
     with replacing(path) as part:
         canvas.savefig(part, dpi=150, format=path.suffix[1:].lower())
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Break a text into lines of at most so many characters: matplotlib would run out of the figure."""
+    return "\n".join(textwrap.wrap(text, width))
 
 
 def _draw_curves(figure: Figure, axes: Axes) -> None:
@@ -404,7 +410,7 @@ def _draw_map(figure: Map, canvas: Canvas, axes: Axes) -> None:
         axes.set_xscale("log")
     if figure.y_log:
         axes.set_yscale("log")
-    canvas.colorbar(mesh, ax=axes, label=figure.value_label)
+    canvas.colorbar(mesh, ax=axes, label=_wrapped(figure.value_label, LABEL_WIDTH))
 
 
 def _edges(centers: Floats, log: bool) -> Floats:

@@ -478,6 +478,23 @@ def test_save_map(kind, tmp_path):
     assert (tmp_path / f"map.{kind}").read_bytes().startswith(MAGIC[kind])
 
 
+@pytest.mark.parametrize("of_map", [False, True], ids=["curves", "map"])
+def test_a_long_label_stays_within_the_file(of_map, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure as Canvas
+
+    label = "links until the exact median gradient would underflow in bfloat16"
+    x, saved = np.arange(1.0, 4), []
+    line = Curve("series", "a name", x)
+    drawn = Map("a title", "x", "y", label, x, x, np.eye(3)) if of_map else Figure("a title", "x", label, x, [line])
+    savefig = Canvas.savefig
+    monkeypatch.setattr(Canvas, "savefig", lambda self, *a, **k: (saved.append(self), savefig(self, *a, **k)))
+    save(drawn, tmp_path / "figure.png")
+    saved[0].draw_without_rendering()
+    extent = saved[0].axes[-1].yaxis.label.get_window_extent()
+    assert 0 <= extent.y0 < extent.y1 <= saved[0].bbox.y1
+    assert 0 <= extent.x0 < extent.x1 <= saved[0].bbox.x1
+
+
 def test_cells_of_a_logarithmic_map_lie_around_their_values():
     from fastgrad.plot import _edges
 
