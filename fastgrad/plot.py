@@ -231,14 +231,22 @@ def _ticks(low: float, high: float, count: int) -> dict[float, str]:
 
 
 def _x_ticks(figure: Figure, begin: float, length: float) -> dict[float, str]:
-    """Ticks of the x axis by their places on it: powers of ten on a logarithmic one, if there are two of them."""
+    """Ticks of the x axis by their places on it.
+
+    On a logarithmic axis powers of ten, if there are two of them, or 1, 2 and 5 times these, if there are three; a
+    shorter one is nearly even. Between two links there is none.
+    """
+    end = begin + length
     if not figure.x_log:
-        return _ticks(begin, begin + length, 5)
-    powers = range(math.ceil(begin - 1e-9), math.floor(begin + length + 1e-9) + 1)
-    if len(powers) > 1:
-        return {float(i): f"{10.0**i:g}" for i in powers}
-    found = _ticks(10.0**begin, 10.0 ** (begin + length), 5)
-    return {math.log10(at): text for at, text in found.items() if at > 0}
+        whole = np.array_equal(figure.x, np.round(figure.x))
+        return _ticks(begin, end, max(1, min(5, int(length))) if whole else 5)
+    powers = range(math.floor(begin), math.floor(end + 1e-9) + 1)
+    for factors, enough in (((1,), 2), ((1, 2, 5), 3)):
+        places = {math.log10(k) + i: f"{k * 10.0**i:g}" for i in powers for k in factors}
+        inside = {at: text for at, text in places.items() if begin - 1e-9 <= at <= end + 1e-9}
+        if len(inside) >= enough:
+            return inside
+    return {math.log10(at): text for at, text in _ticks(10.0**begin, 10.0**end, 5).items() if at > 0}
 
 
 def _x_axis(ticks: dict[float, str], begin: float, length: float, width: int) -> str:

@@ -245,6 +245,25 @@ def test_ticks_stand_where_they_belong(x_log, rng):
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "x_log", "expected"),
+    [
+        (0.3, 8, True, "0.5 1 2 5"),
+        (2, 45, True, "2 5 10 20"),
+        (0.3, 30, True, "1 10"),
+        (3, 8, True, "3 4 5 6 7 8"),
+        (1, 3, False, "1 2 3"),
+        (1, 2, False, "1 2"),
+        (1, 7, False, "2 4 6"),
+    ],
+)
+def test_ticks_of_short_axes(low, high, x_log, expected):
+    """Round on a logarithmic axis, and never between two links."""
+    x = np.geomspace(low, high, 9) if x_log else np.arange(low, high + 1.0)
+    text = terminal(Figure("t", "x", "y", x, [Curve("series", "", x)], x_log), 78, 16, color=False)
+    assert text.splitlines()[-2].split() == expected.split()
+
+
+@pytest.mark.parametrize(
     "environment", [{}, {"FORCE_COLOR": "1"}, {"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}]
 )
 def test_colors_tell_the_curves_apart(environment, monkeypatch):
