@@ -42,6 +42,7 @@ PALETTE = (
 )
 BLACK = len(PALETTE) - 1
 EMPTY = "\u2800"  # the character without Braille dots
+HARD_SPACE = "\u00a0"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Color and line of each kind of curve, and where along it its name stands in a terminal.
 KINDS = {
@@ -171,9 +172,12 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
             names.append((letters[id(curve)], column, row, name_color))
         else:  # beside the curve, on the side away from the middle of the figure
             names.append((curve.label, column, row + (1 if row >= height / 2 else -1), name_color))
+    taken: list[tuple[int, int, int]] = []  # row, first column and the one after the last
     for text, column, row, name_color in names:  # one that would end beyond the edge begins further to the left
         begins = max(0, min(column, columns - len(text)))
-        canvas.text(2 * begins, 4 * max(0, min(row, height - 1)), text[:columns], color=name_color)
+        row = _free_row(max(0, min(row, height - 1)), begins, begins + len(text), taken, height)
+        taken.append((row, begins, begins + len(text)))
+        canvas.text(2 * begins, 4 * row, text[:columns], color=name_color)
     with _forced_color(color):
         rows = canvas.plot("\n").split("\n")
     beside = {_row(at, low, high, height): text for at, text in y_ticks.items()}
@@ -181,9 +185,9 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
     lines = [
         f"│{row.replace(EMPTY, '─' if i == zero else ' ')}│ {beside.get(i, '')}".rstrip() for i, row in enumerate(rows)
     ]
-    legend = "   ".join(
-        f"{letters[id(curve)]} {curve.label}" for curve in series if id(curve) in letters and curve.label
-    )
+    named = [f"{letters[id(curve)]} {curve.label}" for curve in series if id(curve) in letters and curve.label]
+    # A letter on one line and its name on the next would be read with its neighbor.
+    legend = textwrap.wrap("   ".join(name.replace(" ", HARD_SPACE) for name in named), width)
     return "\n".join(
         [
             *textwrap.wrap(figure.title, width),
@@ -194,9 +198,15 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
             f"└{'─' * columns}┘",
             _x_axis(_x_ticks(figure, begin, length), begin, length, columns),
             f"({figure.x_label})".rjust(columns + 2),
-            *textwrap.wrap(legend, width),
+            *(line.replace(HARD_SPACE, " ") for line in legend),
         ]
     )
+
+
+def _free_row(row: int, begins: int, ends: int, taken: list[tuple[int, int, int]], height: int) -> int:
+    """Row next to the given one where a name touches no other; that row if there is none."""
+    full = {of for of, first, after in taken if begins <= after and first <= ends}
+    return min((each for each in range(height) if each not in full), key=lambda each: abs(each - row), default=row)
 
 
 def _row(value: float, low: float, high: float, height: int) -> int:

@@ -455,6 +455,24 @@ def test_every_series_is_named(count):
     assert max(map(len, text.splitlines())) <= 78
 
 
+@pytest.mark.parametrize("width", range(60, 79))
+def test_a_letter_stands_beside_its_name(width):
+    _, _, legend = terminal(family(9), width, 16, color=False).rpartition("(std)\n")
+    lines = legend.splitlines()
+    named = [entry for line in lines for entry in line.split("   ")]
+    assert named == [f"{letter} law {i}" for i, letter in enumerate("abcdefghi")]
+    assert max(map(len, lines)) <= width
+
+
+def test_names_of_curves_that_coincide_are_all_read():
+    names = {"bound": "bound (median)", "gradient": "gradient (median)", "theory": "theory"}
+    for slope in (0.0, 1.0, -1.0):
+        y = slope * np.arange(50.0)
+        drawn = Figure("t", "link", "log10", np.arange(1.0, 51), [Curve(kind, name, y) for kind, name in names.items()])
+        text = "\n".join(frame(terminal(drawn, 78, 16, color=False)))
+        assert [len(re.findall(rf"(?<![\w)]){re.escape(name)}(?![\w(])", text)) for name in names.values()] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("count", [2, 5])
 def test_series_of_one_name(count):
     x = np.arange(5.0)
