@@ -315,7 +315,8 @@ def _progress(title: str, quiet: bool, color: str) -> Iterator[Callable[[int, in
 def _format(form: str | None, output: str | None, *more: str) -> str:
     """Choose the format: what was asked for, or what the file's ending says."""
     to_file = output is not None and output != "-"
-    source = click.get_current_context().get_parameter_source("form")
+    context = click.get_current_context()
+    source = context.get_parameter_source("form")
     ending = Path(output or "").suffix.lower()
     formats = {**ENDINGS, **{f".{kind}": kind for kind in more}}
     if to_file and ending in formats and source is not ParameterSource.COMMANDLINE:
@@ -325,8 +326,13 @@ def _format(form: str | None, output: str | None, *more: str) -> str:
     if not to_file:
         return "table"
     if ending not in formats:
+        from fastgrad.plot import FILE_TYPES
+
+        hint = (
+            f"; the figure is drawn with --plot {output}" if ending in FILE_TYPES and "plot" in context.params else ""
+        )
         raise click.UsageError(
-            f"output: can't tell the format of {output!r}; expected {', '.join(formats)}, or --format"
+            f"output: can't tell the format of {output!r}; expected {', '.join(formats)}, or --format{hint}"
         )
     return formats[ending]
 

@@ -379,6 +379,15 @@ def test_plot_option_with_an_output_file(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "growth.json"]
 
 
+@pytest.mark.parametrize("name", ["figure.png", "figure.SVG"])
+def test_output_into_a_figure_names_the_option(name, tmp_path):
+    result = run(*SMALL, "-o", tmp_path / name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.rstrip().endswith(f"or --format; the figure is drawn with --plot {tmp_path / name}")
+    assert "--plot" not in run("example", "-o", tmp_path / name).stderr  # which has no figure
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_plot_option_of_backprop(tmp_path):
     np.save(tmp_path / "weight.npy", np.full((30, 2), 5.0))
     result = run("backprop", tmp_path / "weight.npy", "--plot", tmp_path / "figure.svg", "--format", "csv")
