@@ -524,21 +524,24 @@ def test_save_map(kind, tmp_path):
     assert (tmp_path / f"map.{kind}").read_bytes().startswith(MAGIC[kind])
 
 
-@pytest.mark.parametrize("of_map", [False, True], ids=["curves", "map"])
-def test_a_long_label_stays_within_the_file(of_map, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["one curve", "three curves", "five curves", "map"])
+def test_long_texts_stay_within_the_file(kind, tmp_path, monkeypatch):
     from matplotlib.figure import Figure as Canvas
 
+    title, x, saved = "log10 |gradient| against the link: uniform:low=-30.125,high=17.5 " * 3, np.arange(1.0, 4), []
     label = "links until the exact median gradient would underflow in bfloat16"
-    x, saved = np.arange(1.0, 4), []
-    line = Curve("series", "a name", x)
-    drawn = Map("a title", "x", "y", label, x, x, np.eye(3)) if of_map else Figure("a title", "x", label, x, [line])
+    count = ["map", "one curve", "", "three curves", "", "five curves"].index(kind)
+    lines = [Curve("series", f"a curve with a long name {i}", x + i) for i in range(count)]
+    drawn = Figure(title, "x", label, x, lines) if count else Map(title, "x", "y", label, x, x, np.eye(3))
     savefig = Canvas.savefig
     monkeypatch.setattr(Canvas, "savefig", lambda self, *a, **k: (saved.append(self), savefig(self, *a, **k)))
     save(drawn, tmp_path / "figure.png")
     saved[0].draw_without_rendering()
-    extent = saved[0].axes[-1].yaxis.label.get_window_extent()
-    assert 0 <= extent.y0 < extent.y1 <= saved[0].bbox.y1
-    assert 0 <= extent.x0 < extent.x1 <= saved[0].bbox.x1
+    axes = saved[0].axes
+    for text in (axes[-1].yaxis.label, axes[0]._left_title):
+        extent = text.get_window_extent()
+        assert 0 <= extent.y0 < extent.y1 <= saved[0].bbox.y1
+        assert 0 <= extent.x0 < extent.x1 <= saved[0].bbox.x1
 
 
 def test_cells_of_a_logarithmic_map_lie_around_their_values():
