@@ -727,7 +727,7 @@ def test_figures_and_chains_are_written_whole_or_not_at_all(error, tmp_path, mon
     from matplotlib.figure import Figure as Canvas
 
     def broken(target, *_, **__):
-        Path(getattr(target, "name", target)).write_text("half")
+        Path(target if isinstance(target, Path) else target.name).write_text("half")
         raise error
 
     (tmp_path / "a.png").write_text("old")
