@@ -316,7 +316,8 @@ def _progress(title: str, quiet: bool, color: str) -> Iterator[Callable[[int, in
 def _format(form: str | None, output: str | None, *more: str) -> str:
     """Choose the format: what was asked for, or what the file's ending says."""
     to_file = output is not None and output != "-"
-    source = click.get_current_context().get_parameter_source("form")
+    context = click.get_current_context()
+    source = context.get_parameter_source("form")
     ending = Path(output or "").suffix.lower()
     formats = {**ENDINGS, **{f".{kind}": kind for kind in more}}
     if to_file and ending in formats and source is not ParameterSource.COMMANDLINE:
@@ -326,8 +327,13 @@ def _format(form: str | None, output: str | None, *more: str) -> str:
     if not to_file:
         return "table"
     if ending not in formats:
+        from fastgrad.report.image import FILE_TYPES
+
+        hint = (
+            f"; the figure is drawn with --plot {output}" if ending in FILE_TYPES and "plot" in context.params else ""
+        )
         raise click.UsageError(
-            f"output: can't tell the format of {output!r}; expected {', '.join(formats)}, or --format"
+            f"output: can't tell the format of {output!r}; expected {', '.join(formats)}, or --format{hint}"
         )
     return formats[ending]
 
@@ -409,7 +415,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--weight", type=float, default=500.0, show_default=True, help="w11 and w21; the biases follow.")
-@click.option("--learning-rate", type=float, default=0.01, show_default=True, help="Of the one step.")
+@click.option("--learning-rate", type=float, default=0.01, show_default=True, help="Learning rate of the one step.")
 @backend_option
 @output_options
 def example(
@@ -493,7 +499,11 @@ def training_options(learning_rate: str) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
         for option in (
             click.option(
-                "--tolerance", type=float, default=1e-12, show_default=True, help="Loss of a converged chain."
+                "--tolerance",
+                type=float,
+                default=1e-12,
+                show_default=True,
+                help="Distance of a converged chain's loss from its least.",
             ),
             click.option(
                 "--clip-norm", type=float, help="Largest Euclidean norm of a chain's gradients.  [default: none]"
@@ -507,7 +517,12 @@ def training_options(learning_rate: str) -> Callable[[Command], Command]:
                 help="(o - y)² / 2, or -y ln o - (1 - y) ln(1 - o).",
             ),
             click.option(
-                "--steps", callback=_number, metavar="N", default="1000", show_default=True, help="Of gradient descent."
+                "--steps",
+                callback=_number,
+                metavar="N",
+                default="1000",
+                show_default=True,
+                help="Steps of gradient descent.",
             ),
             click.option("--learning-rate", type=float, help=f"Factor on each gradient.  [default: {learning_rate}]"),
         ):
@@ -823,11 +838,11 @@ JOB_OPTIONS = {
     "target": "The wanted output: a number or a law.",
     "seed": "Seed, 0 to 2^64 - 1.",
     "learning_rate": "Factor on each gradient.",
-    "steps": "Of gradient descent.",
+    "steps": "Steps of gradient descent.",
     "loss": "squared or cross_entropy.",
     "clip_value": "Largest magnitude of a gradient.",
     "clip_norm": "Largest Euclidean norm of a chain's gradients.",
-    "tolerance": "Loss of a converged chain.",
+    "tolerance": "Distance of a converged chain's loss from its least.",
     "record": "Links, or losses, to record.",
 }
 
@@ -838,7 +853,7 @@ def job_options(command: Command) -> Command:
         taken = {job: job_parameters(job)[name] for job in JOBS if name in job_parameters(job)}
         texts = {job: "needed" if of is REQUIRED else str(of).lower() for job, of in taken.items()}
         same = len(texts) == len(JOBS) and len(set(texts.values())) == 1
-        default = texts[JOBS[0]] if same else ", ".join(f"{text} to {job}" for job, text in texts.items())
+        default = texts[JOBS[0]] if same else ", ".join(f"{text} for {job}" for job, text in texts.items())
         option = f"--{name.replace('_', '-')}"
         command = click.option(option, name, metavar="VALUE", help=f"{help_text}  [default: {default}]")(command)
     return command
@@ -1049,11 +1064,11 @@ def plot(
 
 @main.command()
 @click.argument("stores", nargs=-1, required=True)
+@click.option("--salvage", is_flag=True, help="Leave out what is damaged, and make a new store of the rest.")
 @partial(
     output_options,
     output=click.option("--output", "-o", required=True, metavar="FILE", help="The store to make, or to extend."),
 )
-@click.option("--salvage", is_flag=True, help="Leave out what is damaged, and make a new store of the rest.")
 def merge(stores: tuple[str, ...], output: str, salvage: bool, form: str | None, color: str, quiet: bool) -> None:
     """Put the points of several STORES into one.
 

@@ -112,7 +112,7 @@ class ChainFile:
     def load_task(self, **override: float) -> tuple[Chain, Floats]:
         """Read the chain and its target, for training. Raises ValueError and OSError as `load_chain` does."""
         if "target" not in self.arrays and "target" not in override:
-            raise ValueError(f"{self.path}: has no array 'target', and none was given")
+            raise ValueError(f"{self.path}: has no array 'target', expected one or --target VALUE")
         with _naming(self.path):
             arrays = self._arrays(override)
             target = arrays.pop("target")

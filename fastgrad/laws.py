@@ -23,6 +23,7 @@ All draws are independent of each other, also the weight and the bias of one lin
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 from collections.abc import Callable, Mapping
@@ -315,11 +316,10 @@ def replace(law: Law, changes: Mapping[str, float], argument: str) -> Law:
 def _parse_text(text: str, argument: str) -> Law:
     name, colon, rest = text.strip().partition(":")
     if name not in LAWS:
-        import difflib  # here: import fastgrad stays light
-
-        close = difflib.get_close_matches(name, LAWS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"{argument}: unknown law {name!r}, expected one of {', '.join(LAWS)}{hint}")
+        known = [law for law in LAWS if law != "centered" or argument == "bias"]
+        close = _closest(name, known)
+        hint = f"; did you mean {close}?" if close else ""
+        raise ValueError(f"{argument}: unknown law {name!r}, expected one of {', '.join(known)}{hint}")
     positional: list[str] = []
     keywords: dict[str, str] = {}
     for part in rest.split(",") if colon else []:
@@ -330,9 +330,20 @@ def _parse_text(text: str, argument: str) -> Law:
             raise ValueError(f"{argument}: {key.strip()} is given twice in {text!r}")
         else:
             keywords[key.strip()] = value.strip()
-    if positional and name != "constant":
-        raise ValueError(f"{argument}: expected {name}:NAME=VALUE, got {text!r}")
+    names = takes(LAWS[name])
+    if positional and name != "constant" and names:
+        raise ValueError(f"{argument}: expected {name}:{','.join(f'{key}=' for key in names)}, got {text!r}")
     return _call(LAWS[name], positional, keywords, argument)
+
+
+def _closest(name: str, known: list[str]) -> str | None:
+    """Law that was meant: a constant by its bare value, another by its beginning or with a letter mistaken."""
+    with contextlib.suppress(ValueError):
+        return f"constant:{name}" if math.isfinite(float(name)) else None
+    import difflib  # here: import fastgrad stays light
+
+    begun = [law for law in known if name and law.startswith(name)]
+    return next(iter(begun or difflib.get_close_matches(name, known, n=1)), None)
 
 
 def _call(maker: Callable[..., Law], positional: list[str], keywords: dict[str, str], argument: str) -> Law:

@@ -232,7 +232,7 @@ def test_table(backend, lesson):
         "dloss/db31": "37.5",
     }
     assert "The biases' gradients explode as well." in lines
-    assert "   a step of 937 500, 1875 times the weight itself" in lines
+    assert "   a step of 937 500, 1 875 times the weight itself" in lines
     assert "   w11 = 500 - 0.01 x 93 750 000 = -937 000" in lines
     assert "   gradient   93 750 000 -> 9.712e-81430402" in lines
     shown = {
@@ -258,6 +258,7 @@ def test_options():
     assert result["weight_after"] == 8 - 750_000
     text = run("--weight", "8", "--learning-rate", "0.5").stdout
     assert "w11 = 8 - 0.5 x 1 500 000 = -749 992" in text
+    assert "   a step of 750 000, 93 750 times the weight itself" in text
 
 
 def test_zero_weight():

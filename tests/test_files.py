@@ -200,7 +200,7 @@ def test_a_task_has_a_target(tmp_path):
     assert (chain.ensemble, target.tolist()) == (2, [0.5, 0.25])
     assert load_task(tmp_path / "a.npz", target=0.1)[1].tolist() == [0.1, 0.1]
     np.savez(tmp_path / "b.npz", weight=W)
-    with pytest.raises(ValueError, match=r"b\.npz: has no array 'target', and none was given$"):
+    with pytest.raises(ValueError, match=r"b\.npz: has no array 'target', expected one or --target VALUE$"):
         load_task(tmp_path / "b.npz")
     with pytest.raises(ValueError, match=r"a\.npz: unknown array 'target'"):
         load_chain(tmp_path / "a.npz")
@@ -729,7 +729,7 @@ def test_figures_and_chains_are_written_whole_or_not_at_all(error, tmp_path, mon
     from matplotlib.figure import Figure as Canvas
 
     def broken(target, *_, **__):
-        Path(getattr(target, "name", target)).write_text("half")
+        Path(target if isinstance(target, Path) else target.name).write_text("half")
         raise error
 
     (tmp_path / "a.png").write_text("old")

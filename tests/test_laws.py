@@ -142,8 +142,14 @@ def test_no_deviation_is_a_constant():
         ("normall:std=1", r"did you mean normal\?"),
         ("", "unknown law ''"),
         (":std=1", "unknown law ''"),
-        ("normal:", "expected normal:NAME=VALUE"),
-        ("normal:4", "expected normal:NAME=VALUE, got 'normal:4'"),
+        ("he", r"unknown law 'he'.*; did you mean he_normal\?$"),
+        ("4", r"unknown law '4'.*; did you mean constant:4\?$"),
+        ("-0.5", r"did you mean constant:-0\.5\?$"),
+        ("4 5", r"unknown law '4 5', [^;]*$"),
+        ("nan", r"unknown law 'nan', [^;]*$"),
+        ("normal:", "expected normal:mean=,std=, got"),
+        ("normal:4", "expected normal:mean=,std=, got 'normal:4'"),
+        ("he_normal:2", "expected he_normal:gain=, got 'he_normal:2'"),
         ("normal:std=4,std=4", "std is given twice in 'normal:std=4,std=4'"),
         ("normal:sd=4", "the law normal takes mean=, std=; got sd=4"),
         ("normal:std=four", "normal: std: expected a number, got 'four'"),
@@ -162,7 +168,7 @@ def test_no_deviation_is_a_constant():
         ("constant", "the law constant takes value=; got none"),
         ("constant:1,2", "the law constant takes value=; got 1, 2"),
         ("constant:inf", "constant: value: expected a finite number"),
-        ("zero:1", "expected zero:NAME=VALUE"),
+        ("zero:1", "the law zero takes no parameters; got 1"),
         ("zero:gain=1", "the law zero takes no parameters; got gain=1"),
         ("torch_default:gain=x", "torch_default: gain: expected a number, got 'x'"),
     ],
@@ -175,6 +181,13 @@ def test_a_wrong_law_is_named(text, message, argument):
         fg.simulate(2, 1, **{argument: text})
     with pytest.raises(ValueError, match=f"^{argument}: "):
         fg.draw(2, 1, **{argument: text})
+
+
+def test_only_a_bias_is_told_of_centered():
+    for argument, expected in (("weight", False), ("bias", True)):
+        with pytest.raises(ValueError, match="unknown law 'centred'") as caught:
+            parse("centred", argument)
+        assert ("centered" in str(caught.value)) is expected
 
 
 @pytest.mark.parametrize("text", ["he_normal:gain=-1", "glorot_uniform:gain=-1", "he_uniform:gain=1e308"])

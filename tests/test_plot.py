@@ -249,6 +249,25 @@ def test_ticks_stand_where_they_belong(x_log, rng):
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "x_log", "expected"),
+    [
+        (0.3, 8, True, "0.5 1 2 5"),
+        (2, 45, True, "2 5 10 20"),
+        (0.3, 30, True, "1 10"),
+        (3, 8, True, "3 4 5 6 7 8"),
+        (1, 3, False, "1 2 3"),
+        (1, 2, False, "1 2"),
+        (1, 7, False, "2 4 6"),
+    ],
+)
+def test_ticks_of_short_axes(low, high, x_log, expected):
+    """Round on a logarithmic axis, and never between two links."""
+    x = np.geomspace(low, high, 9) if x_log else np.arange(low, high + 1.0)
+    text = terminal(Figure("t", "x", "y", x, [Curve("series", "", x)], x_log), 78, 16, color=False)
+    assert text.splitlines()[-2].split() == expected.split()
+
+
+@pytest.mark.parametrize(
     "environment", [{}, {"FORCE_COLOR": "1"}, {"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}]
 )
 def test_colors_tell_the_curves_apart(environment, monkeypatch):
@@ -365,6 +384,15 @@ def test_plot_option_with_an_output_file(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "growth.json"]
 
 
+@pytest.mark.parametrize("name", ["figure.png", "figure.SVG"])
+def test_output_into_a_figure_names_the_option(name, tmp_path):
+    result = run(*SMALL, "-o", tmp_path / name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.rstrip().endswith(f"or --format; the figure is drawn with --plot {tmp_path / name}")
+    assert "--plot" not in run("example", "-o", tmp_path / name).stderr  # which has no figure
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_plot_option_of_backprop(tmp_path):
     np.save(tmp_path / "weight.npy", np.full((30, 2), 5.0))
     result = run("backprop", tmp_path / "weight.npy", "--plot", tmp_path / "figure.svg", "--format", "csv")
@@ -441,6 +469,24 @@ def test_every_series_is_named(count):
     assert max(map(len, text.splitlines())) <= 78
 
 
+@pytest.mark.parametrize("width", range(60, 79))
+def test_a_letter_stands_beside_its_name(width):
+    _, _, legend = terminal(family(9), width, 16, color=False).rpartition("(std)\n")
+    lines = legend.splitlines()
+    named = [entry for line in lines for entry in line.split("   ")]
+    assert named == [f"{letter} law {i}" for i, letter in enumerate("abcdefghi")]
+    assert max(map(len, lines)) <= width
+
+
+def test_names_of_curves_that_coincide_are_all_read():
+    names = {"bound": "bound (median)", "gradient": "gradient (median)", "theory": "theory"}
+    for slope in (0.0, 1.0, -1.0):
+        y = slope * np.arange(50.0)
+        drawn = Figure("t", "link", "log10", np.arange(1.0, 51), [Curve(kind, name, y) for kind, name in names.items()])
+        text = "\n".join(frame(terminal(drawn, 78, 16, color=False)))
+        assert [len(re.findall(rf"(?<![\w)]){re.escape(name)}(?![\w(])", text)) for name in names.values()] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("count", [2, 5])
 def test_series_of_one_name(count):
     x = np.arange(5.0)
@@ -481,6 +527,26 @@ def test_save_map(kind, tmp_path):
     drawn = Map("t", "x", "y", "v", np.geomspace(1, 1000, 4), np.arange(3.0), np.arange(12.0).reshape(3, 4), x_log=True)
     save(drawn, tmp_path / f"map.{kind}")
     assert (tmp_path / f"map.{kind}").read_bytes().startswith(MAGIC[kind])
+
+
+@pytest.mark.parametrize("kind", ["one curve", "three curves", "five curves", "map"])
+def test_long_texts_stay_within_the_file(kind, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure as Canvas
+
+    title, x, saved = "log10 |gradient| against the link: uniform:low=-30.125,high=17.5 " * 3, np.arange(1.0, 4), []
+    label = "links until the exact median gradient would underflow in bfloat16"
+    count = ["map", "one curve", "", "three curves", "", "five curves"].index(kind)
+    lines = [Curve("series", f"a curve with a long name {i}", x + i) for i in range(count)]
+    drawn = Figure(title, "x", label, x, lines) if count else Map(title, "x", "y", label, x, x, np.eye(3))
+    savefig = Canvas.savefig
+    monkeypatch.setattr(Canvas, "savefig", lambda self, *a, **k: (saved.append(self), savefig(self, *a, **k)))
+    save(drawn, tmp_path / "figure.png")
+    saved[0].draw_without_rendering()
+    axes = saved[0].axes
+    for text in (axes[-1].yaxis.label, axes[0]._left_title):
+        extent = text.get_window_extent()
+        assert 0 <= extent.y0 < extent.y1 <= saved[0].bbox.y1
+        assert 0 <= extent.x0 < extent.x1 <= saved[0].bbox.x1
 
 
 def test_cells_of_a_logarithmic_map_lie_around_their_values():

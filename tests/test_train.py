@@ -531,7 +531,7 @@ def test_command_writes_what_training_leaves(tmp_path):
     ("arguments", "code", "words"),
     [
         (("--example", "--depth", 5), 2, "--depth is for chains that are drawn, not for --example"),
-        (("{file}",), 1, "chain.npz: has no array 'target', and none was given"),
+        (("{file}",), 1, "chain.npz: has no array 'target', expected one or --target VALUE"),
         (("{file}", "--target", "uniform:low=0,high=1"), 2, "target: expected a number for chains that are given"),
         (("{file}", "--example"), 2, "FILE or --example, not both"),
         (("{file}", "--target", "nan"), 1, "target: expected finite numbers"),

@@ -54,7 +54,7 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
     on_bias = [abs(float(g)) for g in example.grad_bias]
     explode = ["The biases' gradients explode as well.", ""] if on_bias[0] > on_bias[1] > on_bias[2] else []
     ratio = abs(example.step / w[0]) if w[0] else 0.0
-    times = f", {ratio:.4g} times the weight itself" if 1 < ratio < np.inf else ""
+    times = f", {with_thin_spaces(float(f'{ratio:.4g}'))} times the weight itself" if 1 < ratio < np.inf else ""
     human: list[RenderableType] = [
         "Three sigmoid units in a row, o11 -> o21 -> o31, and the loss (o31 - y)² / 2.",
         f"x = 200, y = -149.5, w = {', '.join(map(with_thin_spaces, w))}, b = {', '.join(map(with_thin_spaces, b))}",

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 FILE_TYPES = (".png", ".svg", ".pdf")
-TITLE_WIDTH = 56  # characters: as wide as axes with a legend to their right
+TITLE_WIDTH = 72  # characters: from the axes to the right edge
+TITLE_WIDTH_BESIDE_LEGEND = 56  # characters: as wide as axes with a legend to their right
+LABEL_WIDTH = 48  # characters: as high as the axes
 BAND_LABEL = ", with 5 % to 95 % of chains"
 LEGEND_BELOW = 3  # curves whose names stand below the figure; those of more stand to its right
 LEGEND_WIDTH = 80  # characters of a line below the figure
@@ -73,10 +75,21 @@ def save(figure: Figure | Map, path: str | Path) -> None:
         _draw_map(figure, canvas, axes)
     else:
         _draw_curves(figure, axes)
-    axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
-    axes.set_title("\n".join(textwrap.wrap(figure.title, TITLE_WIDTH)), fontsize="medium", loc="left")
+    axes.set(xlabel=figure.x_label, ylabel=_wrapped(figure.y_label, LABEL_WIDTH))
+    title_width = TITLE_WIDTH_BESIDE_LEGEND if _has_legend_beside(figure) else TITLE_WIDTH
+    axes.set_title(_wrapped(figure.title, title_width), fontsize="medium", loc="left")
     with replacing(path) as part:
         canvas.savefig(part, dpi=150, format=path.suffix[1:].lower())
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Break a text into lines of at most so many characters: matplotlib would run out of the figure."""
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def _has_legend_beside(figure: Figure | Map) -> bool:
+    """Whether the names of so many curves stand to the right."""
+    return isinstance(figure, Figure) and sum(bool(curve.label) for curve in figure.curves) > LEGEND_BELOW
 
 
 def _draw_curves(figure: Figure, axes: Axes) -> None:
@@ -122,7 +135,7 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     named = [curve for curve in figure.curves if curve.label]
-    many = len(named) > LEGEND_BELOW
+    many = _has_legend_beside(figure)
     in_one_line = sum(len(curve.label) + (len(BAND_LABEL) if curve.band else 0) + 8 for curve in named) <= LEGEND_WIDTH
     axes.figure.legend(
         frameon=False,
@@ -140,7 +153,7 @@ def _draw_map(figure: Map, canvas: Canvas, axes: Axes) -> None:
         axes.set_xscale("log")
     if figure.y_log:
         axes.set_yscale("log")
-    canvas.colorbar(mesh, ax=axes, label=figure.value_label)
+    canvas.colorbar(mesh, ax=axes, label=_wrapped(figure.value_label, LABEL_WIDTH))
 
 
 def _edges(centers: Floats, log: bool) -> Floats:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 EMPTY = "\u2800"  # the character without Braille dots
+HARD_SPACE = "\u00a0"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SHADES = " ·:-=+*#%@"  # of a map in a terminal, from its lowest value to its highest
 
@@ -68,9 +69,12 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
             names.append((letters[id(curve)], column, row, name_color))
         else:  # beside the curve, on the side away from the middle of the figure
             names.append((curve.label, column, row + (1 if row >= height / 2 else -1), name_color))
+    taken: list[tuple[int, int, int]] = []  # row, first column and the one after the last
     for text, column, row, name_color in names:  # one that would end beyond the edge begins further to the left
         begins = max(0, min(column, columns - len(text)))
-        canvas.text(2 * begins, 4 * max(0, min(row, height - 1)), text[:columns], color=name_color)
+        row = _free_row(max(0, min(row, height - 1)), begins, begins + len(text), taken, height)
+        taken.append((row, begins, begins + len(text)))
+        canvas.text(2 * begins, 4 * row, text[:columns], color=name_color)
     with _forced_color(color):
         rows = canvas.plot("\n").split("\n")
     beside = {_row(at, low, high, height): text for at, text in y_ticks.items()}
@@ -78,9 +82,9 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
     lines = [
         f"│{row.replace(EMPTY, '─' if i == zero else ' ')}│ {beside.get(i, '')}".rstrip() for i, row in enumerate(rows)
     ]
-    legend = "   ".join(
-        f"{letters[id(curve)]} {curve.label}" for curve in series if id(curve) in letters and curve.label
-    )
+    named = [f"{letters[id(curve)]} {curve.label}" for curve in series if id(curve) in letters and curve.label]
+    # A letter on one line and its name on the next would be read with its neighbor.
+    legend = textwrap.wrap("   ".join(name.replace(" ", HARD_SPACE) for name in named), width)
     return "\n".join(
         [
             *textwrap.wrap(figure.title, width),
@@ -91,9 +95,15 @@ def terminal(figure: Figure | Map, width: int, height: int, color: bool) -> str:
             f"└{'─' * columns}┘",
             _x_axis(_x_ticks(figure, begin, length), begin, length, columns),
             f"({figure.x_label})".rjust(columns + 2),
-            *textwrap.wrap(legend, width),
+            *(line.replace(HARD_SPACE, " ") for line in legend),
         ]
     )
+
+
+def _free_row(row: int, begins: int, ends: int, taken: list[tuple[int, int, int]], height: int) -> int:
+    """Row next to the given one where a name touches no other; that row if there is none."""
+    full = {of for of, first, after in taken if begins <= after and first <= ends}
+    return min((each for each in range(height) if each not in full), key=lambda each: abs(each - row), default=row)
 
 
 def _row(value: float, low: float, high: float, height: int) -> int:
@@ -128,14 +138,22 @@ def _ticks(low: float, high: float, count: int) -> dict[float, str]:
 
 
 def _x_ticks(figure: Figure, begin: float, length: float) -> dict[float, str]:
-    """Ticks of the x axis by their places on it: powers of ten on a logarithmic one, if there are two of them."""
+    """Ticks of the x axis by their places on it.
+
+    On a logarithmic axis powers of ten, if there are two of them, or 1, 2 and 5 times these, if there are three; a
+    shorter one is nearly even. Between two links there is none.
+    """
+    end = begin + length
     if not figure.x_log:
-        return _ticks(begin, begin + length, 5)
-    powers = range(math.ceil(begin - 1e-9), math.floor(begin + length + 1e-9) + 1)
-    if len(powers) > 1:
-        return {float(i): f"{10.0**i:g}" for i in powers}
-    found = _ticks(10.0**begin, 10.0 ** (begin + length), 5)
-    return {math.log10(at): text for at, text in found.items() if at > 0}
+        whole = np.array_equal(figure.x, np.round(figure.x))
+        return _ticks(begin, end, max(1, min(5, int(length))) if whole else 5)
+    powers = range(math.floor(begin), math.floor(end + 1e-9) + 1)
+    for factors, enough in (((1,), 2), ((1, 2, 5), 3)):
+        places = {math.log10(k) + i: f"{k * 10.0**i:g}" for i in powers for k in factors}
+        inside = {at: text for at, text in places.items() if begin - 1e-9 <= at <= end + 1e-9}
+        if len(inside) >= enough:
+            return inside
+    return {math.log10(at): text for at, text in _ticks(10.0**begin, 10.0**end, 5).items() if at > 0}
 
 
 def _x_axis(ticks: dict[float, str], begin: float, length: float, width: int) -> str:
