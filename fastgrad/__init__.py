@@ -15,6 +15,7 @@ import fastgrad.interrupts  # noqa: F401 (before the others, which take 0.1 s)
 
 # isort: split
 from fastgrad import laws, theory
+from fastgrad._version import __version__
 from fastgrad.chain import Chain, agreement_rtol
 from fastgrad.checks import TooLargeError
 from fastgrad.info import build_info
@@ -28,8 +29,6 @@ from fastgrad.laws import Law
 from fastgrad.scaled import Scaled, log2_distance
 from fastgrad.sweeps.run import sweep
 
-__version__ = "0.1.0"
-
 __all__ = [
     "BackendUnavailableError",
     "Chain",
@@ -40,6 +39,7 @@ __all__ = [
     "Scaled",
     "TooLargeError",
     "Training",
+    "__version__",
     "agreement_rtol",
     "available_backends",
     "backprop",

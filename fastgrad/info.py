@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fastgrad._version import __version__
 from fastgrad.jobs.threads import default_threads
 from fastgrad.kernels import BACKENDS, BackendUnavailableError, load
 
@@ -23,8 +24,6 @@ def build_info() -> dict[str, Any]:
         reason why not, fastest first), ``compiler`` and ``compile_flags`` of the extension (None without it),
         ``instruction_set``, ``threads`` (that this process may use), ``cpu`` and ``platform``.
     """
-    import fastgrad
-
     backends: dict[str, str] = {}
     for name in BACKENDS:
         try:
@@ -38,7 +37,7 @@ def build_info() -> dict[str, Any]:
 
         compiler, compile_flags = _cpp.compiler, _cpp.compile_flags
     return {
-        "fastgrad": fastgrad.__version__,
+        "fastgrad": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "backends": backends,
@@ -74,10 +73,8 @@ def provenance(backend: str | None, seed: int | None) -> dict[str, Any]:
 
     `backend` is None where several ran; the instruction set is then that of the C++ one, if it is available.
     """
-    import fastgrad
-
     return {
-        "fastgrad": fastgrad.__version__,
+        "fastgrad": __version__,
         "python": platform.python_version(),
         "numpy": _version("numpy"),
         "numba": _version("numba"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ATTACK = Path(__file__).parent / "attack"
-TRACE = "Traceback (most recent call last):\n  File 'fastgrad/cli.py'\nKeyError: 'job'\n"
+TRACE = "Traceback (most recent call last):\n  File 'fastgrad/cli/errors.py'\nKeyError: 'job'\n"
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 import fastgrad
-from fastgrad.cli import _discard_what_is_stuck, _show_warning, main
+from fastgrad.cli import main
+from fastgrad.cli.errors import _discard_what_is_stuck
+from fastgrad.cli.output import _show_warning
 from fastgrad.report.document import Curve, Figure
 from fastgrad.report.terminal import terminal
 from fastgrad.report.text import power_of_ten

@@ -1,0 +1,79 @@
+"""The structure of the package: what may import what."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import fastgrad as fg
+
+PACKAGE = Path(fg.__file__).parent
+MODULES = {
+    ".".join(("fastgrad", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+# Floors, from the lowest: a module imports from its own floor and from those below.
+FLOORS = [
+    {"_version", "interrupts", "checks", "scaled", "summary", "laws", "philox", "chain", "files"},
+    {"theory"},
+    {"kernels"},
+    {"jobs"},
+    {"info"},
+    {"sweeps"},
+    {""},  # the package's face, which commands use as everybody does
+    {"report"},
+    {"cli"},
+    {"__main__"},
+]
+# Methods of a chain, for those who have one at hand; reading needs the class.
+WITHIN_METHODS = {("fastgrad.chain", "fastgrad.files")}
+
+
+def floor(module):
+    room = module.partition(".")[2].partition(".")[0]
+    (found,) = [i for i, rooms in enumerate(FLOORS) if room in rooms]
+    return found
+
+
+def imports(module):
+    """Modules of the package that a module imports anywhere in it, but for types alone."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    only_types = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            only_types |= set(ast.walk(node))
+    for node in ast.walk(tree):
+        if node in only_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            for alias in node.names:
+                if alias.name == "_cpp":  # compiled
+                    continue
+                below = f"{node.module}.{alias.name}"
+                yield below if below in MODULES else node.module
+
+
+GRAPH = {
+    module: {other for other in imports(module) if other != module and (module, other) not in WITHIN_METHODS}
+    for module in MODULES
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_climbs(module):
+    assert not [other for other in GRAPH[module] if floor(other) > floor(module)]
+
+
+def test_imports_make_no_circle():
+    left = dict(GRAPH)
+    while left:
+        free = [module for module, others in left.items() if not others & left.keys()]
+        assert free, f"a circle among {sorted(left)}"
+        for module in free:
+            del left[module]
+
+
+def test_every_module_has_a_floor():
+    assert all(floor(module) >= 0 for module in MODULES)
