@@ -26,7 +26,7 @@ from fastgrad.info import provenance
 from fastgrad.kernels import KERNEL_VERSION, BackendName, load
 from fastgrad.parallel import THREADS_MAX
 from fastgrad.scaled import json_ready
-from fastgrad.simulate import LINKS_MAX, RECORD_BYTES, Lyapunov, simulate
+from fastgrad.simulate import LINKS_MAX, RECORD_BYTES, Lyapunov, degrees_of_freedom, simulate
 from fastgrad.train import STATUSES, train, train_drawn
 
 if TYPE_CHECKING:
@@ -749,7 +749,8 @@ def deviation(row: dict[str, Any]) -> float | None:
     expected, mean, stderr = (row.get(name) for name in ("theory", "stationary", "stationary_stderr"))
     if expected is None or mean is None or stderr is None:
         return None
-    return Lyapunov(mean, stderr).deviation(expected)
+    freedom = degrees_of_freedom(row["ensemble"], row["depth"] - row["stationary_link"] + 1)
+    return Lyapunov(mean, stderr).deviation(expected, freedom)
 
 
 # What it would take, and how a grid is written
