@@ -230,7 +230,7 @@ def test_chains_that_rounding_holds_at_one_half_are_told(backend, std, least, mo
         g = fg.backprop(w, -w / 2, 0.3, backend=backend)
     count = np.count_nonzero(g.caught)
     assert least <= count <= most
-    start = f"{count} of 20 chains are caught at exactly 1/2 by rounding"
+    start = f"{count} of 20 chains are caught at 1/2 by rounding"
     assert [str(warning.message)[: len(start)] for warning in record] == ([start] if count else [])
     assert all(warning.filename == __file__ for warning in record)
     # Those that are told are wrong by much more than the rounding of all other chains that end at 1/2.
@@ -269,6 +269,19 @@ def test_a_deep_chain_is_told_wherever_it_is_caught(compiled_backend):
             assert fg.backprop(w, -w / 2, 0.3, backend=compiled_backend).caught
         w[before + 4 : before + 104] = 3.0
         assert not fg.backprop(w, -w / 2, 0.3, backend=compiled_backend).caught
+
+
+@pytest.mark.parametrize("weight", [5.0, -5.0, 4.1])
+@pytest.mark.parametrize("before", [0, 40])
+def test_a_chain_that_rounding_holds_beside_one_half_is_told(backend, weight, before):
+    # Rounded to 2^-51, w (1/2 - 2^-53) is w/2 - 2^-51; the true distance grows by w/4.
+    w = np.concatenate([np.full(before, 1.0), np.full(4000, weight)])
+    x = 0.5 - 2.0**-53 if before == 0 else 0.4
+    with pytest.warns(UserWarning, match="1 of 1 chains are caught at 1/2"):
+        g = fg.backprop(w, -w / 2, x, backend=backend)
+    assert 0 <= abs(g.output - 0.5) < 2.0**-45
+    assert g.caught
+    assert g.grad_x.ln() > ln_gradient(w[:, None], x) + 100
 
 
 @pytest.mark.parametrize(

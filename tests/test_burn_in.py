@@ -1,6 +1,7 @@
 """Burn-in: known times of meeting, starts that are never forgotten, and what the links after it measure."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_few_recorded_links_lose_few_links(record, ensemble):
     assert len(growth.link) == record
     assert links("normal:std=4", "zero") < growth.stationary_link <= 3000 / 8 + 100
     # theory.md: -1.486986360569, and Var(ln|J|) / L = 1.579568
-    assert abs(growth.stationary.deviation(-1.486986360569)) < 4
+    assert abs(growth.deviation(-1.486986360569)) < 4
     expected = math.sqrt(1.579568 / (3001 - growth.stationary_link) / ensemble)
     assert growth.stationary.stderr == pytest.approx(expected, rel=4 / math.sqrt(2 * min(29, max(ensemble - 1, 29))))
 
@@ -110,6 +111,35 @@ def test_deviation_needs_an_error():
     assert Lyapunov(-1.0, 0.25).deviation(-2.0) == 4
     for measured in (Lyapunov(-1.0, 0.0), Lyapunov(-1.0, 1e-15), Lyapunov(-1.0, math.nan), Lyapunov(-math.inf, 1.0)):
         assert measured.deviation(-2.0) is None
+
+
+@pytest.mark.parametrize("t", [0.1, 1.0, 5.0, 40.0])
+@pytest.mark.parametrize(
+    ("freedom", "tail", "rel"),
+    [
+        (1, lambda t: 2 / math.pi * math.atan(1 / t), 0.13),  # Cauchy's law
+        (2, lambda t: 2 / ((2 + t * t) * (1 + t / math.hypot(math.sqrt(2), t))), 0.08),
+        (4, lambda t: 1 - t / math.hypot(2, t) * (1 + 2 / (t * t + 4)), 0.05),
+    ],
+)
+def test_an_error_of_few_chains_is_uncertain_itself(t, freedom, tail, rel):
+    expected = -statistics.NormalDist().inv_cdf(tail(t) / 2)
+    assert Lyapunov(t, 1.0).deviation(0.0, freedom) == pytest.approx(expected, rel=rel)
+    assert Lyapunov(-t, 1.0).deviation(0.0, freedom) == pytest.approx(-expected, rel=rel)
+
+
+def test_an_error_of_many_chains_is_not():
+    assert Lyapunov(4.0, 1.0).deviation(0.0, 10**6) == pytest.approx(4.0, rel=1e-4)
+    assert Lyapunov(0.0, 1.0).deviation(0.0, 1) == 0
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+def test_distances_of_few_chains_are_standard_normal(ensemble):
+    # theory.md: -1.658044404232; of two chains the plain quotient has Cauchy's law, which has no variance.
+    growths = [fg.simulate(300, ensemble, "normal:std=4", "normal:std=1", seed=seed) for seed in range(100)]
+    distances = np.array([growth.deviation(-1.658044404232) for growth in growths])
+    assert 0.5 < distances.var() < 1.6
+    assert np.abs(distances).max() < 4.5
 
 
 def test_equal_on_all_backends(compiled):
@@ -143,7 +173,7 @@ def test_distances_from_theory_are_standard_normal():
         if growth.stationary_link is None:
             remembered += 1
             continue
-        distances.append(growth.stationary.deviation(expected))
+        distances.append(growth.deviation(expected))
         finite_depth.append(growth.lyapunov.deviation(expected))
     assert remembered <= 6  # chains that alternate between two states, as weights far below 0 make them
     distances = np.sort(distances)

@@ -482,7 +482,7 @@ def test_stdout_that_is_full(form, tmp_path):
 
 @pytest.fixture
 def caught_chain(tmp_path):
-    """A file with three chains, of which one is caught at exactly 1/2 by rounding."""
+    """A file with three chains, of which one is caught at 1/2 by rounding."""
     weight = np.array([9.0] * 3 + [1e-20] + [9.0] * 100)[:, None] * [1.0, 0.5, 1.0]
     path = tmp_path / "caught.npz"
     np.savez(path, weight=weight, bias=-weight / 2 + [0.0, 1.0, 0.0], x=[0.3, 0.3, 0.5], target=[0.2] * 3)
@@ -501,7 +501,7 @@ def test_warnings_go_to_stderr_in_one_line(command, caught_chain, caught_chain_w
     file = {"train": caught_chain, "backprop": caught_chain_without_target}[command]
     result = run(command, file, "--format", "json")
     assert result.exit_code == 0
-    assert one_line(result.stderr).startswith("warning: 1 of 3 chains are caught at exactly 1/2 by rounding ")
+    assert one_line(result.stderr).startswith("warning: 1 of 3 chains are caught at 1/2 by rounding ")
     assert strict_json(result.stdout)["command"] == command
 
 

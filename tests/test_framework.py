@@ -128,6 +128,29 @@ def test_a_deep_chain_is_that_of_all_its_links(monkeypatch):
     assert deep == depths("normal:std=4", "normal:std=1", depth=2000)
 
 
+@pytest.mark.parametrize(
+    ("weight", "bias", "x"),
+    [
+        ("normal:std=18", "centered", 0.9),  # remembers its side of 1/2
+        ("uniform:low=-19,high=-18", "constant:9", 0.5),  # alternates
+        ("normal:mean=8,std=1.8", "normal:mean=-3.6,std=0.5", 0.5),  # two wells
+    ],
+)
+@pytest.mark.parametrize("depth", [200, 401, 1152])
+def test_chains_that_remember_their_input_are_run_from_it(weight, bias, x, depth):
+    for seed in range(8):
+        w, b = (values.astype(np.float32) for values in fg.draw(depth, 3, weight, bias, seed))
+        o = [np.full(3, x, np.float32)]
+        for link in range(depth):
+            o.append(1 / (1 + np.exp(-(w[link] * o[-1] + b[link]))))
+        gradient, lost = np.ones(3, np.float32), 0
+        while lost < depth and np.count_nonzero(gradient == 0) < 2:
+            lost += 1
+            gradient = gradient * (1 - o[-lost]) * o[-lost] * w[-lost]
+        expected = lost_after(lost if np.count_nonzero(gradient == 0) >= 2 else None)
+        assert depths(weight, bias, x, depth, 3, seed)["float32"] == expected
+
+
 def test_results_have_it_once():
     growth = fg.simulate(1000, 1000, "normal:std=10")
     start = time.perf_counter()

@@ -733,8 +733,10 @@ def test_even_rows_keep_neighbors_together():
 
 
 def test_deviation_is_in_standard_errors_of_the_stationary_exponent():
-    row = {"stationary": -1.0, "stationary_stderr": 0.25, "theory": -2.0, "lyapunov": -9.0, "lyapunov_stderr": 0.5}
-    assert deviation(row) == 4
+    row = {"depth": 1000, "ensemble": 10**9, "stationary_link": 33, "lyapunov": -9.0, "lyapunov_stderr": 0.5}
+    row |= {"stationary": -1.0, "stationary_stderr": 0.25, "theory": -2.0}
+    assert deviation(row) == pytest.approx(4, abs=1e-6)
+    assert deviation({**row, "ensemble": 2}) == pytest.approx(math.sqrt(math.log(17)) * 9 / 11)  # uncertain itself
     missing = (("theory", None), ("stationary", None), ("stationary_stderr", 0.0), ("stationary_stderr", None))
     for name, value in missing:
         assert deviation({**row, name: value}) is None

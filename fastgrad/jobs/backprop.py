@@ -24,6 +24,7 @@ BRIEF_LINKS = 2**16  # links of all members: fewer are done before another threa
 CENTERED_LINKS = 8  # links whose biases are compared with -w/2 before a whole chain is
 CHECK_MEMBERS, CHECK_LINKS = 64, 1024  # that are looked at together
 SMALL_Z = 1e-3  # below it sigmoid'(z) is 1/4 to six digits
+HELD = 2.0**-45  # from 1/2: so near, rounding can balance a growth of 1/128 a link and more
 
 
 class NotFiniteError(ValueError):
@@ -45,7 +46,7 @@ class Gradients:
     backend : str
         The backend that ran.
     caught : ndarray of bool, shape (ensemble,)
-        Chains that rounding holds at exactly 1/2: see the notes of `backprop`. Their gradients are not the exact ones.
+        Chains that rounding holds at 1/2: see the notes of `backprop`. Their gradients are not the exact ones.
     """
 
     output: Floats
@@ -117,10 +118,11 @@ def backprop(
 
     Where biases are -w/2 and x is not 1/2, the distance |o - 1/2| wanders, and once it is below 2^-54 the activation is
     exactly 1/2 and stays there, while the true one may grow again, and does if |w/4| is above 1 on average: from there
-    on the gradient follows the textbook's bound. Such chains are marked in ``result.caught``, and a UserWarning tells
-    how many there are. Only chains are looked at whose output is exactly 1/2 and whose last 8 biases are -w/2. One is
-    caught if its biases are -w/2 from the link on that led to 1/2, and the distance that was lost would have grown, by
-    the product of |w/4|, until some |z| exceeds 1/1000. `simulate` with the law ``centered`` can't be caught.
+    on the gradient follows the textbook's bound. A few units in the last place beside 1/2 rounding can hold it too:
+    weights of 5 take 1/2 - 2^-53 to itself. Such chains are marked in ``result.caught``, and a UserWarning tells how
+    many there are. Only chains are looked at whose output is within 2^-45 of 1/2 and whose last 8 biases are -w/2. One
+    is caught if its biases are -w/2 from the link on that led there, and the distance that was lost would have grown,
+    by the product of |w/4|, until some |z| exceeds 1/1000. `simulate` with the law ``centered`` can't be caught.
     """
     # The kernels see every weight anyway, and tell if one is not finite: that saves a pass over the arrays.
     chain = Chain.of(weight, bias, x, cotangent, finite=False)
@@ -140,7 +142,7 @@ def backprop_chain(
 ) -> Gradients:
     """Do the work of `backprop` for a chain that is checked already."""
     result = _fill(chain, backend, threads, out)
-    at_half = result.output.reshape(chain.x.shape) == 0.5
+    at_half = _is_held(result.output.reshape(chain.x.shape))
     if np.count_nonzero(at_half):  # all that most calls pay for
         caught = _caught(chain, result, at_half)
         result.caught = caught[0] if chain.single else caught
@@ -197,11 +199,11 @@ def _fill(
 
 
 def warn_of_caught(caught: Any, stacklevel: int) -> None:
-    """Warn if any chain is caught at exactly 1/2."""
+    """Warn if any chain is caught at 1/2."""
     count = np.count_nonzero(caught)
     if count:
         warnings.warn(
-            f"{count} of {np.size(caught)} chains are caught at exactly 1/2 by rounding (biases -w/2, weights beyond "
+            f"{count} of {np.size(caught)} chains are caught at 1/2 by rounding (biases -w/2, weights beyond "
             "4): from there on their gradients are those of the bound; simulate with bias centered has no such "
             "rounding",
             stacklevel=stacklevel,
@@ -217,8 +219,12 @@ def caught_at_start(chain: Chain, backend: BackendName | Literal["auto"], thread
         arrays = chain.weight[:, some], chain.bias[:, some], chain.x[some]
         part = Chain.of(*arrays, finite=False)
         result = _fill(part, backend, threads, None)
-        caught[some] = _caught(part, result, result.output == 0.5)
+        caught[some] = _caught(part, result, _is_held(result.output))
     return caught
+
+
+def _is_held(activation: Floats) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(activation - 0.5) <= HELD)
 
 
 def _may_be_caught(chain: Chain) -> NDArray[np.bool_]:
@@ -229,7 +235,7 @@ def _may_be_caught(chain: Chain) -> NDArray[np.bool_]:
 
 
 def _caught(chain: Chain, result: Gradients, at_half: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell which members rounding holds at exactly 1/2, by the notes of `backprop`."""
+    """Tell which members rounding holds at 1/2, by the notes of `backprop`."""
     caught = np.zeros(chain.ensemble, dtype=np.bool_)
     members = np.flatnonzero(at_half & _may_be_caught(chain))
     grad_weight, grad_bias = (
@@ -245,9 +251,9 @@ def _caught(chain: Chain, result: Gradients, at_half: NDArray[np.bool_]) -> NDAr
 def _lost_distance_grows(
     chain: Chain, grad_weight: Scaled, grad_bias: Scaled, members: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Tell of members that end at exactly 1/2 if the distance d from it, lost in rounding, would matter again.
+    """Tell of members that end at 1/2 if the distance d from it, lost in rounding, would matter again.
 
-    From the last link on whose input is not 1/2, ``z_l = w_l d_{l-1}`` and ``d_l = z_l / 4`` while z_l is small.
+    From the last link on whose input is off 1/2, ``z_l = w_l d_{l-1}`` and ``d_l = z_l / 4`` while z_l is small.
     """
     ln_z = np.full(len(members), -np.inf)  # of the last link, beside its weight: ln |4 d|
     peak = np.full(len(members), -np.inf)  # the largest ln |z| after the link that led to 1/2
@@ -259,9 +265,10 @@ def _lost_distance_grows(
         with np.errstate(all="ignore"):
             shift = (grad_weight[at].exponent - delta.exponent).astype(np.int32)
             inputs = np.ldexp(grad_weight[at].mantissa / delta.mantissa, shift)  # o_{l-1} = grad_weight_l / grad_bias_l
-            if first == 0:
+            off = ~_is_held(inputs)
+            if first == 0:  # the input is exact
                 inputs[0] = chain.x[members]
-            off = inputs != 0.5
+                off[0] = inputs[0] != 0.5
             last_off = np.where(off.any(axis=0), len(off) - 1 - np.argmax(off[::-1], axis=0), -1)
             begins = last_off >= 0
             offset = np.abs(np.take_along_axis(inputs, last_off[None], axis=0)[0] - 0.5)

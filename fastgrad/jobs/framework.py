@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MEMBERS_MAX = 500  # chains of an ensemble that are run
 LINKS_MAX = 1024  # back from the output; float64 loses what shrinks by half in 1075
-FIRST_LINKS = 64  # that are tried, and then twice as many each time
+FIRST_LINKS = 64  # of a deep chain that are tried, and then twice as many each time
 LEAD_LINKS = 128  # that are run before those, from the input, so that chains stand where deep ones do
 
 
@@ -69,9 +69,9 @@ def framework_depths(
 ) -> dict[str, dict[str, int | None]]:
     """Count the links back from the output after which the median gradient do_L/do_(l-1) of a framework is lost.
 
-    The links nearest to the output are drawn again, for the first 500 members at most. Chains of more than 1152 links
-    are entered at their input some 128 links before those that are looked at: enough for a chain to forget it, unless
-    it is one of those that do not.
+    The links are drawn again, for the first 500 members at most. Chains of more than 1152 links are entered at their
+    input 128 links before those that are looked at: enough for a chain to forget it, unless it is one of those that do
+    not, as with centered biases the side of 1/2.
 
     Parameters
     ----------
@@ -95,11 +95,12 @@ def framework_depths(
     members = np.arange(1 if alike else min(len(x), MEMBERS_MAX))
     found: dict[str, dict[str, int | None]] = {name: {"underflow": None, "overflow": None} for name in formats}
     waiting = list(found)
-    first, links = depth + 1, FIRST_LINKS
+    is_whole = depth <= LINKS_MAX + LEAD_LINKS
+    first, links = depth + 1, LINKS_MAX if is_whole else FIRST_LINKS
     w, b = (np.empty((0, len(members))) for _ in range(2))
     while waiting and links <= LINKS_MAX:
         links = min(links, depth)
-        start = max(1, depth + 1 - links - LEAD_LINKS)
+        start = 1 if is_whole else depth + 1 - links - LEAD_LINKS
         more = draw(weight, bias, seed, np.arange(start, first), members)
         w, b, first = np.concatenate([more[0], w]), np.concatenate([more[1], b]), start
         for name in list(waiting):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,11 +35,28 @@ class Lyapunov(NamedTuple):
     mean: float
     stderr: float
 
-    def deviation(self, expected: float) -> float | None:
-        """Return by how many standard errors the mean is above `expected`; None if it has no error of its own."""
+    def deviation(self, expected: float, freedom: float = math.inf) -> float | None:
+        """Return by how many standard errors the mean is above `expected`; None if it has no error of its own.
+
+        The error of a few chains is uncertain itself: the quotient t follows Student's law with `freedom` degrees of
+        freedom, and is turned into a standard normal variate (Wallace, Ann. Math. Stat. 30 (1959) 1124).
+        """
         if not (np.isfinite(self.mean) and self.stderr > ROUNDING * (1 + abs(self.mean))):
             return None
-        return (self.mean - expected) / self.stderr
+        t = (self.mean - expected) / self.stderr
+        if freedom == math.inf:
+            return t
+        size = math.sqrt(freedom * math.log1p(t * t / freedom)) * (8 * freedom + 1) / (8 * freedom + 3)
+        return math.copysign(size, t)
+
+
+def degrees_of_freedom(ensemble: int, links: int) -> int:
+    """Count those of the standard error of an exponent that is measured over so many links."""
+    return (ensemble if ensemble > 1 else _batches(links)) - 1
+
+
+def _batches(links: int) -> int:
+    return min(BATCHES, math.isqrt(links))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +154,17 @@ class Growth:
             }
         )
 
+    def deviation(self, expected: float) -> float | None:
+        """Return by how many standard errors the stationary exponent is above `expected`.
+
+        With fewer than some thirty chains these errors are uncertain, and that is allowed for: see
+        `Lyapunov.deviation`. None without a stationary exponent, or if it has no error of its own.
+        """
+        if self.stationary_link is None:
+            return None
+        links = self.depth - self.stationary_link + 1
+        return self.stationary.deviation(expected, degrees_of_freedom(self.ensemble, links))
+
     @cached_property
     def framework_depth(self) -> dict[str, dict[str, int | None]]:
         """Links back from the output after which a framework's own arithmetic has lost the median gradient.
@@ -188,7 +217,7 @@ def lyapunov_of(marks: Ints, adjoint: Scaled, depth: int) -> Lyapunov:
     if len(rates) > 1:
         return Lyapunov(mean, float(rates.std(ddof=1) / np.sqrt(len(rates))))
     # Batch means: the chain's log factors are correlated over a few links mostly, and batches of many links hardly are.
-    count = min(BATCHES, int(np.sqrt(depth)))
+    count = _batches(depth)
     if count < 2:
         return Lyapunov(mean, np.nan)
     edges = np.unique(np.searchsorted(marks, spaced(depth, count + 1)))

@@ -57,7 +57,7 @@ class Training:
     backend : str
         The backend that ran.
     caught : ndarray of bool, shape (ensemble,)
-        Chains that rounding holds at exactly 1/2 where training starts: see the notes of `backprop`. A UserWarning
+        Chains that rounding holds at 1/2 where training starts: see the notes of `backprop`. A UserWarning
         tells how many they are.
     """
 

@@ -98,7 +98,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
 
 def _distance(growth: Growth, theory: Prediction) -> dict[str, Any]:
     """By how many standard errors the stationary exponent is above the theory's, or why that is not said."""
-    sigmas = None if theory.lyapunov is None else growth.stationary.deviation(theory.lyapunov)
+    sigmas = None if theory.lyapunov is None else growth.deviation(theory.lyapunov)
     if sigmas is not None:
         return {"standard_errors": sigmas}
     if theory.lyapunov is None:
@@ -127,7 +127,7 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any], theory: Prediction)
         else:
             lines.append(f"   finite-depth, over all {plural(growth.depth, 'link')}")
         if theory.lyapunov is not None:
-            sigmas = growth.stationary.deviation(theory.lyapunov)
+            sigmas = growth.deviation(theory.lyapunov)
             lines.append(f"   theory of an endless chain {theory.lyapunov:.6f}{away_text(sigmas)}")
             if not forgotten:
                 lines.append(f"   [dim]not compared: {NOT_FORGOTTEN}[/]")

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fastgrad import theory
-from fastgrad.jobs.growth import Lyapunov
+from fastgrad.jobs.growth import Lyapunov, degrees_of_freedom
 from fastgrad.jobs.parameters import JOBS, LAWS, JobName, job_parameters
 from fastgrad.jobs.train import STATUSES
 from fastgrad.summary import json_ready
@@ -176,7 +176,8 @@ def deviation(row: dict[str, Any]) -> float | None:
     expected, mean, stderr = (row.get(name) for name in ("theory", "stationary", "stationary_stderr"))
     if expected is None or mean is None or stderr is None:
         return None
-    return Lyapunov(mean, stderr).deviation(expected)
+    freedom = degrees_of_freedom(row["ensemble"], row["depth"] - row["stationary_link"] + 1)
+    return Lyapunov(mean, stderr).deviation(expected, freedom)
 
 
 def planned_rows(planned: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
