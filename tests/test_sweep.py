@@ -27,7 +27,7 @@ from fastgrad.checks import size_text
 from fastgrad.cli import main
 from fastgrad.jobs.parameters import job_parameters
 from fastgrad.kernels import KERNEL_VERSION
-from fastgrad.report.sweep import even
+from fastgrad.report.sweep import with_equal_columns
 from fastgrad.sweeps import estimate as estimate_module
 from fastgrad.sweeps import plan as plan_module
 from fastgrad.sweeps import run as run_module
@@ -702,7 +702,7 @@ def test_exports_have_every_digit(tmp_path):
     assert document.keys() == {"schema", "command", "parameters", "result"}  # nothing about the run
     assert document["parameters"] == {"job": "simulate", "kernel_version": KERNEL_VERSION, "arithmetic": "compiled"}
     assert {(row["seed"], row["weight"]): row for row in document["result"]["points"]} == rows
-    columns = even(rows.values())
+    columns = with_equal_columns(rows.values())
     parquet = pyarrow.parquet.read_table(tmp_path / "a.parquet")
     assert sorted(map(repr, parquet.to_pylist())) == sorted(map(repr, columns))
     assert {str(parquet.schema.field(name).type) for name in ("seed", "float64_overflow", "theory")} == {
@@ -728,8 +728,11 @@ def test_rows_are_ordered_by_numbers_not_by_their_text(tmp_path):
 
 def test_even_rows_keep_neighbors_together():
     rows = [{"a": 1, "b": 2}, {"a": None, "a_why": "so", "b": 3, "c": 4}]
-    assert even(rows) == [{"a": 1, "a_why": None, "b": 2, "c": None}, {"a": None, "a_why": "so", "b": 3, "c": 4}]
-    assert [list(row) for row in even(rows)] == [["a", "a_why", "b", "c"]] * 2
+    assert with_equal_columns(rows) == [
+        {"a": 1, "a_why": None, "b": 2, "c": None},
+        {"a": None, "a_why": "so", "b": 3, "c": 4},
+    ]
+    assert [list(row) for row in with_equal_columns(rows)] == [["a", "a_why", "b", "c"]] * 2
 
 
 def test_deviation_is_in_standard_errors_of_the_stationary_exponent():
