@@ -6,8 +6,8 @@ that only imports `fastgrad` it changes nothing.
 
 from __future__ import annotations
 
+import _signal as signal  # what signal wraps; its enumerations would take 2 ms in which Ctrl-C is not heard
 import os
-import signal
 import sys
 
 TYPE_CHECKING = False  # as checkers take it too; typing is a tenth of the time that NumPy takes

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ULP = 2.0**-52
+EXPONENT_MIN = -(2**62) + 2**20  # of a product: one below 2^-(2^62) becomes 0, and what it is multiplied by stays 0
 EXPONENT_HELD = 2.0**59  # of a preactivation; from 2^60 on a derivative reads 0
 NAMES = ("grad_weight", "grad_bias", "grad_x")
 
@@ -51,6 +52,8 @@ def exact(weight: Any, bias: Any, x: float, cotangent: float) -> Exact | None:
 
 def close(exact_value: Any, mantissa: float, exponent: int, tolerance: float) -> bool:
     """Whether mantissa * 2^exponent is the exact value: its sign and zero always, its size where it can be known."""
+    if mantissa == 0 and mpmath.mag(exact_value) < EXPONENT_MIN:  # exponents end there
+        return True
     if mpmath.sign(exact_value) != np.sign(mantissa):
         return False
     if exact_value == 0 or not tolerance <= 0.05:  # NaN where the error may be of any size
