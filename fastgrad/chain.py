@@ -105,7 +105,7 @@ class Chain:
 
     @classmethod
     def load(cls, path: str | Path, **override: float) -> Chain:
-        """Read a chain from an ``.npz``, ``.npy`` or ``.csv`` file: `fastgrad.files.load_chain`, with its errors."""
+        """Read a chain from an ``.npz``, ``.npy`` or ``.csv`` file: ``fastgrad.files.load_chain``, with its errors."""
         from fastgrad.files import load_chain  # here: files are a floor above
 
         return load_chain(path, **override)

@@ -88,7 +88,7 @@ class Growth:
         The same over the links from `stationary_link` to the output, which have forgotten the start: what theory's
         exponent of an endless chain is compared with. NaN where `stationary_link` is None.
     stationary_link : int or None
-        A link after the burn-in, of which `fastgrad.jobs.burn_in` tells the length; None if that takes more than half
+        A link after the burn-in, of which ``fastgrad.jobs.burn_in`` tells the length; None if that takes more than half
         of the links.
     depth, ensemble, weight, bias, seed
         As given.
@@ -171,7 +171,7 @@ class Growth:
 
         By float format, ``underflow`` where it reads 0 and ``overflow`` where it reads inf or nan; None where it does
         neither within the depth or within 1024 links. Computed when it is first asked for, in some 0.1 s, by running
-        backpropagation of at most 500 of the chains in the format: see `fastgrad.framework`. `summary` has the links
+        backpropagation of at most 500 of the chains in the format: see ``fastgrad.jobs.framework``. `summary` has the links
         after which the exact gradient would leave the format's range instead.
         """
         return framework_depths(self.depth, self.weight, self.bias, self.x, self.seed)

@@ -1,0 +1,231 @@
+"""The rooms of the package, and who imports whom, as docs/images/rooms.svg: drawn from the imports.
+
+``python docs/rooms.py`` draws the picture again, ``python docs/rooms.py --check`` fails where it is no longer what the
+sources say, or where docs/house.md has no sentence for a room.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import itertools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCS = Path(__file__).resolve().parent
+PACKAGE = DOCS.parent / "fastgrad"
+PICTURE = DOCS / "images" / "rooms.svg"
+PAGE = DOCS / "house.md"
+
+FACE = "fastgrad"  # the public names, in __init__.py
+UNSEEN = ("__main__", "_cpp")  # one line that calls cli, and the compiled half of kernels
+
+Graph = dict[str, set[str]]
+
+WIDTH = 960  # pixels, as all lengths below
+BETWEEN_FLOORS, BETWEEN_ROOMS = 54, 18
+LINE, LETTER, SMALL_LETTER = 17, 8.6, 6.6
+LIST_COLUMNS = 46  # letters in a line of a room's files
+
+SVG = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="14">
+<title>The rooms of fastgrad: an arrow goes from a room to one that it imports</title>
+<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">\
+<path d="M0,0 L8,4 L0,8 z" fill="#667"/></marker></defs>
+<rect width="{width}" height="{height}" fill="#fff"/>"""
+
+
+def rooms(package: Path) -> dict[str, list[str]]:
+    """Return the modules of each room: a file of the package or a folder, by the name that is imported."""
+    found = {FACE: ["__init__"]}
+    for path in sorted(package.iterdir()):
+        if path.suffix == ".py" and path.stem not in ("__init__", *UNSEEN):
+            found[path.stem] = []
+        elif (path / "__init__.py").exists():
+            found[path.name] = sorted(file.stem for file in path.rglob("*.py") if file.stem != "__init__")
+    return found
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
+    """Yield what a module imports when it runs, with the names taken: what is for types alone is left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or "", [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, []
+        yield from imports(node)
+
+
+def graph_of(package: Path, names: dict[str, list[str]]) -> Graph:
+    """Return the rooms that each room imports."""
+    graph: Graph = {name: set() for name in names}
+    for file in sorted(package.rglob("*.py")):
+        inner = file.relative_to(package).with_suffix("").parts
+        if inner[0] in UNSEEN:
+            continue
+        room = FACE if inner == ("__init__",) else inner[0]
+        for module, taken in imports(ast.parse(file.read_text(encoding="utf-8"))):
+            top, *rest = module.split(".")
+            if top != package.name:
+                continue
+            # "from fastgrad import laws" takes a module, "from fastgrad import sweep" a public name
+            heads = rest[:1] or [name if name in names or name in UNSEEN else FACE for name in taken] or [FACE]
+            graph[room].update(head for head in heads if head in names and head != room)
+    return graph
+
+
+def climbs_of(graph: Graph) -> set[tuple[str, str]]:
+    """Return the arrows that close a circle, by a search from above: of each circle the last one, which climbs."""
+    climbs: set[tuple[str, str]] = set()
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        for inner in sorted(graph[name]):
+            if inner in (*path, name):
+                climbs.add((name, inner))
+            elif inner not in done:
+                visit(inner, (*path, name))
+        done.add(name)
+
+    imported = set().union(*graph.values())
+    for name in sorted(graph, key=lambda name: (name in imported, name)):
+        if name not in done:
+            visit(name, ())
+    return climbs
+
+
+def floors_of(graph: Graph) -> list[list[str]]:
+    """Return the floors from the ground up: a room stands just above the highest of those it imports."""
+    heights: dict[str, int] = {}
+
+    def height(name: str) -> int:
+        if name not in heights:
+            heights[name] = 1 + max((height(inner) for inner in graph[name]), default=-1)
+        return heights[name]
+
+    floors: list[list[str]] = [[] for _ in range(1 + max(map(height, graph)))]
+    for name in sorted(graph):
+        floors[height(name)].append(name)
+    return floors
+
+
+def reduced(graph: Graph) -> Graph:
+    """Leave out each arrow that a longer way says too."""
+
+    def reached(name: str) -> set[str]:
+        return graph[name].union(*(reached(inner) for inner in graph[name]))
+
+    return {name: {to for to in inner if not any(to in reached(by) for by in inner)} for name, inner in graph.items()}
+
+
+def in_order(floors: list[list[str]], arrows: Graph) -> list[list[str]]:
+    """Order the rooms of each floor by the mean place of their neighbors, so that arrows are short."""
+    near = {name: arrows[name] | {other for other in arrows if name in arrows[other]} for name in arrows}
+    place = {name: (i + 0.5) / len(floor) for floor in floors for i, name in enumerate(floor)}
+    for _ in range(20):
+        for floor in floors:
+            floor.sort(key=lambda name: sum(place[other] for other in near[name]) / max(1, len(near[name])))
+            place.update((name, (i + 0.5) / len(floor)) for i, name in enumerate(floor))
+    return floors
+
+
+def lines_of(files: list[str]) -> list[str]:
+    """Break a room's files into lines."""
+    lines: list[str] = []
+    for file in files:
+        if lines and len(lines[-1]) + len(file) + 2 <= LIST_COLUMNS:
+            lines[-1] += f"  {file}"
+        else:
+            lines.append(file)
+    return lines
+
+
+def picture(names: dict[str, list[str]], graph: Graph) -> str:
+    """Draw the rooms, floor by floor, as SVG."""
+    climbs = climbs_of(graph)
+    falls = {name: {to for to in inner if (name, to) not in climbs} for name, inner in graph.items()}
+    arrows = reduced(falls)
+    floors = in_order(floors_of(falls), arrows)
+    lists = {name: [] if name == FACE else lines_of(files) for name, files in names.items()}
+    widths = {
+        name: max(LETTER * len(name), SMALL_LETTER * max(map(len, lists[name]), default=0)) + 24 for name in names
+    }
+    boxes: dict[str, tuple[float, float, float, float]] = {}
+    top = 12.0
+    for floor in reversed(floors):
+        height = max(LINE * (1 + len(lists[name])) + 14 for name in floor)
+        taken = sum(widths[name] for name in floor)
+        gap = max(BETWEEN_ROOMS, (WIDTH - taken) / (len(floor) + 1))
+        left = (WIDTH - taken - gap * (len(floor) - 1)) / 2
+        for name in floor:
+            boxes[name] = (left, top, widths[name], LINE * (1 + len(lists[name])) + 14)
+            left += widths[name] + gap
+        top += height + BETWEEN_FLOORS
+    total = top - BETWEEN_FLOORS + 12
+
+    parts = [SVG.format(width=WIDTH, height=round(total))]
+    drawn = [(a, b, False) for a in arrows for b in sorted(arrows[a])] + [(a, b, True) for a, b in sorted(climbs)]
+    for start, end, climbs_up in drawn:
+        x1, y1, w1, h1 = boxes[start]
+        x2, y2, w2, _ = boxes[end]
+        ends = sorted(arrows[start], key=lambda name: boxes[name][0])
+        starts = sorted((name for name in arrows if end in arrows[name]), key=lambda name: boxes[name][0])
+        x1 += w1 * (0.5 if climbs_up else (ends.index(end) + 1) / (len(ends) + 1))
+        x2 += w2 * (0.5 if climbs_up else (starts.index(start) + 1) / (len(starts) + 1))
+        y1 += h1
+        bend = (y2 - y1) / 2 if y2 > y1 else 40
+        color = "#c22" if climbs_up else "#667"
+        parts.append(
+            f'<path d="M{x1:.0f},{y1:.0f} C{x1:.0f},{y1 + bend:.0f} {x2:.0f},{y2 - bend:.0f} {x2:.0f},{y2:.0f}" '
+            f'fill="none" stroke="{color}" stroke-width="1.3" marker-end="url(#tip)"/>'
+        )
+    for name, (x, y, width, height) in boxes.items():
+        parts.append(
+            f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}" rx="5" '
+            f'fill="{"#eef3fb" if lists[name] else "#f7f4ec"}" stroke="#445"/>'
+        )
+        for i, (line, style) in enumerate([(name, 'font-weight="bold"'), *((line, "") for line in lists[name])]):
+            size = 'font-size="12" fill="#445"' if i else 'fill="#112"'
+            parts.append(
+                f'<text x="{x + width / 2:.0f}" y="{y + LINE * (i + 1):.0f}" text-anchor="middle" xml:space="preserve" '
+                f"{size} {style}>{escape(line)}</text>".replace(" >", ">")
+            )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def main() -> int:
+    """Draw the picture, or check it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where the picture or page is old")
+    check = parser.parse_args().check
+    names = rooms(PACKAGE)
+    graph = graph_of(PACKAGE, names)
+    drawn = picture(names, graph)
+    climbs = climbs_of(graph)
+    print(f"{len(names)} rooms, {sum(map(len, graph.values()))} arrows, {len(climbs)} that climb")
+    for start, end in sorted(climbs):
+        print(f"climbs: {start} imports {end}")
+    if not check:
+        PICTURE.write_text(drawn, encoding="utf-8")
+        return 0
+    wrong = []
+    if not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != drawn:
+        wrong.append(f"{PICTURE.relative_to(DOCS.parent)} is old: python {Path(__file__).relative_to(DOCS.parent)}")
+    rows = [line.split("|")[1].strip() for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:3] == "| `"]
+    described = set(itertools.chain.from_iterable(row.split("`")[1::2] for row in rows))
+    wrong += [f"{PAGE.relative_to(DOCS.parent)}: no sentence for {name}" for name in names if name not in described]
+    wrong += [f"{PAGE.relative_to(DOCS.parent)}: there is no room {name}" for name in described if name not in names]
+    print("\n".join(wrong) or "the picture is current, and each room has its sentence")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
