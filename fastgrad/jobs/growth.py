@@ -171,8 +171,8 @@ class Growth:
 
         By float format, ``underflow`` where it reads 0 and ``overflow`` where it reads inf or nan; None where it does
         neither within the depth or within 1024 links. Computed when it is first asked for, in some 0.1 s, by running
-        backpropagation of at most 500 of the chains in the format: see ``fastgrad.jobs.framework``. `summary` has the links
-        after which the exact gradient would leave the format's range instead.
+        backpropagation of at most 500 of the chains in the format: see ``fastgrad.jobs.framework``. `summary` has the
+        links after which the exact gradient would leave the format's range instead.
         """
         return framework_depths(self.depth, self.weight, self.bias, self.x, self.seed)
 
