@@ -23,7 +23,8 @@ PICTURE = DOCS / "images" / "rooms.svg"
 PAGE = DOCS / "house.md"
 
 FACE = "fastgrad"  # the public names, in __init__.py
-UNSEEN = ("__main__", "_cpp")  # one line that calls cli, and the compiled half of kernels
+# Files whose names begin so are no rooms: one line that calls cli, the version, the compiled half of kernels.
+UNSEEN = "_"
 
 Graph = dict[str, set[str]]
 
@@ -44,61 +45,63 @@ def rooms(package: Path) -> dict[str, list[str]]:
     """Return the modules of each room: a file of the package or a folder, by the name that is imported."""
     found = {FACE: ["__init__"]}
     for path in sorted(package.iterdir()):
-        if path.suffix == ".py" and path.stem not in ("__init__", *UNSEEN):
+        if path.suffix == ".py" and not path.stem.startswith(UNSEEN):
             found[path.stem] = []
         elif (path / "__init__.py").exists():
             found[path.name] = sorted(file.stem for file in path.rglob("*.py") if file.stem != "__init__")
     return found
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
-    """Yield what a module imports when it runs, with the names taken: what is for types alone is left out."""
+def imports(tree: ast.AST, within: bool = False) -> Iterator[tuple[str, list[str], bool]]:
+    """Yield what a module imports, the names taken, and if only when a function runs; not what is for types alone."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         if isinstance(node, ast.ImportFrom):
-            yield node.module or "", [alias.name for alias in node.names]
+            yield node.module or "", [alias.name for alias in node.names], within
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, []
-        yield from imports(node)
+                yield alias.name, [], within
+        yield from imports(node, within or isinstance(node, ast.FunctionDef))
 
 
-def graph_of(package: Path, names: dict[str, list[str]]) -> Graph:
-    """Return the rooms that each room imports."""
+def graphs_of(package: Path, names: dict[str, list[str]]) -> tuple[Graph, Graph]:
+    """Return the rooms that each room imports, and those that it imports when it is loaded."""
     graph: Graph = {name: set() for name in names}
+    loaded: Graph = {name: set() for name in names}
     for file in sorted(package.rglob("*.py")):
         inner = file.relative_to(package).with_suffix("").parts
-        if inner[0] in UNSEEN:
+        if inner[0].startswith(UNSEEN) and inner != ("__init__",):
             continue
         room = FACE if inner == ("__init__",) else inner[0]
-        for module, taken in imports(ast.parse(file.read_text(encoding="utf-8"))):
+        for module, taken, within in imports(ast.parse(file.read_text(encoding="utf-8"))):
             top, *rest = module.split(".")
             if top != package.name:
                 continue
             # "from fastgrad import laws" takes a module, "from fastgrad import sweep" a public name
-            heads = rest[:1] or [name if name in names or name in UNSEEN else FACE for name in taken] or [FACE]
-            graph[room].update(head for head in heads if head in names and head != room)
-    return graph
+            heads = rest[:1] or [name if name in names or name.startswith(UNSEEN) else FACE for name in taken] or [FACE]
+            found = {head for head in heads if head in names and head != room}
+            graph[room] |= found
+            if not within:
+                loaded[room] |= found
+    return graph, loaded
 
 
-def climbs_of(graph: Graph) -> set[tuple[str, str]]:
-    """Return the arrows that close a circle, by a search from above: of each circle the last one, which climbs."""
+def climbs_of(graph: Graph, loaded: Graph) -> set[tuple[str, str]]:
+    """Return the arrows that close a circle: those of functions are laid last, so that they are the ones."""
+    laid: Graph = {name: set() for name in graph}
+
+    def reaches(start: str, end: str) -> bool:
+        return start == end or any(reaches(inner, end) for inner in laid[start])
+
     climbs: set[tuple[str, str]] = set()
-    done: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        for inner in sorted(graph[name]):
-            if inner in (*path, name):
-                climbs.add((name, inner))
-            elif inner not in done:
-                visit(inner, (*path, name))
-        done.add(name)
-
-    imported = set().union(*graph.values())
-    for name in sorted(graph, key=lambda name: (name in imported, name)):
-        if name not in done:
-            visit(name, ())
+    for start, end in sorted(
+        ((a, b) for a in graph for b in graph[a]), key=lambda ab: (ab[1] not in loaded[ab[0]], ab)
+    ):
+        if reaches(end, start):
+            climbs.add((start, end))
+        else:
+            laid[start].add(end)
     return climbs
 
 
@@ -148,9 +151,8 @@ def lines_of(files: list[str]) -> list[str]:
     return lines
 
 
-def picture(names: dict[str, list[str]], graph: Graph) -> str:
+def picture(names: dict[str, list[str]], graph: Graph, climbs: set[tuple[str, str]]) -> str:
     """Draw the rooms, floor by floor, as SVG."""
-    climbs = climbs_of(graph)
     falls = {name: {to for to in inner if (name, to) not in climbs} for name, inner in graph.items()}
     arrows = reduced(falls)
     floors = in_order(floors_of(falls), arrows)
@@ -187,15 +189,15 @@ def picture(names: dict[str, list[str]], graph: Graph) -> str:
             f'<path d="M{x1:.0f},{y1:.0f} C{x1:.0f},{y1 + bend:.0f} {x2:.0f},{y2 - bend:.0f} {x2:.0f},{y2:.0f}" '
             f'fill="none" stroke="{color}" stroke-width="1.3" marker-end="url(#tip)"/>'
         )
-    for name, (x, y, width, height) in boxes.items():
+    for name, (x, y, w, h) in boxes.items():
         parts.append(
-            f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}" rx="5" '
+            f'<rect x="{x:.0f}" y="{y:.0f}" width="{w:.0f}" height="{h:.0f}" rx="5" '
             f'fill="{"#eef3fb" if lists[name] else "#f7f4ec"}" stroke="#445"/>'
         )
         for i, (line, style) in enumerate([(name, 'font-weight="bold"'), *((line, "") for line in lists[name])]):
             size = 'font-size="12" fill="#445"' if i else 'fill="#112"'
             parts.append(
-                f'<text x="{x + width / 2:.0f}" y="{y + LINE * (i + 1):.0f}" text-anchor="middle" xml:space="preserve" '
+                f'<text x="{x + w / 2:.0f}" y="{y + LINE * (i + 1):.0f}" text-anchor="middle" xml:space="preserve" '
                 f"{size} {style}>{escape(line)}</text>".replace(" >", ">")
             )
     return "\n".join([*parts, "</svg>"]) + "\n"
@@ -207,9 +209,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the picture or page is old")
     check = parser.parse_args().check
     names = rooms(PACKAGE)
-    graph = graph_of(PACKAGE, names)
-    drawn = picture(names, graph)
-    climbs = climbs_of(graph)
+    graph, loaded = graphs_of(PACKAGE, names)
+    climbs = climbs_of(graph, loaded)
+    drawn = picture(names, graph, climbs)
     print(f"{len(names)} rooms, {sum(map(len, graph.values()))} arrows, {len(climbs)} that climb")
     for start, end in sorted(climbs):
         print(f"climbs: {start} imports {end}")
