@@ -32,6 +32,7 @@ WIDTH = 960  # pixels, as all lengths below
 BETWEEN_FLOORS, BETWEEN_ROOMS = 54, 18
 LINE, LETTER, SMALL_LETTER = 17, 8.6, 6.6
 LIST_COLUMNS = 46  # letters in a line of a room's files
+BEND = ">"  # in the name of a place where an arrow bends
 
 SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="14">
@@ -151,11 +152,29 @@ def lines_of(files: list[str]) -> list[str]:
     return lines
 
 
+def with_bends(floors: list[list[str]], arrows: Graph) -> tuple[list[list[str]], Graph]:
+    """Let an arrow that passes floors bend on each of them, so that it gets a place between the rooms there."""
+    at = {name: i for i, floor in enumerate(floors) for name in floor}
+    floors = [[*floor] for floor in floors]
+    bent: Graph = {name: set() for name in arrows}
+    for start, ends in arrows.items():
+        for end in ends:
+            before = start
+            for i in range(at[start] - 1, at[end], -1):
+                bend = f"{start}{BEND}{end}{BEND}{i}"
+                floors[i].append(bend)
+                bent[before].add(bend)
+                bent[bend] = set()
+                before = bend
+            bent[before].add(end)
+    return floors, bent
+
+
 def picture(names: dict[str, list[str]], graph: Graph, climbs: set[tuple[str, str]]) -> str:
     """Draw the rooms, floor by floor, as SVG."""
     falls = {name: {to for to in inner if (name, to) not in climbs} for name, inner in graph.items()}
-    arrows = reduced(falls)
-    floors = in_order(floors_of(falls), arrows)
+    floors, arrows = with_bends(floors_of(falls), reduced(falls))
+    floors = in_order(floors, arrows)
     lists = {name: [] if name == FACE else lines_of(files) for name, files in names.items()}
     widths = {
         name: max(LETTER * len(name), SMALL_LETTER * max(map(len, lists[name]), default=0)) + 24 for name in names
@@ -163,42 +182,46 @@ def picture(names: dict[str, list[str]], graph: Graph, climbs: set[tuple[str, st
     boxes: dict[str, tuple[float, float, float, float]] = {}
     top = 12.0
     for floor in reversed(floors):
-        height = max(LINE * (1 + len(lists[name])) + 14 for name in floor)
-        taken = sum(widths[name] for name in floor)
+        heights = {name: LINE * (1 + len(lists[name])) + 14 if name in names else 0.0 for name in floor}
+        tallest = max(heights.values())
+        taken = sum(widths.get(name, 0.0) for name in floor)
         gap = max(BETWEEN_ROOMS, (WIDTH - taken) / (len(floor) + 1))
         left = (WIDTH - taken - gap * (len(floor) - 1)) / 2
         for name in floor:
-            boxes[name] = (left, top, widths[name], LINE * (1 + len(lists[name])) + 14)
-            left += widths[name] + gap
-        top += height + BETWEEN_FLOORS
+            boxes[name] = (left, top, widths.get(name, 0.0), heights[name] or tallest)
+            left += widths.get(name, 0.0) + gap
+        top += tallest + BETWEEN_FLOORS
     total = top - BETWEEN_FLOORS + 12
 
     parts = [SVG.format(width=WIDTH, height=round(total))]
     drawn = [(a, b, False) for a in arrows for b in sorted(arrows[a])] + [(a, b, True) for a, b in sorted(climbs)]
     for start, end, climbs_up in drawn:
         x1, y1, w1, h1 = boxes[start]
-        x2, y2, w2, _ = boxes[end]
+        x2, y2, w2, h2 = boxes[end]
         ends = sorted(arrows[start], key=lambda name: boxes[name][0])
         starts = sorted((name for name in arrows if end in arrows[name]), key=lambda name: boxes[name][0])
         x1 += w1 * (0.5 if climbs_up else (ends.index(end) + 1) / (len(ends) + 1))
         x2 += w2 * (0.5 if climbs_up else (starts.index(start) + 1) / (len(starts) + 1))
-        y1 += h1
-        bend = (y2 - y1) / 2 if y2 > y1 else 40
-        color = "#c22" if climbs_up else "#667"
+        y1, y2 = (y1, y2 + h2) if climbs_up else (y1 + h1, y2)
+        bend = (y2 - y1) / 2
+        through = "" if end in names else f" V{y2 + h2:.0f}"
+        tip = ' marker-end="url(#tip)"' if end in names else ""
         parts.append(
-            f'<path d="M{x1:.0f},{y1:.0f} C{x1:.0f},{y1 + bend:.0f} {x2:.0f},{y2 - bend:.0f} {x2:.0f},{y2:.0f}" '
-            f'fill="none" stroke="{color}" stroke-width="1.3" marker-end="url(#tip)"/>'
+            f'<path d="M{x1:.0f},{y1:.0f} C{x1:.0f},{y1 + bend:.0f} {x2:.0f},{y2 - bend:.0f} {x2:.0f},{y2:.0f}'
+            f'{through}" '
+            f'fill="none" stroke="{"#c22" if climbs_up else "#667"}" stroke-width="1.3"{tip}/>'
         )
-    for name, (x, y, w, h) in boxes.items():
+    for name in names:
+        x, y, w, h = boxes[name]
         parts.append(
             f'<rect x="{x:.0f}" y="{y:.0f}" width="{w:.0f}" height="{h:.0f}" rx="5" '
             f'fill="{"#eef3fb" if lists[name] else "#f7f4ec"}" stroke="#445"/>'
         )
-        for i, (line, style) in enumerate([(name, 'font-weight="bold"'), *((line, "") for line in lists[name])]):
-            size = 'font-size="12" fill="#445"' if i else 'fill="#112"'
+        for i, line in enumerate([name, *lists[name]]):
+            style = 'font-size="12" fill="#445"' if i else 'fill="#112" font-weight="bold"'
             parts.append(
                 f'<text x="{x + w / 2:.0f}" y="{y + LINE * (i + 1):.0f}" text-anchor="middle" xml:space="preserve" '
-                f"{size} {style}>{escape(line)}</text>".replace(" >", ">")
+                f"{style}>{escape(line)}</text>"
             )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
