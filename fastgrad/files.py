@@ -507,7 +507,7 @@ def _has_working_folder() -> bool:
 
 
 def _is_kept(path: Path) -> bool:
-    """Whether a path is a pipe or a device, which is written to, and never replaced by a file."""
+    """Tell if a path is a pipe or a device, which is written to, and never replaced by a file."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 

@@ -21,7 +21,7 @@ GRACE_SECONDS = 5.0  # to close what is open; a kernel's call lasts a fraction o
 
 
 def _is_command() -> bool:
-    """Whether this process is `fastgrad` or `python -m fastgrad`: neither a program that imports it, nor a worker.
+    """Tell if this process is `fastgrad` or `python -m fastgrad`: neither a program that imports it, nor a worker.
 
     ``sys.argv[0]`` tells too little: it is ``-m`` while a module is looked for, and a spawned worker has its parent's.
     """

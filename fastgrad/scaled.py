@@ -129,7 +129,7 @@ class Scaled:
         return (self[index] for index in range(len(self)))
 
     def __bool__(self) -> bool:
-        """Whether a single number is not zero."""
+        """Tell if a single number is not zero."""
         if self.size != 1:
             raise ValueError(f"only a single number is true or false, got shape {self.shape}; compare, then all()")
         return bool(self.mantissa.item() != 0)

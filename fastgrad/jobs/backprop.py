@@ -33,7 +33,7 @@ class NotFiniteError(ValueError):
 
 @dataclass(eq=False)
 class Gradients:
-    """What `backprop` returns; for a single chain the ensemble axis is absent.
+    """Result of `backprop`; for a single chain the ensemble axis is absent.
 
     Attributes
     ----------

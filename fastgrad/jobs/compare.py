@@ -58,7 +58,7 @@ class BackendTimes:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` returns: the backends in the order of `available_backends`, the reference last."""
+    """Result of `compare`: the backends in the order of `available_backends`, the reference last."""
 
     job: Job
     links: int
@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def agree(self) -> bool:
-        """Whether every backend is within its bound of the reference, and those that promise equal bits have them."""
+        """Tell if every backend is within its bound of the reference, and those that promise equal bits have them."""
         names = {row.backend for row in self.backends}
         bits = all(
             other in row.same_bits_as

@@ -41,7 +41,7 @@ LESSON = (
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """What `worked_example` returns; gradients are dloss/dw11.
+    """Result of `worked_example`; gradients are dloss/dw11.
 
     Attributes
     ----------

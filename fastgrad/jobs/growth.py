@@ -61,7 +61,7 @@ def _batches(links: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Growth:
-    """What `simulate` returns.
+    """Result of `simulate`.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ TINY_OFFSET = 2.0**-900  # from here down the kernels keep an offset from 1/2 as
 
 
 class State:
-    """Where chains stand between two links, and the products over the links before a page's first mark.
+    """State of chains between two links, and the products over the links before a page's first mark.
 
     The arrays are those of `grow` in the contract of the kernels.
     """

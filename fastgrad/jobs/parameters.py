@@ -21,7 +21,7 @@ REQUIRED = object()  # in place of a default
 
 @cache
 def job_parameters(job: JobName) -> dict[str, Any]:
-    """What decides a job's result: its parameters with their defaults, as in its signature.
+    """Return what decides a job's result: its parameters with their defaults, as in its signature.
 
     One without a default has `REQUIRED`.
 

@@ -43,7 +43,7 @@ DEPTHS_SHOWN = 8
 
 @dataclass(frozen=True, eq=False)
 class Scheme:
-    """What became of one scheme.
+    """Result of one scheme.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Scheme:
 
 @dataclass(frozen=True, eq=False)
 class Schemes:
-    """What `schemes` returns: the depths at which chains were trained, and the schemes."""
+    """Result of `schemes`: the depths at which chains were trained, and the schemes."""
 
     depths: NDArray[np.int64]
     schemes: list[Scheme]

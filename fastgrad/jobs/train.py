@@ -37,7 +37,7 @@ DRAWN_X, DRAWN_TARGET = "uniform:low=0,high=1", "uniform:low=0.1,high=0.9"
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What `train` returns; for a single chain the ensemble axis is absent.
+    """Result of `train`; for a single chain the ensemble axis is absent.
 
     Attributes
     ----------

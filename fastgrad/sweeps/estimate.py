@@ -22,7 +22,7 @@ PIECE_LINKS = 200_000  # that are timed for an estimate
 
 
 class Estimate(NamedTuple):
-    """What a sweep would take.
+    """Memory and time that a sweep would take.
 
     Attributes
     ----------

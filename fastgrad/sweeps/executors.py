@@ -1,4 +1,4 @@
-"""What runs the points of a sweep besides threads: processes of this machine, or a Dask cluster.
+"""Executors of a sweep's points: processes of this machine, or a Dask cluster.
 
 Both are an ``Executor`` as a context manager, and raise ChildProcessError for what has lost its workers.
 """
@@ -79,7 +79,7 @@ def _follow_parent() -> None:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """What the workers that are spawned within find in their environment."""
+    """Set what the workers that are spawned within find in their environment."""
     added = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     os.environ.update(added)
     try:

@@ -20,7 +20,7 @@ EXACT = Context(prec=40, Emax=10**17, Emin=-(10**17), traps=[])
 
 
 class FixedPoint(NamedTuple):
-    """Where a constant chain stays.
+    """Fixed point of a constant chain.
 
     Attributes
     ----------
