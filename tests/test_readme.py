@@ -102,6 +102,23 @@ def test_links_lead_somewhere(name):
             assert anchor in anchors(file.read_text(encoding="utf-8")), target
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "CHANGELOG.md"])  # which tells of the past
+def test_files_that_are_named_are_there(name):
+    folders = r"(?:fastgrad(?!/\d)|csrc|tests|bench|docs|\.ci|\.github)/"
+    named = re.findall(rf"`(?:python |pytest |)({folders}[\w./-]*)[^`\n]*`", PAGES[name])
+    assert [file for file in named if "NAME" not in file and not (ROOT / file).exists()] == []
+
+
+def test_names_of_the_code_that_contributors_read_are_there():
+    named = re.findall(
+        r"`([A-Za-z_]+)` (?:and `([A-Za-z_]+)` )?in\s+`((?:fastgrad|csrc|tests)/[\w./]+)`", PAGES["CONTRIBUTING.md"]
+    )
+    assert len(named) >= 4
+    for *names, file in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert [name for name in names if name not in text] == [], file
+
+
 def test_every_page_is_in_the_table_of_contents():
     listed = "".join(re.findall(r"```{toctree}\n(.*?)```", PAGES["docs/index.md"], re.DOTALL)).split("\n")
     pages = {name.removeprefix("docs/").removesuffix(".md") for name in PAGES if name.startswith("docs/")}
