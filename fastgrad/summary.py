@@ -64,6 +64,18 @@ def log10_statistics(values: Scaled) -> dict[str, Floats]:
     }
 
 
+def evenly_spaced(count: int, at_most: int) -> Ints:
+    """Pick at most so many of the indices 0 … `count` - 1, evenly spaced, both ends among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, at_most)).round().astype(np.int64))
+
+
+def thinned(indices: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:
+    """Pick at most so many of many indices, evenly spaced, the first and the last among them."""
+    if len(indices) <= at_most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, at_most).astype(np.intp)]
+
+
 def spaced(depth: int, count: int) -> Ints:
     """`count` different links from 1 to `depth`, evenly spaced, both ends among them."""
     return np.floor(np.linspace(1, depth, count) + 0.5).astype(np.int64)

@@ -18,7 +18,8 @@ from fastgrad.report.document import PALETTE, Curve, Figure, Map
 from fastgrad.report.image import check_path, save
 from fastgrad.report.plot import study_report
 from fastgrad.report.simulate import growth_report
-from fastgrad.report.terminal import SHADES, terminal, thinned
+from fastgrad.report.terminal import SHADES, terminal
+from fastgrad.summary import thinned
 
 # A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
 PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad.cli import main
-from fastgrad.report.document import Report
+from fastgrad.report.document import Report, Text
 from fastgrad.report.text import power_of_ten, seconds_text, with_thin_spaces
 from fastgrad.report.writing import write
 
@@ -500,7 +500,7 @@ def test_seconds(seconds, expected):
 
 
 def report(rows, **more):
-    return Report("simulate", {}, {"value": 1.5}, rows, ["a line"], **more)
+    return Report("simulate", {}, {"value": 1.5}, rows, [Text("a line")], **more)
 
 
 FAILURES = [OSError(errno.ENOSPC, "no more"), OSError("no more"), ValueError("no more"), KeyboardInterrupt("no more")]
@@ -523,12 +523,14 @@ def test_file_is_written_whole_or_not_at_all(error, tmp_path):
 
 @pytest.mark.parametrize("error", FAILURES, ids=repr)
 def test_text_file_is_written_whole_or_not_at_all(error, tmp_path):
-    class Broken:
-        def __rich__(self):
-            raise error
+    class Broken(Text):
+        def __getattribute__(self, name):
+            if name == "words":
+                raise error
+            return super().__getattribute__(name)
 
     with pytest.raises(type(error), match="no more"):
-        write(Report("simulate", {}, {}, [], ["a line", Broken()]), "table", str(tmp_path / "a.txt"), None)
+        write(Report("simulate", {}, {}, [], [Text("a line"), Broken("")]), "table", str(tmp_path / "a.txt"), None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chain.npz", "dead.npz", "silent.npz"]
 
 

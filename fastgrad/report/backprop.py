@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.report.document import Binary, Curve, Figure, Format, Report
-from fastgrad.report.text import TABLE_ROWS, chain_item, plural, power_of_ten, scaled_json, scaled_text, table_of
+from fastgrad.report.document import Binary, Cell, Curve, Figure, Format, Part, Report, Table, Text, numbers
+from fastgrad.report.text import TABLE_ROWS, plural, power_of_ten, scaled_json, scaled_text
 from fastgrad.scaled import Scaled
+from fastgrad.summary import evenly_spaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-    from rich.console import RenderableType
 
     from fastgrad.chain import Chain
     from fastgrad.files import ChainFile
@@ -47,21 +47,20 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
 
     of_chains = "" if ensemble == 1 else ", median"
     names = ("grad_weight", "grad_bias") if ensemble == 1 else ("|grad_weight|, median", "|grad_bias|, median")
-    table = table_of(None, "link", *names, f"bound{of_chains}", left=())
-    listed = _some_of(depth, TABLE_ROWS)
-    for i, *values in zip(listed, *typical(listed).values(), strict=True):
-        cells = [power_of_ten(value) for value in values]
+    table = Table(numbers("link", *names, f"bound{of_chains}"))
+    listed = evenly_spaced(depth, TABLE_ROWS)
+    for i, *log10 in zip(listed, *typical(listed).values(), strict=True):
+        cells = [Cell.of(value, power_of_ten) for value in log10]
         if ensemble == 1:  # the numbers themselves, with their signs
-            cells[:2] = [format(g.flat(i), ".4e") for g in (gradients.grad_weight, gradients.grad_bias)]
-        table.add_row(str(i + 1), *cells)
+            given = gradients.grad_weight.flat(i), gradients.grad_bias.flat(i)
+            cells[:2] = [Cell(cell.value, f"{g:.4e}") for cell, g in zip(cells, given, strict=False)]
+        table.add(Cell.of(i + 1), *cells)
     chains = plural(ensemble, "chain")
-    human: list[RenderableType] = [f"{chains} of {plural(depth, 'link')} from {parameters['file']}", table]
+    lines = []
     if ensemble == 1:
-        output, grad_x = float(chain_item(gradients.output)), gradients.grad_x[() if gradients.grad_x.ndim == 0 else 0]
-        human.append(f"output {output:.6g}, gradient with respect to the input {scaled_text(grad_x)}")
-    human.append("[dim]bound: of |grad_bias|; -o FILE.npz, .csv or .json keeps every gradient[/]")
-    human.append(f"[dim]backend {gradients.backend}[/]")
-    drawn = _some_of(depth, FIGURE_LINKS)
+        output, grad_x = np.asarray(gradients.output).item(), gradients.grad_x.flat(0)
+        lines.append(Text(f"output {output:.6g}, gradient with respect to the input {scaled_text(grad_x)}"))
+    drawn = evenly_spaced(depth, FIGURE_LINKS)
     curves = typical(drawn)
     figure = Figure(
         title=f"log10 |gradient| against the link: {chains} from {parameters['file']}",
@@ -70,12 +69,20 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
         x=1.0 + drawn.astype(np.float64),
         curves=[Curve("bound", "bound", curves["bound"]), Curve("gradient", "grad_bias", curves["grad_bias"])],
     )
+    content: list[Part] = [
+        Text(f"{chains} of {plural(depth, 'link')} from {parameters['file']}"),
+        table,
+        *lines,
+        Text("bound: of |grad_bias|; -o FILE.npz, .csv or .json keeps every gradient", "note"),
+        Text(f"backend {gradients.backend}", "note"),
+        figure,
+    ]
     arrays: dict[str, Any] = {"output": gradients.output}
     for name, scaled in parts.items():
         arrays[f"{name}_mantissa"], arrays[f"{name}_exponent"] = scaled.mantissa, scaled.exponent
     result = {"output": gradients.output, **{name: scaled_json(scaled) for name, scaled in parts.items()}}
     rows = _gradient_rows(gradients, log10_bound)
-    return Report("backprop", parameters, result, rows, human, figure, gradients.backend, arrays=arrays)
+    return Report("backprop", parameters, result, rows, content, gradients.backend, arrays=arrays)
 
 
 def gradients_bytes(file: ChainFile, form: Format | Binary, plot: bool, work_bytes: int) -> int:
@@ -104,11 +111,6 @@ def gradients_bytes(file: ChainFile, form: Format | Binary, plot: bool, work_byt
     writer = {"table": 0, "npz": NPZ_BUFFER_BYTES}.get(form, TEXT_BYTES * PART_ELEMENTS)
     highest = max(file.load_bytes, gradients + max(kernel, report + writer))
     return highest + WORKSPACE_BYTES + (MATPLOTLIB_BYTES if plot else 0)
-
-
-def _some_of(depth: int, at_most: int) -> NDArray[np.int64]:
-    """Evenly spaced links, counted from 0, the first and the last among them."""
-    return np.unique(np.linspace(0, depth - 1, min(depth, at_most)).round().astype(np.int64))
 
 
 def _gradient_rows(gradients: Gradients, log10_bound: NDArray[np.float64]) -> Iterator[dict[str, Any]]:

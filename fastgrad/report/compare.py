@@ -5,12 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from fastgrad.report.document import Report
-from fastgrad.report.text import plural, seconds_text, table_of, three_digits
+from fastgrad.report.document import Cell, Part, Report, Table, Text, numbers, words
+from fastgrad.report.text import plural, seconds_text, three_digits
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from fastgrad.jobs.compare import Comparison
 
 
@@ -39,39 +37,50 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
                 **timed,
             }
         )
-    agreement = table_of(
-        "Agreement with the reference", "backend", "largest distance / allowed", "equal bits with", left=(0, 2)
+    agreement = Table(
+        [*words("backend"), *numbers("largest distance / allowed"), *words("equal bits with")],
+        title="Agreement with the reference",
     )
     for row in comparison.backends:
-        agreement.add_row(row.backend, f"{row.distance:.3g}", ", ".join(row.same_bits_as) or "-")
-    human: list[RenderableType] = [
-        f"{comparison.job}: {plural(parameters['depth'], 'link')} x {plural(parameters['ensemble'], 'chain')}",
+        agreement.add(row.backend, Cell.of(row.distance, "{:.3g}".format), ", ".join(row.same_bits_as) or "-")
+    content: list[Part] = [
+        Text(f"{comparison.job}: {plural(parameters['depth'], 'link')} x {plural(parameters['ensemble'], 'chain')}"),
         agreement,
     ]
     if comparison.agree:
-        times = table_of(
-            f"Time, {len(comparison.backends[0].seconds)} interleaved rounds",
-            "backend", "median", "min … max", "ns/link", "speedup", "min … max",
-        )  # fmt: skip
-        for times_row in rows:
-            times.add_row(
-                times_row["backend"],
-                seconds_text(times_row["median_s"]),
-                f"{seconds_text(times_row['min_s'])} … {seconds_text(times_row['max_s'])}",
-                three_digits(times_row["ns_per_link"]),
-                f"{times_row['speedup']:.2f}",
-                f"{times_row['speedup_low']:.2f} … {times_row['speedup_high']:.2f}",
+        times = Table(
+            [*words("backend"), *numbers("median", "min … max", "ns/link", "speedup", "min … max")],
+            title=f"Time, {len(comparison.backends[0].seconds)} interleaved rounds",
+        )
+        for of in rows:
+            low, high = of["min_s"], of["max_s"]
+            times.add(
+                of["backend"],
+                Cell.of(of["median_s"], seconds_text),
+                Cell(low, f"{seconds_text(low)} … {seconds_text(high)}"),
+                Cell.of(of["ns_per_link"], three_digits),
+                Cell.of(of["speedup"], "{:.2f}".format),
+                Cell(of["speedup_low"], f"{of['speedup_low']:.2f} … {of['speedup_high']:.2f}"),
             )
-        human.append(times)
         warm = ", ".join(f"{row.backend} {seconds_text(row.warm_up)}" for row in comparison.backends)
-        human.append("[dim]speedup: t_numpy / t_backend, median and range over the rounds[/]")
-        human.append(f"[dim]first call, compilation or its cache included: {warm}[/]")
+        content += [
+            times,
+            Text("speedup: t_numpy / t_backend, median and range over the rounds", "note"),
+            Text(f"first call, compilation or its cache included: {warm}", "note"),
+        ]
     else:
-        human.append("[bold red]The backends disagree[/]; nothing was timed. Chains that expand (centered biases")
-        human.append("and weights beyond 4) may part by rounding alone; anything else is a defect.")
+        content.append(
+            Text.emphasizing(
+                "",
+                "The backends disagree",
+                "; nothing was timed. Chains that expand (centered biases\n"
+                "and weights beyond 4) may part by rounding alone; anything else is a defect.",
+                role="warning",
+            )
+        )
     result: dict[str, Any] = {"job": comparison.job, "links": comparison.links, "agree": comparison.agree}
     result["backends"] = [
-        {**row, "seconds": list(of.seconds)} for row, of in zip(rows, comparison.backends, strict=True)
+        {**of, "seconds": list(row.seconds)} for of, row in zip(rows, comparison.backends, strict=True)
     ]
-    flat = ({**row, "same_bits_as": " ".join(row["same_bits_as"])} for row in rows)
-    return Report("compare", parameters, result, flat, human, seed=parameters.get("seed"))
+    flat = ({**of, "same_bits_as": " ".join(of["same_bits_as"])} for of in rows)
+    return Report("compare", parameters, result, flat, content, seed=parameters.get("seed"))

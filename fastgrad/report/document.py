@@ -1,16 +1,16 @@
-"""Reports, tables' rows and figures as data, before they are shown."""
+"""Reports as data: texts, tables and figures that know nothing of terminals and files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+import numpy as np
 
-    import numpy as np
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from numpy.typing import NDArray
-    from rich.console import RenderableType
 
     Floats = NDArray[np.float64]
 
@@ -18,6 +18,120 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 Binary = Literal["npz", "parquet"]
 JSON_SCHEMA = "fastgrad/1"
+
+Role = Literal["title", "line", "note", "warning"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """One or more lines of words, without markup.
+
+    Attributes
+    ----------
+    words : str
+        Lines end where 80 columns would; a format that breaks lines by itself may join those that are not indented.
+    role : {"title", "line", "note", "warning"}
+        A title begins a new section, a note stands back behind what is reported, a warning must not be missed.
+    emphasis : tuple of two ints, optional
+        Begin and end, within the words, of the part that stands out; without it all of a title or a warning does.
+    """
+
+    words: str
+    role: Role = "line"
+    emphasis: tuple[int, int] | None = None
+
+    @classmethod
+    def emphasizing(cls, before: str, emphasized: str, after: str = "", role: Role = "line") -> Text:
+        """Join three texts; the second one stands out."""
+        return cls(before + emphasized + after, role, (len(before), len(before) + len(emphasized)))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"words", "numbers"}
+        Words stand to the left and may be broken over lines; numbers stand to the right and may not.
+    """
+
+    name: str
+    kind: Literal["words", "numbers"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of a table and how it is written.
+
+    Attributes
+    ----------
+    value : int, float or str, optional
+        A column is sorted by it: a number, of a magnitude its decimal logarithm, of a range its lower end, or words.
+        None where there is none; never NaN.
+    text : str
+    """
+
+    value: float | str | None
+    text: str
+
+    @classmethod
+    def of(cls, value: Any, write: Callable[[Any], str] = str) -> Cell:
+        """Make a cell of a value, which may be NumPy's, and the text that `write` makes of it."""
+        plain = value.item() if isinstance(value, np.generic) else value
+        return cls(None if plain != plain else plain, write(value))  # NaN alone differs from itself
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table, which may stand out, and may begin a section."""
+
+    cells: tuple[Cell, ...]
+    emphasized: bool = False
+    begins_section: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of cells.
+
+    Attributes
+    ----------
+    columns : list of Column
+    title : str, optional
+    rows : list of Row
+    dense : bool
+        There may be many columns: they stand close together, and none is broken over lines.
+    """
+
+    columns: list[Column]
+    title: str | None = None
+    rows: list[Row] = field(default_factory=list)
+    dense: bool = False
+
+    def add(self, *cells: Cell | str, emphasized: bool = False, begins_section: bool = False) -> None:
+        """Add a row; a text is a cell by itself.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many cells as columns.
+        """
+        if len(cells) != len(self.columns):
+            raise ValueError(f"cells: expected {len(self.columns)}, one a column, got {len(cells)}")
+        row = tuple(Cell(cell, cell) if isinstance(cell, str) else cell for cell in cells)
+        self.rows.append(Row(row, emphasized, begins_section))
+
+
+def words(*names: str) -> list[Column]:
+    """Columns of words."""
+    return [Column(name, "words") for name in names]
+
+
+def numbers(*names: str) -> list[Column]:
+    """Columns of numbers."""
+    return [Column(name, "numbers") for name in names]
 
 
 @dataclass(eq=False)
@@ -33,28 +147,30 @@ class Report:
         Everything, in full precision: the JSON.
     rows : iterable of dict
         The CSV; made when it is written. A dict of arrays is a block of rows.
-    human : list
-        Rich renderables: what a person reads.
-    figure : Figure or Map, optional
-        Drawn below the tables, or into a file.
+    content : sequence of Text, Table, Figure and Map
+        For people, in the order of reading.
     backend, seed : optional
         For the provenance.
     arrays : dict
         What an .npz file gets.
     reproducible : bool
-        Nothing is told of the run, so that equal results make equal files.
+        The JSON says nothing of the run, so that equal results make equal files.
     """
 
     command: str
     parameters: dict[str, Any]
     result: dict[str, Any]
     rows: Iterable[dict[str, Any]]
-    human: list[RenderableType]
-    figure: Figure | Map | None = None
+    content: Sequence[Part]
     backend: str | None = None
     seed: int | None = None
     arrays: dict[str, Any] = field(default_factory=dict)
     reproducible: bool = False
+
+    @property
+    def figure(self) -> Figure | Map | None:
+        """The figure, for a file of its own; None if there is none."""
+        return next((part for part in self.content if isinstance(part, Figure | Map)), None)
 
 
 # Okabe and Ito's, then five that lie at least as far from these and each other for every kind of color vision (17 in
@@ -149,3 +265,6 @@ class Map:
     values: Floats
     x_log: bool = False
     y_log: bool = False
+
+
+Part = Text | Table | Figure | Map

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.report.document import Report
-from fastgrad.report.text import scaled_json, scaled_text, table_of, with_thin_spaces
+from fastgrad.report.document import Cell, Part, Report, Table, Text, numbers, words
+from fastgrad.report.text import scaled_json, scaled_text, with_thin_spaces
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from fastgrad.jobs.example import Example
     from fastgrad.scaled import Scaled
 
@@ -27,13 +25,18 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
     }
     gradient_text, after_text = scaled_text(example.gradient), with_thin_spaces(example.weight_after)
     gradient, after = float(example.gradient), example.gradient_after
-    factors = table_of(None, "factor", "what it is", "value", left=(0, 1))
+    factors = Table([*words("factor", "what it is"), *numbers("value")])
     for name, factor in example.factors.items():
-        factors.add_row(name, meaning[name], scaled_text(factor))
-    factors.add_section()
-    factors.add_row("dloss/dw11", "their product, by the kernel", gradient_text, style="bold")
+        factors.add(name, meaning[name], _scaled_cell(factor))
+    factors.add(
+        "dloss/dw11",
+        "their product, by the kernel",
+        _scaled_cell(example.gradient),
+        emphasized=True,
+        begins_section=True,
+    )
     for unit, of in enumerate(example.grad_bias, start=1):
-        factors.add_row(f"dloss/db{unit}1", f"for the bias b{unit}1, likewise", scaled_text(of))
+        factors.add(f"dloss/db{unit}1", f"for the bias b{unit}1, likewise", _scaled_cell(of))
 
     slope_text = scaled_text(example.slope_after)
     next_step = [
@@ -47,40 +50,46 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
     if not np.isfinite(example.preactivation_after):
         what = "The weight" if not np.isfinite(example.weight_after) else "Its preactivation z11"
         next_step = [f"{what} has left float64: there is no next step."]
-    lesson = table_of(None, "weights", "biases", "exact, below its range", "a framework reads 0", left=(0, 1))
+    lesson = Table([*words("weights", "biases"), *numbers("exact, below its range", "a framework reads 0")])
     for laws, exact in example.float32_links.items():
         lost = (exact, example.framework_float32_links[laws])
-        lesson.add_row(*laws, *(f"more than {example.lesson_depth}" if v is None else str(v) for v in lost))
+        more = Cell(np.inf, f"more than {example.lesson_depth}")
+        lesson.add(*laws, *(more if links is None else Cell.of(links) for links in lost))
     on_bias = [abs(float(g)) for g in example.grad_bias]
-    explode = ["The biases' gradients explode as well.", ""] if on_bias[0] > on_bias[1] > on_bias[2] else []
+    explode = [Text("The biases' gradients explode as well.")] if on_bias[0] > on_bias[1] > on_bias[2] else []
     ratio = abs(example.step / w[0]) if w[0] else 0.0
     times = f", {with_thin_spaces(float(f'{ratio:.4g}'))} times the weight itself" if 1 < ratio < np.inf else ""
-    human: list[RenderableType] = [
-        "Three sigmoid units in a row, o11 -> o21 -> o31, and the loss (o31 - y)² / 2.",
-        f"x = 200, y = -149.5, w = {', '.join(map(with_thin_spaces, w))}, b = {', '.join(map(with_thin_spaces, b))}",
-        "",
-        "[bold]1. The textbook's gradient.[/] The biases are centered: every preactivation",
-        "z = w o + b is 0, where the sigmoid's derivative is 1/4, the most it can be.",
-        "So each link multiplies by w/4:",
+    content: list[Part] = [
+        Text(
+            "Three sigmoid units in a row, o11 -> o21 -> o31, and the loss (o31 - y)² / 2.\n"
+            f"x = 200, y = -149.5, w = {', '.join(map(with_thin_spaces, w))}, b = {', '.join(map(with_thin_spaces, b))}"
+        ),
+        _section(
+            "1. The textbook's gradient.",
+            " The biases are centered: every preactivation\n"
+            "z = w o + b is 0, where the sigmoid's derivative is 1/4, the most it can be.\n"
+            "So each link multiplies by w/4:",
+        ),
         factors,
         *explode,
-        f"[bold]2. One step of gradient descent[/], learning rate {example.learning_rate:g}:",
-        f"   w11 = {with_thin_spaces(w[0])} - {example.learning_rate:g} x {gradient_text} = [bold]{after_text}[/]",
-        f"   a step of {with_thin_spaces(example.step)}{times}",
-        "",
-        "[bold]3. What the true sigmoid does next[/] (the bias is kept).",
-        *(f"   {line}" for line in next_step),
-        "",
-        "[bold]4. The same weights with every bias 0 instead of centered.[/]",
-        f"   the bound   {scaled_text(example.zero_bias_bound)}: still {with_thin_spaces(abs(w[1]) / 4)} a link",
-        f"   the truth   {scaled_text(example.zero_bias_gradient)}",
-        "",
-        "[bold]5. What an initialization does[/]: links back from the output until float32",
-        "loses the median gradient of drawn chains.",
+        _section("2. One step of gradient descent", f", learning rate {example.learning_rate:g}:"),
+        Text.emphasizing(
+            f"   w11 = {with_thin_spaces(w[0])} - {example.learning_rate:g} x {gradient_text} = ", after_text
+        ),
+        Text(f"   a step of {with_thin_spaces(example.step)}{times}"),
+        _section("3. What the true sigmoid does next", " (the bias is kept)."),
+        *(Text(f"   {line}") for line in next_step),
+        _section("4. The same weights with every bias 0 instead of centered."),
+        Text(f"   the bound   {scaled_text(example.zero_bias_bound)}: still {with_thin_spaces(abs(w[1]) / 4)} a link"),
+        Text(f"   the truth   {scaled_text(example.zero_bias_gradient)}"),
+        _section(
+            "5. What an initialization does",
+            ": links back from the output until float32\nloses the median gradient of drawn chains.",
+        ),
         lesson,
-        "A better one delays the end; weights of 4, centered, keep the gradient at 1.",
-        "See for yourself: fastgrad simulate --weight he_normal",
-        f"[dim]backend {example.backend}[/]",
+        Text("A better one delays the end; weights of 4, centered, keep the gradient at 1."),
+        Text("See for yourself: fastgrad simulate --weight he_normal"),
+        Text(f"backend {example.backend}", "note"),
     ]
     result = {
         "weight": list(w),
@@ -128,7 +137,16 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         {"quantity": "bound with bias 0", "value": float(example.zero_bias_bound)},
         {"quantity": "dloss/dw11 with bias 0", "value": format(example.zero_bias_gradient, ".16e")},
     ]
-    return Report("example", parameters, result, rows, human, backend=example.backend)
+    return Report("example", parameters, result, rows, content, example.backend)
+
+
+def _section(title: str, rest: str = "") -> Text:
+    """Begin a section of the explanation; its title runs into its text."""
+    return Text.emphasizing("", title, rest, role="title")
+
+
+def _scaled_cell(value: Scaled) -> Cell:
+    return Cell(value.log10().item(), scaled_text(value))
 
 
 def _moved(before: float, after: float) -> str:

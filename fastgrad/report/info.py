@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastgrad.report.document import Report
-from fastgrad.report.text import table_of
+from fastgrad.report.document import Report, Table, words
 
 
 def info_report(info: dict[str, Any]) -> Report:
@@ -16,8 +15,8 @@ def info_report(info: dict[str, Any]) -> Report:
             flat |= {f"{key}.{name}": item for name, item in value.items()}
         else:
             flat[key] = value
-    table = table_of(None, "what", "value", left=(0, 1))
+    table = Table(words("what", "value"))
     for key, value in flat.items():
-        table.add_row(key, "-" if value is None else str(value))
+        table.add(key, "-" if value is None else str(value))
     rows = [{"what": key, "value": value} for key, value in flat.items()]
     return Report("info", {}, info, rows, [table])

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgrad.jobs.parameters import job_parameters
-from fastgrad.report.document import BLACK, Curve, Figure, Map, Report
+from fastgrad.report.document import BLACK, Curve, Figure, Map, Part, Report, Text
 from fastgrad.report.sweep import varying_parameters, with_equal_columns
-from fastgrad.report.text import cell_text, plural
+from fastgrad.report.text import plural, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-    from rich.console import RenderableType
 
     from fastgrad.jobs.parameters import JobName
 
@@ -95,15 +94,15 @@ def study_report(
         ends = np.array(groups, dtype=float)
         figure = Map(title, across, up, label, right, ends, values, _is_geometric(right), _is_geometric(ends))
     else:
-        names = [value if up is None else f"{up} {cell_text(group)}" for group in groups]
+        names = [value if up is None else f"{up} {value_text(group)}" for group in groups]
         curves = [Curve("series", name, row, color=i) for i, (name, row) in enumerate(zip(names, values, strict=True))]
         lines = [row for row in theory if np.isfinite(row).any()]
         curves += [Curve("theory", "" if k else "theory", row, color=BLACK) for k, row in enumerate(lines)]
         figure = Figure(title, across, label, right, curves, x_log=_is_geometric(right))
-    human: list[RenderableType] = [f"[dim]{', '.join(fixed)}[/]"]
     flat = [{name: row.get(name) for name in (*shown, value)} for row in rows]
     result = {"value": value, "axes": shown, "points": flat}
-    return Report("plot", {"value": value, "x": across, "where": dict(where)}, result, flat, human, figure)
+    content: list[Part] = [Text(", ".join(fixed), "note"), figure]
+    return Report("plot", {"value": value, "x": across, "where": dict(where)}, result, flat, content)
 
 
 def _parameters(job: JobName, rows: list[dict[str, Any]]) -> list[str]:

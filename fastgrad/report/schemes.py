@@ -6,31 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.report.document import Curve, Figure, Report
-from fastgrad.report.text import factor_text, plural, power_of_ten, table_of
+from fastgrad.report.document import Cell, Curve, Figure, Part, Report, Table, Text, numbers, words
+from fastgrad.report.text import factor_text, percent, plural, power_of_ten, value_text
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from fastgrad.jobs.schemes import Schemes
 
 
 def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
     """Which initialization: gradients and training of each scheme."""
-    table = table_of(None, "weights", "exponent", "factor", "float32", "float64", "trained", "w_1 moves")
+    columns = numbers("exponent", "factor", "float32", "float64", "trained", "w_1 moves")
+    table = Table([*words("weights"), *columns])
     rows = []
     for scheme in found.schemes:
         name = scheme.weight if scheme.bias == "zero" else f"{scheme.weight}*"
         with np.errstate(divide="ignore"):
             change = np.log10(scheme.first_change)
         failed = {name: scheme.first_depth[name] for name in ("float32", "float64")}
-        table.add_row(
+        table.add(
             name,
-            f"{scheme.stationary.mean:.3f}",
-            factor_text(scheme.stationary.mean),
-            *("-" if links is None else str(links) for links in failed.values()),
-            f"{100 * scheme.share[-1]:.1f} %",
-            power_of_ten(change[-1]),
+            Cell.of(scheme.stationary.mean, "{:.3f}".format),
+            Cell.of(scheme.stationary.mean, factor_text),
+            *(Cell.of(links, value_text) for links in failed.values()),
+            Cell.of(scheme.share[-1], percent),
+            Cell.of(change[-1], power_of_ten),
         )
         rows.append(
             {
@@ -48,17 +47,6 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
             }
         )
     depth, ensemble = parameters["depth"], parameters["ensemble"]
-    human: list[RenderableType] = [
-        f"{plural(ensemble, 'chain')} of each scheme; biases are 0, or with * drawn as the weights",
-        table,
-        "exponent, factor: of the gradient, nats and times per link, the start forgotten",
-        "float32, float64: links until the exact median gradient is below their range",
-        f"trained: share of chains of {plural(depth, 'link')} that come within {parameters['tolerance']:g} of the",
-        f"   least loss in {parameters['steps']} steps of learning rate {parameters['learning_rate']:g}",
-        "w_1 moves: how far training takes the first weight, median",
-        "Where gradients vanish only the last links learn; with huge weights, few do.",
-        f"[dim]backend {found.backend}[/]",
-    ]
     names: dict[bytes, list[str]] = {}  # schemes that are one and the same in a chain make one curve
     for scheme in found.schemes:
         names.setdefault(scheme.first_change.tobytes(), []).append(scheme.weight)
@@ -74,6 +62,20 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
         x=found.depths.astype(float),
         curves=curves,
     )
+    content: list[Part] = [
+        Text(f"{plural(ensemble, 'chain')} of each scheme; biases are 0, or with * drawn as the weights"),
+        table,
+        Text("exponent, factor: of the gradient, nats and times per link, the start forgotten"),
+        Text("float32, float64: links until the exact median gradient is below their range"),
+        Text(
+            f"trained: share of chains of {plural(depth, 'link')} that come within {parameters['tolerance']:g} of the\n"
+            f"   least loss in {parameters['steps']} steps of learning rate {parameters['learning_rate']:g}"
+        ),
+        Text("w_1 moves: how far training takes the first weight, median"),
+        Text("Where gradients vanish only the last links learn; with huge weights, few do."),
+        Text(f"backend {found.backend}", "note"),
+        figure,
+    ]
     result = {
         "depths": found.depths,
         "schemes": [
@@ -81,4 +83,4 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
             for row, scheme in zip(rows, found.schemes, strict=True)
         ],
     }
-    return Report("schemes", parameters, result, rows, human, figure, found.backend, parameters["seed"])
+    return Report("schemes", parameters, result, rows, content, found.backend, parameters["seed"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgrad.report.document import KINDS, Curve, Figure, Map
+from fastgrad.summary import thinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,13 +196,6 @@ def _terminal_map(figure: Map, width: int) -> str:
     unknown = "; ?: none" if finite.size < figure.values.size else ""
     lines.append(f"{figure.value_label}: '{SHADES}' from {low:.4g} to {high:.4g}{unknown}")
     return "\n".join(lines)
-
-
-def thinned(indices: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:
-    """Evenly spaced ones of many indices, the first and the last among them."""
-    if len(indices) <= at_most:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, at_most).astype(np.intp)]
 
 
 def reason_empty(curves: list[Curve]) -> str:

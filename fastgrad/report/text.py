@@ -1,4 +1,4 @@
-"""Words and numbers as people read them, and tables of them."""
+"""Numbers, and words about them, as people read them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,10 @@ import numpy as np
 from fastgrad.files import Derived
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
-
     from fastgrad.scaled import Scaled
 
 
-TABLE_ROWS = 10
-
-
-def table_of(title: str | None, *columns: str, left: Iterable[int] = (0,)) -> Any:
-    """Make an empty table; columns hold numbers, to the right, but for those whose places are in `left`."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i in left else "right", no_wrap=i not in left)
-    return table
+TABLE_ROWS = 10  # of what a table shows evenly spaced ones
 
 
 def power_of_ten(log10: float) -> str:
@@ -85,15 +70,9 @@ def factor_text(nats: float) -> str:
     return f"{np.exp(nats):.3g}" if abs(nats) < 50 else power_of_ten(nats / np.log(10))
 
 
-def log10_of_losses(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """Decades; None is beyond float64."""
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log10([np.inf if v is None else v for v in values]))
-
-
-def chain_item(values: Any) -> Any:
-    """The one value of an array of one."""
-    return np.asarray(values).reshape(-1)[0]
+def percent(share: float) -> str:
+    """Write a share with one decimal."""
+    return f"{100 * share:.1f} %"
 
 
 def three_digits(value: float) -> str:
@@ -112,6 +91,6 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} µs"
 
 
-def cell_text(value: Any) -> str:
-    """Write a value of a table."""
+def value_text(value: Any) -> str:
+    """Write any value in few characters; None as a dash."""
     return "-" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.report.document import Curve, Figure, Report
-from fastgrad.report.text import TABLE_ROWS, log10_of_losses, table_of, with_thin_spaces
+from fastgrad.report.document import Cell, Curve, Figure, Part, Report, Table, Text, numbers, words
+from fastgrad.report.text import TABLE_ROWS, percent, with_thin_spaces
+from fastgrad.summary import evenly_spaced
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from fastgrad.chain import Chain
     from fastgrad.jobs.train import Training
@@ -20,29 +23,8 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
     """What became of chains in training; `what` says which chains."""
     summary = training.summary()
     ensemble = summary["ensemble"]
-    q05, q50, q95 = (log10_of_losses(summary["loss"][key]) for key in ("q05", "q50", "q95"))
-    human: list[RenderableType] = [
-        what,
-        f"{parameters['loss']} loss, {parameters['steps']} steps of learning rate {parameters['learning_rate']:g}",
-    ]
-    if ensemble == 1:
-        human += _one_training(training, start)
-    else:
-        table = table_of(None, "outcome", "chains", "step, median", "loss, median")
-        for name, share in summary["share"].items():
-            step, loss = summary["last_step"][name], summary["final_loss"][name]
-            cells = ("-", "-") if step is None else (str(step), "beyond float64" if loss is None else f"{loss:.4g}")
-            table.add_row(name, f"{100 * share:.1f} %", *cells)
-        human.append(table)
-        if summary["unchanged"]:
-            human.append(
-                f"{100 * summary['unchanged']:.1f} % run in name only: a parameter near 0 moves, and the loss does not."
-            )
-    human += [
-        f"[dim]converged: the loss is within {parameters['tolerance']:g} of its least; diverged: out of float64;[/]",
-        "[dim]stalled: each update is below half a unit in the last place of its parameter[/]",
-        f"[dim]backend {training.backend}[/]",
-    ]
+    q05, q50, q95 = (_log10(summary["loss"][key]) for key in ("q05", "q50", "q95"))
+    outcome = _one_training(training, start) if ensemble == 1 else _many_trainings(summary)
     figure = Figure(
         title=f"log10 loss against the step: {what}",
         x_label="step",
@@ -52,6 +34,20 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
             Curve("loss", "loss" if ensemble == 1 else "loss (median)", q50, None if ensemble == 1 else (q05, q95))
         ],
     )
+    content: list[Part] = [
+        Text(what),
+        Text(
+            f"{parameters['loss']} loss, {parameters['steps']} steps of learning rate {parameters['learning_rate']:g}"
+        ),
+        *outcome,
+        Text(
+            f"converged: the loss is within {parameters['tolerance']:g} of its least; diverged: out of float64;\n"
+            "stalled: each update is below half a unit in the last place of its parameter",
+            "note",
+        ),
+        Text(f"backend {training.backend}", "note"),
+        figure,
+    ]
     columns = {f"loss_{key}": values for key, values in summary["loss"].items() if "why" not in key}
     if ensemble == 1:
         columns = {"loss": summary["loss"]["q50"]}
@@ -63,16 +59,38 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
     arrays = {name: np.asarray(getattr(training, name)) for name in names}
     result = {**summary, **({name: arrays[name] for name in ("weight", "bias", "status")} if ensemble == 1 else {})}
     seed = parameters.get("seed")
-    return Report("train", parameters, result, rows, human, figure, training.backend, seed, arrays)
+    return Report("train", parameters, result, rows, content, training.backend, seed, arrays)
 
 
-def _one_training(training: Training, start: Chain) -> list[RenderableType]:
-    """Each parameter of one chain, before and after, and what became of it."""
-    table = table_of(None, "link", "weight", "after", "bias", "after")
+def _log10(losses: Sequence[float | None]) -> NDArray[np.float64]:
+    """Decades of losses; None is beyond float64."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log10([np.inf if loss is None else loss for loss in losses]))
+
+
+def _many_trainings(summary: dict[str, Any]) -> list[Text | Table]:
+    """Shares of the outcomes, with the median step and loss of each."""
+    table = Table([*words("outcome"), *numbers("chains", "step, median", "loss, median")])
+    for name, share in summary["share"].items():
+        step, loss = summary["last_step"][name], summary["final_loss"][name]
+        cells = [Cell(None, "-"), Cell(None, "-")]
+        if step is not None:
+            cells = [Cell.of(step), Cell(np.inf, "beyond float64") if loss is None else Cell.of(loss, "{:.4g}".format)]
+        table.add(name, Cell.of(share, percent), *cells)
+    if not summary["unchanged"]:
+        return [table]
+    share = percent(summary["unchanged"])
+    return [table, Text(f"{share} run in name only: a parameter near 0 moves, and the loss does not.")]
+
+
+def _one_training(training: Training, start: Chain) -> list[Text | Table]:
+    """Parameters of one chain, before and after, and its outcome."""
+    table = Table([*words("link"), *numbers("weight", "after", "bias", "after")])
     before = start.weight[:, 0], start.bias[:, 0]
     after = training.weight.reshape(-1), training.bias.reshape(-1)
-    for i in np.unique(np.linspace(0, start.depth - 1, TABLE_ROWS).round().astype(int)):
-        table.add_row(str(i + 1), *(with_thin_spaces(v[i]) for pair in zip(before, after, strict=True) for v in pair))
+    for i in evenly_spaced(start.depth, TABLE_ROWS):
+        pairs = zip(before, after, strict=True)
+        table.add(Cell.of(i + 1), *(Cell.of(values[i], with_thin_spaces) for pair in pairs for values in pair))
     first, last = training.loss.reshape(len(training.step), -1)[[0, -1], 0]
     status, step = np.atleast_1d(training.status)[0], np.atleast_1d(training.last_step)[0]
     losses = f"the loss goes from {with_thin_spaces(first)} to {with_thin_spaces(last)}"
@@ -82,4 +100,4 @@ def _one_training(training: Training, start: Chain) -> list[RenderableType]:
         "diverged": f"Diverged: step {step} would take a parameter out of float64, and was not taken.",
         "running": f"Still running after step {step}: {losses}.",
     }
-    return [table, f"[bold]{became[status]}[/]"]
+    return [table, Text(became[status], "title")]
