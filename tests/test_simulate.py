@@ -566,3 +566,38 @@ def test_progress_is_a_function(progress):
     for job in (partial(fg.simulate, 2), schemes, partial(compare, "simulate", 2, 2)):
         with pytest.raises(TypeError, match=r"^progress: expected a function of two numbers, got "):
             job(progress=progress)
+
+
+# Beside theory
+
+
+def test_distances_of_the_bound_are_those_of_a_mean_over_all_links():
+    growths = [fg.simulate(40, 25, "normal:std=3", seed=seed, record=2, backend="numpy") for seed in range(200)]
+    distances = np.array([growth.beside_theory().bound_deviation for growth in growths])
+    rate, variance = math.log(3) - (EULER + math.log(2)) / 2 - math.log(4), math.pi**2 / 8  # of ln|w/4|
+    factors = np.array([fg.draw(40, 25, "normal:std=3", seed=seed)[0] for seed in range(3)])
+    expected = (np.log(np.abs(factors) / 4).mean(axis=(1, 2)) - rate) / math.sqrt(variance / 1000)
+    np.testing.assert_allclose(distances[:3], expected, rtol=1e-9)
+    assert abs(distances.mean()) < 4 / math.sqrt(200)
+    assert abs(distances.std() - 1) < 4 / math.sqrt(400)
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "depth", "why_not"),
+    [
+        ("normal:std=4", "normal:std=1", 400, None),
+        ("normal:std=4", "normal:std=1", 3, "the start is not forgotten within half of the links"),
+        ("constant:3", "constant:0.5", 400, "the measurement has no standard error"),
+        ("constant:12", "constant:-5.8", 400, "no theory"),
+    ],
+)
+def test_a_missing_distance_has_a_reason(weight, bias, depth, why_not):
+    beside = fg.simulate(depth, 20, weight, bias, record=2, backend="numpy").beside_theory()
+    assert beside.why_not == why_not
+    assert (beside.deviation is None) == (why_not is not None)
+    assert (beside.theory.lyapunov is None) == (why_not == "no theory")
+    assert (beside.bound_deviation is None) == (weight != "normal:std=4")
+
+
+def test_a_bound_of_zero_has_no_distance():
+    assert fg.simulate(5, 2, "zero", backend="numpy").beside_theory().bound_deviation is None

@@ -12,6 +12,7 @@ import numpy as np
 from fastgrad.jobs.framework import framework_depths
 from fastgrad.scaled import FLOAT_LIMITS, Scaled
 from fastgrad.summary import json_ready, log10_statistics, spaced
+from fastgrad.theory import Prediction, predict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,6 +58,27 @@ def degrees_of_freedom(ensemble: int, links: int) -> int:
 
 def _batches(links: int) -> int:
     return min(BATCHES, math.isqrt(links))
+
+
+class BesideTheory(NamedTuple):
+    """Theory of an ensemble, and distances of what was measured from it.
+
+    Attributes
+    ----------
+    theory : Prediction
+    deviation : float or None
+        Standard errors by which the stationary exponent is above the theory's: see `Growth.deviation`.
+    why_not : str or None
+        The reason, where that is None.
+    bound_deviation : float or None
+        Standard errors by which the bound's rate is above its expectation: those of a mean over all links of all
+        chains, which are independent. None if the weights do not vary, or one of them is 0.
+    """
+
+    theory: Prediction
+    deviation: float | None
+    why_not: str | None
+    bound_deviation: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +163,7 @@ class Growth:
                 "backend": self.backend,
                 "lyapunov": self.lyapunov._asdict(),
                 "stationary": self._stationary(),
-                "bound_rate": float(np.mean(self.bound[0].ln())) / self.depth,
+                "bound_rate": self._bound_rate(),
                 "zero_share": float(np.mean(self.adjoint.mantissa == 0)),
                 "first_depth": self._first_depth(),
                 "curve": {
@@ -165,6 +187,22 @@ class Growth:
         links = self.depth - self.stationary_link + 1
         return self.stationary.deviation(expected, degrees_of_freedom(self.ensemble, links))
 
+    def beside_theory(self) -> BesideTheory:
+        """Compare the exponent and the bound's rate with their theory."""
+        theory = predict(self.weight, self.bias, self.x)
+        deviation = None if theory.lyapunov is None else self.deviation(theory.lyapunov)
+        why_not = None
+        if theory.lyapunov is None:
+            why_not = "no theory"
+        elif deviation is None:
+            forgotten = self.stationary_link is not None
+            why_not = "the measurement has no standard error" if forgotten else NOT_FORGOTTEN
+        bound_deviation, rate = None, self._bound_rate()
+        if theory.bound.variance and math.isfinite(rate):
+            error = math.sqrt(theory.bound.variance / (self.depth * self.ensemble))
+            bound_deviation = (rate - theory.bound.mean) / error
+        return BesideTheory(theory, deviation, why_not, bound_deviation)
+
     @cached_property
     def framework_depth(self) -> dict[str, dict[str, int | None]]:
         """Links back from the output after which a framework's own arithmetic has lost the median gradient.
@@ -175,6 +213,10 @@ class Growth:
         links after which the exact gradient would leave the format's range instead.
         """
         return framework_depths(self.depth, self.weight, self.bias, self.x, self.seed)
+
+    def _bound_rate(self) -> float:
+        """Mean growth of the bound, in nats per link."""
+        return float(np.mean(self.bound[0].ln())) / self.depth
 
     def _stationary(self) -> dict[str, Any]:
         if self.stationary_link is None:

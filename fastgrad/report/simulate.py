@@ -1,4 +1,4 @@
-"""How the gradient of an ensemble grows or vanishes."""
+"""Report of `fastgrad simulate`: growth of the gradient through an ensemble."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from fastgrad.jobs.growth import NOT_FORGOTTEN
 from fastgrad.report.document import Cell, Curve, Figure, Part, Report, Table, Text, numbers, words
 from fastgrad.report.text import TABLE_ROWS, away_text, factor_text, plural, power_of_ten, with_error
 from fastgrad.summary import evenly_spaced
-from fastgrad.theory import predict
 
 if TYPE_CHECKING:
-    from fastgrad.jobs.growth import Growth
-    from fastgrad.theory import Prediction
+    from fastgrad.jobs.growth import BesideTheory, Growth
 
 
-STATISTICS_BYTES = 2000  # of a recorded link: 24 numbers in lists and arrays, and their copies
+STATISTICS_BYTES = 2000  # bytes, of a recorded link: 24 numbers in lists and arrays, and their copies
 
 
 def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
-    """How the gradient of an ensemble grows or vanishes."""
+    """Report how the gradient of an ensemble grows or vanishes."""
     summary = growth.summary()
-    theory = predict(growth.weight, growth.bias, growth.x)
+    beside = growth.beside_theory()
+    theory = beside.theory
     curve = {
         name: {
             key: np.array([-np.inf if v is None else v for v in values])
@@ -72,7 +71,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         Text(f"{chains} of {plural(growth.depth, 'link')}, {laws}, seed {growth.seed}"),
         Text("gradient: of the chain's output with respect to the link's input, do_L/do_(l-1)", "note"),
         table,
-        *_exponent_lines(growth, summary, theory),
+        *_exponent_lines(growth, summary, beside),
         *_failures(growth, summary["first_depth"], "gradient" if single else "median gradient"),
         *zeros,
         Text(f"backend {growth.backend}", "note"),
@@ -85,7 +84,8 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         "framework_depth": growth.framework_depth,
         "theory": {
             "lyapunov": theory.lyapunov,
-            **_distance(growth, theory),
+            "standard_errors": beside.deviation,
+            **({} if beside.why_not is None else {"standard_errors_why": beside.why_not}),
             **({} if theory.why_not is None else {"lyapunov_why": theory.why_not}),
             "bound_rate": theory.bound.mean,
             "bound_variance": theory.bound.variance,
@@ -94,22 +94,9 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
     return Report("simulate", parameters, result, rows, content, growth.backend, growth.seed)
 
 
-def _distance(growth: Growth, theory: Prediction) -> dict[str, Any]:
-    """By how many standard errors the stationary exponent is above the theory's, or why that is not said."""
-    sigmas = None if theory.lyapunov is None else growth.deviation(theory.lyapunov)
-    if sigmas is not None:
-        return {"standard_errors": sigmas}
-    if theory.lyapunov is None:
-        why = "no theory"
-    elif growth.stationary_link is None:
-        why = NOT_FORGOTTEN
-    else:
-        why = "the measurement has no standard error"
-    return {"standard_errors": None, "standard_errors_why": why}
-
-
-def _exponent_lines(growth: Growth, summary: dict[str, Any], theory: Prediction) -> list[Text]:
+def _exponent_lines(growth: Growth, summary: dict[str, Any], beside: BesideTheory) -> list[Text]:
     """Exponent and bound, each beside its theory."""
+    theory = beside.theory
     forgotten = growth.stationary_link is not None and np.isfinite(growth.stationary.mean)
     mean, stderr = growth.stationary if forgotten else growth.lyapunov
     rate = summary["bound_rate"]
@@ -125,15 +112,14 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any], theory: Prediction)
         else:
             lines.append(Text(f"   finite-depth, over all {plural(growth.depth, 'link')}"))
         if theory.lyapunov is not None:
-            sigmas = growth.deviation(theory.lyapunov)
-            lines.append(Text(f"   theory of an endless chain {theory.lyapunov:.6f}{away_text(sigmas)}"))
+            away = away_text(beside.deviation)
+            lines.append(Text(f"   theory of an endless chain {theory.lyapunov:.6f}{away}"))
             if not forgotten:
                 lines.append(Text(f"   not compared: {NOT_FORGOTTEN}", "note"))
     if rate is not None:
         lines.append(Text(f"Textbook's bound  {rate:.6g} nats per link: a factor {factor_text(rate)} a link."))
-    if rate is not None and theory.bound.variance:
-        error = np.sqrt(theory.bound.variance / (growth.depth * growth.ensemble))
-        lines.append(Text(f"   theory {theory.bound.mean:.6g}{away_text((rate - theory.bound.mean) / error)}"))
+    if beside.bound_deviation is not None:
+        lines.append(Text(f"   theory {theory.bound.mean:.6g}{away_text(beside.bound_deviation)}"))
     if theory.why_not is not None:
         lines.append(Text(f"no theory of the exponent: {theory.why_not}", "note"))
     return lines
