@@ -98,6 +98,17 @@ class Example:
     lesson_depth: int
     backend: BackendName
 
+    @property
+    def loss_change(self) -> float:
+        """Relative change of the loss by the step: below 0 where it falls."""
+        return self.loss_after / self.loss - 1
+
+    @property
+    def is_stuck(self) -> bool:
+        """True if no further step of gradient descent moves the weight."""
+        after = self.weight_after
+        return math.isfinite(after) and after - self.learning_rate * float(self.gradient_after) == after
+
 
 def worked_chain(weight: float = 500.0) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Weights, and the biases that keep every preactivation at 0 from the input `X`."""

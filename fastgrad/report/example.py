@@ -1,4 +1,4 @@
-"""The worked example, as an explanation that a student follows."""
+"""Report of `fastgrad example`: the worked example, as an explanation that a student follows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def example_report(example: Example, parameters: dict[str, Any]) -> Report:
-    """The worked example, as an explanation that a student follows."""
+    """Explain the worked example to a student."""
     w, b = example.weight, example.bias
     meaning = {
         "dloss/do31": "o31 - y",
@@ -43,8 +43,8 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         f"z11 is now {with_thin_spaces(example.preactivation_after)}, where sigmoid' is {slope_text}.",
         f"gradient   {gradient_text} -> {scaled_text(after)}",
         f"loss       {with_thin_spaces(example.loss)} -> {with_thin_spaces(example.loss_after)}",
-        f"The loss {_moved(example.loss, example.loss_after)}: no further step moves this weight."
-        if _negligible(after, example.weight_after, example.learning_rate)
+        f"The loss {_loss_text(example.loss_change)}: no further step moves this weight."
+        if example.is_stuck
         else "The weight still moves.",
     ]
     if not np.isfinite(example.preactivation_after):
@@ -149,16 +149,8 @@ def _scaled_cell(value: Scaled) -> Cell:
     return Cell(value.log10().item(), scaled_text(value))
 
 
-def _moved(before: float, after: float) -> str:
-    """Write what one step has done to the loss, and no other will."""
-    share = abs(after / before - 1)
-    return (
-        "stays high"
-        if share == 0
-        else f"{'falls' if after < before else 'rises'} by {100 * share:.2g} % and stays high"
-    )
-
-
-def _negligible(gradient: Scaled, weight: float, learning_rate: float) -> bool:
-    """Whether a step of gradient descent leaves the weight as it is."""
-    return np.isfinite(weight) and weight - learning_rate * float(gradient) == weight
+def _loss_text(change: float) -> str:
+    """Write by how much one step has moved the loss, which no other will."""
+    if change == 0:
+        return "stays high"
+    return f"{'falls' if change < 0 else 'rises'} by {100 * abs(change):.2g} % and stays high"
