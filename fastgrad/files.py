@@ -26,7 +26,7 @@ from fastgrad.checks import one_line, per_member, require_memory
 from fastgrad.summary import json_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -650,40 +650,3 @@ _REASONS: dict[str, Callable[[NDArray[Any]], NDArray[np.bool_]]] = {
     "minus infinity": np.isneginf,
     "undefined for these data": np.isnan,
 }
-
-
-def write_csv(rows: Iterable[Mapping[str, Any]], file: IO[str]) -> None:
-    """Write rows as they are made, under a header of the first one's names.
-
-    A mapping of names to values is a row; one of names to arrays or lists of numbers, all of one length, is a block of
-    rows, which is written faster. None is an empty cell.
-    """
-    writer: Any = None
-    for row in rows:
-        if writer is None:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            writer.writeheader()
-        if isinstance(next(iter(row.values()), None), np.ndarray | list):
-            file.writelines(_csv_text(row))
-        else:
-            writer.writerow(row)
-
-
-def _csv_text(block: Mapping[str, Any]) -> Iterator[str]:
-    count = len(next(iter(block.values())))
-    step = max(1, WRITE_ELEMENTS // len(block))
-    for first in range(0, count, step):
-        columns, forms = [], []
-        for values in block.values():
-            part = values[first : first + step]
-            if isinstance(part, np.ndarray):
-                columns.append(part.tolist())
-                forms.append("%r")
-            else:
-                columns.append(["" if value is None else repr(value) for value in part])
-                forms.append("%s")
-        cells: list[Any] = [None] * (len(columns) * len(columns[0]))
-        for i, column in enumerate(columns):
-            cells[i :: len(columns)] = column
-        # One template of all cells: several times faster than a writer that takes row after row.
-        yield (",".join(forms) + "\n") * len(columns[0]) % tuple(cells)

@@ -26,11 +26,12 @@ import fastgrad as fg
 from fastgrad import files
 from fastgrad.chain import Chain
 from fastgrad.cli import main
-from fastgrad.files import Derived, check_writable, load_chain, load_task, open_chain, replacing, write_csv, write_json
+from fastgrad.files import Derived, check_writable, load_chain, load_task, open_chain, replacing, write_json
 from fastgrad.kernels import load
 from fastgrad.report.backprop import gradients_bytes
 from fastgrad.report.document import Curve, Figure
 from fastgrad.report.image import save
+from fastgrad.report.tabular import write_csv
 from fastgrad.summary import json_ready
 
 W = np.arange(1.0, 7.0).reshape(3, 2)

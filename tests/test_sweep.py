@@ -27,14 +27,13 @@ from fastgrad.checks import size_text
 from fastgrad.cli import main
 from fastgrad.jobs.parameters import job_parameters
 from fastgrad.kernels import KERNEL_VERSION
-from fastgrad.report.sweep import with_equal_columns
 from fastgrad.sweeps import estimate as estimate_module
 from fastgrad.sweeps import plan as plan_module
 from fastgrad.sweeps import run as run_module
 from fastgrad.sweeps.estimate import estimate
 from fastgrad.sweeps.grid import read_values
 from fastgrad.sweeps.plan import plan, point_key
-from fastgrad.sweeps.points import deviation, stored_rows
+from fastgrad.sweeps.points import deviation, stored_rows, with_equal_columns
 from fastgrad.sweeps.run import run
 from fastgrad.sweeps.store import Store
 

@@ -1,4 +1,4 @@
-"""A result of a sweep as a figure."""
+"""Report of `fastgrad plot`: a result of a sweep as a figure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 
 from fastgrad.jobs.parameters import job_parameters
 from fastgrad.report.document import BLACK, Curve, Figure, Map, Part, Report, Text
-from fastgrad.report.sweep import varying_parameters, with_equal_columns
+from fastgrad.report.sweep import varying_parameters
 from fastgrad.report.text import plural, value_text
+from fastgrad.sweeps.points import with_equal_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from fastgrad.jobs.parameters import JobName
 
 
-SERIES_MAX = 7  # lines that can be told apart; more values of a second parameter make a map
+SERIES_MAX = 7  # lines, which can be told apart; more values of a second parameter make a map
 VALUE_LABELS = {
     "lyapunov": "finite-depth Lyapunov exponent (nats per link)",
     "stationary": "Lyapunov exponent after the start is forgotten (nats per link)",
@@ -34,7 +35,7 @@ VALUE_LABELS = {
 def study_report(
     job: JobName, rows: list[dict[str, Any]], value: str | None, x: str | None, where: Mapping[str, str]
 ) -> Report:
-    """A result of a sweep over one parameter, as a line, or over two, as a family of lines or as a map.
+    """Report a result of a sweep over one parameter as a line, or over two as a family of lines or as a map.
 
     Parameters
     ----------
@@ -106,12 +107,12 @@ def study_report(
 
 
 def _parameters(job: JobName, rows: list[dict[str, Any]]) -> list[str]:
-    """Names of what is given, and not found, in the rows of a sweep."""
+    """Names of the parameters, not of the results, in the rows of a sweep."""
     return [name for name in with_equal_columns(rows)[0] if name.partition(".")[0] in job_parameters(job)]
 
 
 def _is(value: Any, wanted: str) -> bool:
-    """Whether a parameter has the value that a user wrote."""
+    """True if a parameter has the value that a user wrote."""
     if not _is_number(value):
         return str(value) == wanted
     try:
@@ -125,5 +126,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_geometric(values: NDArray[np.float64]) -> bool:
-    """Whether ascending values belong on a logarithmic axis: positive, and denser where they are small."""
+    """True if ascending values belong on a logarithmic axis: positive, and denser where they are small."""
     return bool(len(values) > 2 and values[0] > 0 and np.median(values) < (values[0] + values[-1]) / 4)

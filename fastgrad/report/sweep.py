@@ -1,4 +1,4 @@
-"""Points of a sweep, of a store, and of a plan."""
+"""Reports of `fastgrad sweep`, `export` and `merge`: points of a sweep, of a plan, of stores."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from fastgrad.jobs.parameters import LAWS, job_parameters
 from fastgrad.jobs.train import STATUSES
 from fastgrad.report.document import Cell, Part, Report, Table, Text, numbers, words
 from fastgrad.report.text import percent, plural, seconds_text, value_text, with_error
-from fastgrad.sweeps.points import deviation, flat_row, planned_rows
+from fastgrad.sweeps.points import deviation, flat_row, planned_rows, with_equal_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from fastgrad.jobs.parameters import JobName
     from fastgrad.sweeps.estimate import Estimate
     from fastgrad.sweeps.plan import Identity, Plan
 
 
-SWEEP_ROWS = 40
+SWEEP_ROWS = 40  # points, of a table that has a hint where the others are
 
 
 def sweep_report(
     planned: Plan, rows: list[dict[str, Any]], before: int, parameters: dict[str, Any], hint: str
 ) -> Report:
-    """The points of a sweep, `before` of them done before; `hint` says where to find what the table leaves out."""
+    """Report the points of a sweep, `before` of them done before; `hint` says where those are that the table omits."""
     content: list[Part] = [
         Text(f"{planned.job}, {plural(len(rows), 'point')}: {before} done before, {len(rows) - before} now"),
         *_points(planned.job, rows, _result_columns(planned.job), hint),
@@ -39,7 +39,7 @@ def sweep_report(
 
 
 def dry_run_report(planned: Plan, cost: Estimate, parameters: dict[str, Any], hint: str, in_full: bool) -> Report:
-    """What a sweep would run, and what that would take; the points in the JSON only if it is wanted `in_full`."""
+    """Report the points that a sweep would run, their memory and time; the JSON lists them if wanted `in_full`."""
     first = list(itertools.islice(planned_rows(planned, cost.done), SWEEP_ROWS))
     different = [flat_row(planned.job, point, {"done": False}) for point in planned.points.varied()]
     columns = with_equal_columns(different)[0] if planned.points else {}
@@ -65,7 +65,7 @@ def dry_run_report(planned: Plan, cost: Estimate, parameters: dict[str, Any], hi
 
 
 def export_report(identity: Identity, rows: list[dict[str, Any]]) -> Report:
-    """Every point of a store."""
+    """Report every point of a store."""
     job: Any = identity["job"]
     content: list[Part] = [
         Text(f"{job}, {plural(len(rows), 'point')}"),
@@ -76,7 +76,7 @@ def export_report(identity: Identity, rows: list[dict[str, Any]]) -> Report:
 
 
 def merge_report(sources: Sequence[str], target: str, points: int) -> Report:
-    """What a merged store holds."""
+    """Report the number of points of a merged store."""
     result = {"store": target, "points": points}
     line = Text(f"{target}: {plural(points, 'point')} from {plural(len(sources), 'store')}")
     return Report("merge", {"stores": list(sources)}, result, [result], [line])
@@ -90,7 +90,7 @@ def _points(
     different: list[dict[str, Any]] | None = None,
     count: int | None = None,
 ) -> list[Text | Table]:
-    """A table of points: the parameters that vary among them, and results; with a hint only the first of very many.
+    """Table of points: the parameters that vary among them, and results; with a hint only the first of very many.
 
     If `rows` are the first of `count` themselves, `different` are rows that differ in all in which those differ.
     """
@@ -112,7 +112,7 @@ def _is_done(row: dict[str, Any]) -> Cell:
 
 
 def varying_parameters(job: JobName, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """Names of the parameters that vary among points, and what the others are."""
+    """Names of the parameters that vary among points, and the others with their values as text."""
     families = {law: {row[law].partition(":")[0] for row in rows} for law in LAWS[job]}
     varying, fixed = [], []
     for name in next(iter(with_equal_columns(rows)), {}):
@@ -185,18 +185,3 @@ def _theory_lines(job: JobName, rows: list[dict[str, Any]]) -> list[Text]:
             Text(f"Of {plural(len(off), 'point')} with a theory {two} are more than 2 off, {four} more than 4.")
         )
     return lines
-
-
-def with_equal_columns(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give all rows the same columns, None where one has none; a column that few have stays beside its neighbor."""
-    rows = list(rows)
-    columns: list[str] = []
-    for names in dict.fromkeys(tuple(row) for row in rows):
-        at = 0
-        for name in names:
-            if name in columns:
-                at = columns.index(name) + 1
-            else:
-                columns.insert(at, name)
-                at += 1
-    return [{name: row.get(name) for name in columns} for row in rows]

@@ -15,7 +15,7 @@ from fastgrad.sweeps.grid import kind_of, law_parameters
 from fastgrad.sweeps.plan import ARITHMETICS, Identity, Plan, Point, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fastgrad.sweeps.store import Store
 
@@ -184,3 +184,18 @@ def planned_rows(planned: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
     """Rows of the points of a sweep before it is run, with ``done`` in place of a result."""
     for key, point in planned.points.items():
         yield flat_row(planned.job, point, {"done": key in done})
+
+
+def with_equal_columns(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give all rows the same columns, None where one has none; a column that few have stays beside its neighbor."""
+    rows = list(rows)
+    columns: list[str] = []
+    for names in dict.fromkeys(tuple(row) for row in rows):
+        at = 0
+        for name in names:
+            if name in columns:
+                at = columns.index(name) + 1
+            else:
+                columns.insert(at, name)
+                at += 1
+    return [{name: row.get(name) for name in columns} for row in rows]
