@@ -1,4 +1,4 @@
-"""Gradients of given chains."""
+"""Report of `fastgrad backprop`: gradients of given chains."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from fastgrad.jobs.backprop import Gradients
 
 
-FIGURE_LINKS = 2000  # two a pixel
-PART_ELEMENTS = 2**16  # of arrays that are worked on part after part
-WORKSPACE_BYTES = 32 * 2**20  # of the kernels' threads, and of what the table and the plot are made of
-NPZ_BUFFER_BYTES = 32 * 2**20  # NumPy copies 16 MiB of an array at a time
-TEXT_BYTES = 500  # of an element on its way to a .csv or .json: columns, lists of numbers and their text
+FIGURE_LINKS = 2000  # links, two a pixel
+PART_ELEMENTS = 2**16  # elements, of arrays that are worked on part after part
+WORKSPACE_BYTES = 32 * 2**20  # bytes, of the kernels' threads, the table and the plot
+NPZ_BUFFER_BYTES = 32 * 2**20  # bytes; NumPy copies 16 MiB of an array at a time
+TEXT_BYTES = 500  # bytes, of an element on its way to a .csv or .json: columns, lists of numbers and their text
 MATPLOTLIB_BYTES = 50 * 2**20
 
 
 def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, parameters: dict[str, Any]) -> Report:
-    """Gradients of a given chain or ensemble."""
+    """Report the gradients of a given chain or ensemble."""
     depth, ensemble = chain.depth, chain.ensemble
     parts = {"grad_weight": gradients.grad_weight, "grad_bias": gradients.grad_bias, "grad_x": gradients.grad_x}
 

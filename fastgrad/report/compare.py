@@ -1,4 +1,4 @@
-"""Agreement and speed of the backends."""
+"""Report of `fastgrad compare`: agreement and speed of the backends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Report:
-    """Agreement and speed of the backends."""
+    """Report the agreement and the speed of the backends."""
     rows = []
     for row in comparison.backends:
         timed: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastgrad.files import replacing
 from fastgrad.report.document import KINDS, PALETTE, Figure, Map
-from fastgrad.report.terminal import reason_empty
+from fastgrad.report.text import reason_empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,9 +25,9 @@ TITLE_WIDTH = 72  # characters: from the axes to the right edge
 TITLE_WIDTH_BESIDE_LEGEND = 56  # characters: as wide as axes with a legend to their right
 LABEL_WIDTH = 48  # characters: as high as the axes
 BAND_LABEL = ", with 5 % to 95 % of chains"
-LEGEND_BELOW = 3  # curves whose names stand below the figure; those of more stand to its right
-LEGEND_WIDTH = 80  # characters of a line below the figure
-MARKED = 60  # points of a series: so many can be told apart
+LEGEND_BELOW = 3  # curves, whose names stand below the figure; those of more stand to its right
+LEGEND_WIDTH = 80  # characters, of a line below the figure
+MARKED = 60  # points, of a series: so many can be told apart
 DRAWABLE = 1e-200, 1e200  # matplotlib's margins would leave float64
 
 
@@ -88,7 +88,7 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _has_legend_beside(figure: Figure | Map) -> bool:
-    """Whether the names of so many curves stand to the right."""
+    """True if the names of the curves are so many that they stand to the right."""
     return isinstance(figure, Figure) and sum(bool(curve.label) for curve in figure.curves) > LEGEND_BELOW
 
 
@@ -107,7 +107,7 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
         if curve.kind == "series" and len(figure.x) <= MARKED:
             alone = "."
         label = curve.label if curve.band is None else curve.label + BAND_LABEL
-        # What is not a whole line lies above the others, so that both are seen where they coincide.
+        # A broken line lies above the whole ones, so that both are seen where they coincide.
         order = 2 if style == "-" else 3
         axes.plot(
             figure.x[kept],

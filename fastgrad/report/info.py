@@ -1,4 +1,4 @@
-"""What runs here."""
+"""Report of `fastgrad info`: versions, backends, compiler, processor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastgrad.report.document import Report, Table, words
 
 
 def info_report(info: dict[str, Any]) -> Report:
-    """What runs here."""
+    """Report what runs here, a line an item."""
     flat: dict[str, Any] = {}
     for key, value in info.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Initialization schemes side by side."""
+"""Report of `fastgrad schemes`: initialization schemes side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
-    """Which initialization: gradients and training of each scheme."""
+    """Report gradients and training of each initialization scheme."""
     columns = numbers("exponent", "factor", "float32", "float64", "trained", "w_1 moves")
     table = Table([*words("weights"), *columns])
     rows = []

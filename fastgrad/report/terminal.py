@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgrad.report.document import KINDS, Curve, Figure, Map
+from fastgrad.report.document import KINDS, Figure, Map
+from fastgrad.report.text import reason_empty
 from fastgrad.summary import thinned
 
 if TYPE_CHECKING:
@@ -196,8 +197,3 @@ def _terminal_map(figure: Map, width: int) -> str:
     unknown = "; ?: none" if finite.size < figure.values.size else ""
     lines.append(f"{figure.value_label}: '{SHADES}' from {low:.4g} to {high:.4g}{unknown}")
     return "\n".join(lines)
-
-
-def reason_empty(curves: list[Curve]) -> str:
-    """Tell what logarithms are that can't be drawn."""
-    return "beyond float64" if any(np.isposinf(curve.y).any() for curve in curves) else "exactly zero"

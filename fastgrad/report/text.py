@@ -9,10 +9,11 @@ import numpy as np
 from fastgrad.files import Derived
 
 if TYPE_CHECKING:
+    from fastgrad.report.document import Curve
     from fastgrad.scaled import Scaled
 
 
-TABLE_ROWS = 10  # of what a table shows evenly spaced ones
+TABLE_ROWS = 10  # rows, evenly spaced, of a table that cannot show all
 
 
 def power_of_ten(log10: float) -> str:
@@ -94,3 +95,8 @@ def seconds_text(seconds: float) -> str:
 def value_text(value: Any) -> str:
     """Write any value in few characters; None as a dash."""
     return "-" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def reason_empty(curves: list[Curve]) -> str:
+    """Say why logarithms can't be drawn: their values are beyond float64, or zero."""
+    return "beyond float64" if any(np.isposinf(curve.y).any() for curve in curves) else "exactly zero"

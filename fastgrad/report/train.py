@@ -1,4 +1,4 @@
-"""What becomes of chains that are trained."""
+"""Report of `fastgrad train`: outcome of chains in training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def training_report(training: Training, start: Chain, what: str, parameters: dict[str, Any]) -> Report:
-    """What became of chains in training; `what` says which chains."""
+    """Report the outcome of chains in training; `what` names the chains."""
     summary = training.summary()
     ensemble = summary["ensemble"]
     q05, q50, q95 = (_log10(summary["loss"][key]) for key in ("q05", "q50", "q95"))
