@@ -105,7 +105,7 @@ class Example:
 
     @property
     def is_stuck(self) -> bool:
-        """True if no further step of gradient descent moves the weight."""
+        """Tell if no further step of gradient descent moves the weight."""
         after = self.weight_after
         return math.isfinite(after) and after - self.learning_rate * float(self.gradient_after) == after
 

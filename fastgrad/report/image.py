@@ -88,7 +88,7 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _has_legend_beside(figure: Figure | Map) -> bool:
-    """True if the names of the curves are so many that they stand to the right."""
+    """Tell if the names of the curves are so many that they stand to the right."""
     return isinstance(figure, Figure) and sum(bool(curve.label) for curve in figure.curves) > LEGEND_BELOW
 
 

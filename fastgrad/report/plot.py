@@ -112,7 +112,7 @@ def _parameters(job: JobName, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _is(value: Any, wanted: str) -> bool:
-    """True if a parameter has the value that a user wrote."""
+    """Tell if a parameter has the value that a user wrote."""
     if not _is_number(value):
         return str(value) == wanted
     try:
@@ -126,5 +126,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_geometric(values: NDArray[np.float64]) -> bool:
-    """True if ascending values belong on a logarithmic axis: positive, and denser where they are small."""
+    """Tell if ascending values belong on a logarithmic axis: positive, and denser where they are small."""
     return bool(len(values) > 2 and values[0] > 0 and np.median(values) < (values[0] + values[-1]) / 4)
