@@ -323,10 +323,10 @@ FASTGRAD_INLINE Links links_at(const BackpropJob& job, int64_t link, int64_t mem
     const int64_t cell = link * job.ensemble + member;
     return {job.weight + cell,
             job.bias + cell,
-            job.grad_weight_mantissa + cell,
-            job.grad_weight_exponent + cell,
-            job.grad_bias_mantissa + cell,
-            job.grad_bias_exponent + cell,
+            job.grad_weight.mantissa + cell,
+            job.grad_weight.exponent + cell,
+            job.grad_bias.mantissa + cell,
+            job.grad_bias.exponent + cell,
             job.ensemble};
 }
 
@@ -336,8 +336,8 @@ FASTGRAD_INLINE bool can_stream(const Links& to) {
 }
 
 FASTGRAD_INLINE void put_grad_x(const BackpropJob& job, int64_t member, Scaled adjoint) {
-    job.grad_x_mantissa[member] = adjoint.mantissa[0];
-    job.grad_x_exponent[member] = adjoint.exponent[0];
+    job.grad_x.mantissa[member] = adjoint.mantissa[0];
+    job.grad_x.exponent[member] = adjoint.exponent[0];
 }
 
 // Whole blocks of chains: members begin to end - 1, where they lie.
@@ -582,7 +582,7 @@ struct Cut {
     Links links;           // the whole chain
     int64_t segments;
     States starts;         // the state in which each segment starts
-    ScaledPointer product; // of w sigmoid' over each segment
+    ScaledArrays product; // of w sigmoid' over each segment
 };
 
 // Runs segments forward, several runs of them side by side: run i begins with segment first + i * pitch and takes `length`
@@ -619,7 +619,7 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
     at.kept = room.take_kept(SEGMENT);
     const Cut cut{links_at(job, 0, member), segments, room.take_states(padded),
                   {room.take<double>(padded), room.take<int64_t>(padded)}};
-    const ScaledPointer adjoints{room.take<double>(padded), room.take<int64_t>(padded)};
+    const ScaledArrays adjoints{room.take<double>(padded), room.take<int64_t>(padded)};
     const States guesses = room.take_states(WIDTH), ends = room.take_states(WIDTH), alone = room.take_states(WIDTH);
     const int64_t stride = cut.links.stride;
 

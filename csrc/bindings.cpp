@@ -1,11 +1,13 @@
-// The module fastgrad._cpp: registers the kernels. It takes arrays of exactly the right type, C-contiguous, and checks
-// no shapes: fastgrad/kernels/native.py is its one caller, and hands over what chain.py and simulate.py have checked.
+// The module fastgrad._cpp: registers the kernels. It takes the jobs of fastgrad/kernels/contract.py, with arrays of
+// exactly the right type, C-contiguous, and checks no shapes: the jobs that call it have made or checked all arrays.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "jobs.h"
@@ -18,7 +20,6 @@ template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 using Floats = Array<double>;
 using Ints = Array<int64_t>;
-using LawTuple = std::tuple<int, double, double>;
 
 // Slowest first.
 const fastgrad::InstructionSet* const instruction_sets[] = {
@@ -47,10 +48,43 @@ void choose(const std::string& name) {
     throw py::value_error("instruction set " + name + " does not run here");
 }
 
-fastgrad::Law law(const LawTuple& fields) { return {std::get<0>(fields), std::get<1>(fields), std::get<2>(fields)}; }
+// Reads the fields of a job by name. The job keeps their arrays alive: it is a tuple.
+struct Fields {
+    py::handle job;
 
-fastgrad::ScaledPointer scaled(Floats& mantissa, Ints& exponent) {
-    return {mantissa.mutable_data(), exponent.mutable_data()};
+    template <typename T>
+    Array<std::remove_const_t<T>> array(const char* name) const {
+        const py::object field = job.attr(name);
+        if (!Array<std::remove_const_t<T>>::check_(field))
+            throw py::type_error(std::string(name) + ": expected a C-contiguous array of " +
+                                 (std::is_floating_point<T>::value ? "float64" : "int64"));
+        return py::reinterpret_borrow<Array<std::remove_const_t<T>>>(field);
+    }
+
+    template <typename T>
+    void read(const char* name, T& field) const { field = job.attr(name).cast<T>(); }
+    template <typename T>
+    void read(const char* name, const T*& field) const { field = array<T>(name).data(); }
+    template <typename T>
+    void read(const char* name, T*& field) const { field = array<T>(name).mutable_data(); }
+    void read(const char* name, fastgrad::Law& field) const {
+        const auto law = job.attr(name).cast<std::tuple<int, double, double>>();
+        field = {std::get<0>(law), std::get<1>(law), std::get<2>(law)};
+    }
+    void read(const char* name, fastgrad::ScaledArrays& field) const {
+        const py::object pair = job.attr(name);
+        Fields{pair}.read("mantissa", field.mantissa);
+        Fields{pair}.read("exponent", field.exponent);
+    }
+};
+
+#define READ(field) fields.read(#field, job.field)
+
+// The row of the first record that is not below `first`.
+template <typename Job>
+void find_row(Job& job, const Ints& recorded) {
+    job.record = recorded.shape(0);
+    job.row = std::lower_bound(recorded.data(), recorded.data() + job.record, job.first) - recorded.data();
 }
 
 // Returns whether every weight and bias was finite.
@@ -65,46 +99,90 @@ bool run(fastgrad::Outcome (*kernel)(const Job&), const Job& job) {
     return outcome == fastgrad::DONE;
 }
 
-bool backprop(const Floats& weight, const Floats& bias, const Floats& x, const Floats& cotangent, Floats output,
-              Floats grad_weight_mantissa, Ints grad_weight_exponent, Floats grad_bias_mantissa, Ints grad_bias_exponent,
-              Floats grad_x_mantissa, Ints grad_x_exponent, int64_t start, int64_t stop) {
-    return run(chosen->backprop,
-        fastgrad::BackpropJob{weight.data(), bias.data(), x.data(), cotangent.data(), output.mutable_data(),
-                              grad_weight_mantissa.mutable_data(), grad_weight_exponent.mutable_data(),
-                              grad_bias_mantissa.mutable_data(), grad_bias_exponent.mutable_data(),
-                              grad_x_mantissa.mutable_data(), grad_x_exponent.mutable_data(), weight.shape(0),
-                              weight.shape(1), start, stop});
+bool backprop(py::handle given, int64_t start, int64_t stop) {
+    const Fields fields{given};
+    fastgrad::BackpropJob job{};
+    READ(weight);
+    READ(bias);
+    READ(x);
+    READ(cotangent);
+    READ(output);
+    READ(grad_weight);
+    READ(grad_bias);
+    READ(grad_x);
+    const Floats weight = fields.array<double>("weight");
+    job.depth = weight.shape(0);
+    job.ensemble = weight.shape(1);
+    job.start = start;
+    job.stop = stop;
+    return run(chosen->backprop, job);
 }
 
-void grow(const LawTuple& weight_law, const LawTuple& bias_law, uint64_t seed, int64_t first, int64_t last,
-          const Ints& marks, int64_t row, Floats activation, Floats scaled_mantissa, Ints scaled_exponent, Floats weight,
-          Floats input_mantissa, Ints input_exponent, Floats derivative_mantissa, Ints derivative_exponent,
-          Floats gap_mantissa, Ints gap_exponent, Floats bound_mantissa, Ints bound_exponent, Floats carry_gap_mantissa,
-          Ints carry_gap_exponent, Floats carry_bound_mantissa, Ints carry_bound_exponent, int64_t start, int64_t stop) {
-    run(chosen->grow,
-        fastgrad::GrowJob{law(weight_law), law(bias_law), seed, first, last, marks.data(), marks.shape(0), row,
-                          activation.mutable_data(), scaled(scaled_mantissa, scaled_exponent), weight.mutable_data(),
-                          scaled(input_mantissa, input_exponent), scaled(derivative_mantissa, derivative_exponent),
-                          scaled(gap_mantissa, gap_exponent), scaled(bound_mantissa, bound_exponent),
-                          scaled(carry_gap_mantissa, carry_gap_exponent),
-                          scaled(carry_bound_mantissa, carry_bound_exponent), activation.shape(0), start, stop});
+fastgrad::State state_of(py::handle given) {
+    const Fields fields{given};
+    fastgrad::State job{};
+    READ(activation);
+    READ(scaled);
+    READ(product_before);
+    READ(bound_before);
+    return job;
 }
 
-void train(Floats weight, Floats bias, const Floats& x, const Floats& target, const Floats& least_loss, int loss,
-           double learning_rate, double clip_value, double clip_norm, double tolerance, int64_t first, int64_t last,
-           int64_t steps, const Ints& marks, int64_t row, Floats loss_at, Ints moved, Ints under, Ints left, int64_t start,
-           int64_t stop) {
-    run(chosen->train,
-        fastgrad::TrainJob{weight.mutable_data(), bias.mutable_data(), x.data(), target.data(), least_loss.data(), loss,
-                           learning_rate, clip_value, clip_norm, tolerance, first, last, steps, marks.data(),
-                           marks.shape(0), row, loss_at.mutable_data(), moved.mutable_data(), under.mutable_data(),
-                           left.mutable_data(), weight.shape(0), weight.shape(1), start, stop});
+void propagate(py::handle given, py::handle state, int64_t first, int64_t last, int64_t start, int64_t stop) {
+    const Fields fields{given};
+    fastgrad::PropagateJob job{};
+    READ(weight_law);
+    READ(bias_law);
+    READ(seed);
+    READ(recorded_links);
+    READ(weight);
+    READ(input);
+    READ(slope);
+    READ(product);
+    READ(bound);
+    job.state = state_of(state);
+    job.first = first;
+    job.last = last;
+    find_row(job, fields.array<int64_t>("recorded_links"));
+    job.ensemble = fields.array<double>("weight").shape(1);
+    job.start = start;
+    job.stop = stop;
+    run(chosen->propagate, job);
+}
+
+void train(py::handle given, int64_t first, int64_t last, int64_t start, int64_t stop) {
+    const Fields fields{given};
+    fastgrad::TrainJob job{};
+    READ(weight);
+    READ(bias);
+    READ(x);
+    READ(target);
+    READ(min_loss);
+    READ(loss_code);
+    READ(learning_rate);
+    READ(clip_value);
+    READ(clip_norm);
+    READ(tolerance);
+    READ(steps);
+    READ(recorded_steps);
+    READ(loss);
+    READ(last_update);
+    READ(converged_at);
+    READ(diverged_at);
+    job.first = first;
+    job.last = last;
+    find_row(job, fields.array<int64_t>("recorded_steps"));
+    const Floats weight = fields.array<double>("weight");
+    job.depth = weight.shape(0);
+    job.ensemble = weight.shape(1);
+    job.start = start;
+    job.stop = stop;
+    run(chosen->train, job);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
-    const auto exactly = [](const char* name) { return py::arg(name).noconvert(); };
     module.doc() = "The C++ kernels; use them through fastgrad.backprop, fastgrad.simulate and fastgrad.train.";
 #if defined(__clang__)
     module.attr("compiler") = "Clang " __clang_version__;
@@ -114,24 +192,13 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     module.attr("compiler") = "unknown";
 #endif
     module.attr("compile_flags") = FASTGRAD_COMPILE_FLAGS;
+    module.attr("kernel_version") = FASTGRAD_KERNEL_VERSION;
     choose(available().back());
     module.def("instruction_sets", &available, "Names of the instruction sets that run here, slowest first.");
     module.def("choose", &choose, py::arg("instruction_set"), "Choose the instruction set; before any kernel runs.");
     module.def("chosen", [] { return chosen->name; });
-    module.def("backprop", &backprop, exactly("weight"), exactly("bias"), exactly("x"), exactly("cotangent"),
-               exactly("output"), exactly("grad_weight_mantissa"), exactly("grad_weight_exponent"),
-               exactly("grad_bias_mantissa"), exactly("grad_bias_exponent"), exactly("grad_x_mantissa"),
-               exactly("grad_x_exponent"), py::arg("start"), py::arg("stop"));
-    module.def("grow", &grow, py::arg("weight_law"), py::arg("bias_law"), py::arg("seed"), py::arg("first"),
-               py::arg("last"), exactly("marks"), py::arg("row"), exactly("activation"), exactly("scaled_mantissa"),
-               exactly("scaled_exponent"), exactly("weight"), exactly("input_mantissa"), exactly("input_exponent"),
-               exactly("derivative_mantissa"), exactly("derivative_exponent"), exactly("gap_mantissa"),
-               exactly("gap_exponent"), exactly("bound_mantissa"), exactly("bound_exponent"),
-               exactly("carry_gap_mantissa"), exactly("carry_gap_exponent"), exactly("carry_bound_mantissa"),
-               exactly("carry_bound_exponent"), py::arg("start"), py::arg("stop"));
-    module.def("train", &train, exactly("weight"), exactly("bias"), exactly("x"), exactly("target"),
-               exactly("least_loss"), py::arg("loss"), py::arg("learning_rate"), py::arg("clip_value"),
-               py::arg("clip_norm"), py::arg("tolerance"), py::arg("first"), py::arg("last"), py::arg("steps"),
-               exactly("marks"), py::arg("row"), exactly("loss_at"), exactly("moved"), exactly("under"),
-               exactly("left"), py::arg("start"), py::arg("stop"));
+    module.def("backprop", &backprop, py::arg("job"), py::arg("start"), py::arg("stop"));
+    module.def("propagate", &propagate, py::arg("job"), py::arg("state"), py::arg("first"), py::arg("last"),
+               py::arg("start"), py::arg("stop"));
+    module.def("train", &train, py::arg("job"), py::arg("first"), py::arg("last"), py::arg("start"), py::arg("stop"));
 }

@@ -13,7 +13,7 @@
 #define FASTGRAD_ISA isa_avx2
 #define FASTGRAD_LANES 4
 #include "backprop.h"
-#include "grow.h"
+#include "propagate.h"
 #include "train.h"
 
 #if defined(__clang__)
@@ -23,6 +23,6 @@
 #endif
 
 namespace fastgrad {
-const InstructionSet avx2{"avx2", [] { return __builtin_cpu_supports("avx2") != 0; }, isa_avx2::backprop, isa_avx2::grow, isa_avx2::train};
+const InstructionSet avx2{"avx2", [] { return __builtin_cpu_supports("avx2") != 0; }, isa_avx2::backprop, isa_avx2::propagate, isa_avx2::train};
 }
 #endif

@@ -13,7 +13,7 @@
 #define FASTGRAD_ISA isa_avx512
 #define FASTGRAD_LANES 8
 #include "backprop.h"
-#include "grow.h"
+#include "propagate.h"
 #include "train.h"
 
 #if defined(__clang__)
@@ -25,6 +25,6 @@
 namespace fastgrad {
 static bool runs_here() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
 
-const InstructionSet avx512{"avx512", runs_here, isa_avx512::backprop, isa_avx512::grow, isa_avx512::train};
+const InstructionSet avx512{"avx512", runs_here, isa_avx512::backprop, isa_avx512::propagate, isa_avx512::train};
 }  // namespace fastgrad
 #endif

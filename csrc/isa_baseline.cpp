@@ -8,9 +8,9 @@
 #define FASTGRAD_ISA isa_baseline
 #define FASTGRAD_LANES 2
 #include "backprop.h"
-#include "grow.h"
+#include "propagate.h"
 #include "train.h"
 
 namespace fastgrad {
-const InstructionSet baseline{"baseline", [] { return true; }, isa_baseline::backprop, isa_baseline::grow, isa_baseline::train};
+const InstructionSet baseline{"baseline", [] { return true; }, isa_baseline::backprop, isa_baseline::propagate, isa_baseline::train};
 }

@@ -1,5 +1,5 @@
-// The kernels' arguments, and the table of instruction sets. Plain data only: this is shared by code for different
-// instruction sets. Shapes, units and formulas: fastgrad/kernels/__init__.py.
+// The jobs of fastgrad/kernels/contract.py as the kernels see them, in its names, and the table of instruction sets.
+// Plain data only: this is shared by code for different instruction sets.
 #pragma once
 
 #include <cstddef>
@@ -12,16 +12,19 @@
 
 namespace fastgrad {
 
+// value = mantissa * 2^exponent
+struct ScaledArrays {
+    double* mantissa;
+    int64_t* exponent;
+};
+
 struct BackpropJob {
     const double *weight, *bias;                        // (depth, ensemble)
     const double *x, *cotangent;                        // (ensemble,)
     double* output;                                     // (ensemble,)
-    double* grad_weight_mantissa;                       // (depth, ensemble)
-    int64_t* grad_weight_exponent;
-    double* grad_bias_mantissa;                         // (depth, ensemble)
-    int64_t* grad_bias_exponent;
-    double* grad_x_mantissa;                            // (ensemble,)
-    int64_t* grad_x_exponent;
+    ScaledArrays grad_weight, grad_bias;                // (depth, ensemble)
+    ScaledArrays grad_x;                                // (ensemble,)
+    // of the call
     int64_t depth, ensemble, start, stop;               // members start to stop - 1 are run
 };
 
@@ -33,40 +36,41 @@ struct Law {
     double location, scale;
 };
 
-struct ScaledPointer {
-    double* mantissa;
-    int64_t* exponent;
+struct State {
+    double* activation;                                 // (ensemble,)
+    ScaledArrays scaled;                                // (ensemble,)
+    ScaledArrays product_before, bound_before;          // (ensemble,)
 };
 
-struct GrowJob {
+struct PropagateJob {
     Law weight_law, bias_law;
     uint64_t seed;
-    int64_t first, last;                                // links first to last - 1, counted from 1
-    const int64_t* marks;                               // (record,) links to record, ascending
-    int64_t record, row;                                // row: the first mark that is not below `first`
-    double* activation;                                 // (ensemble,) state: o before the call, and after it
-    ScaledPointer scaled;                               // (ensemble,) state: the same as mantissa and exponent
-    double* weight;                                     // (record, ensemble) w at each mark
-    ScaledPointer input, derivative;                    // (record, ensemble) o_{l-1} and sigmoid' at each mark
-    ScaledPointer gap, bound;                           // (record, ensemble) products between a mark and the next one
-    ScaledPointer carry_gap, carry_bound;               // (ensemble,) products before the first mark of the call
-    int64_t ensemble, start, stop;                      // members start to stop - 1 are run
+    const int64_t* recorded_links;                      // (record,)
+    double* weight;                                     // (record, ensemble)
+    ScaledArrays input, slope;                          // (record, ensemble)
+    ScaledArrays product, bound;                        // (record, ensemble)
+    // of the call
+    State state;
+    int64_t first, last;                                // links first to last - 1 are run
+    int64_t record, row;                                // row: of the first recorded link that is not below `first`
+    int64_t ensemble, start, stop;
 };
 
 enum Loss : int { SQUARED = 0, CROSS_ENTROPY = 1 };
 
 struct TrainJob {
-    double *weight, *bias;                              // (depth, ensemble) trained in place
-    const double *x, *target, *least_loss;              // (ensemble,)
-    int loss;
-    double learning_rate, clip_value, clip_norm;        // infinite: no clipping
-    double tolerance;
-    int64_t first, last, steps;                         // first to last - 1 are run; after `steps` the loss is looked at, no more
-    const int64_t* marks;                               // (record,) steps to record, ascending
-    int64_t record, row;                                // row: the first mark that is not below `first`
-    double* loss_at;                                    // (record, ensemble) the loss after so many steps
-    int64_t *moved, *under, *left;                      // (ensemble,) state: see the contract
-    int64_t depth, ensemble, start, stop;               // members start to stop - 1 are run
+    double *weight, *bias;                              // (depth, ensemble)
+    const double *x, *target, *min_loss;                // (ensemble,)
+    int loss_code;
+    double learning_rate, clip_value, clip_norm, tolerance;
+    int64_t steps;
+    const int64_t* recorded_steps;                      // (record,)
+    double* loss;                                       // (record, ensemble)
+    int64_t *last_update, *converged_at, *diverged_at;  // (ensemble,)
+    // of the call
+    int64_t first, last;                                // steps first to last - 1 are taken
+    int64_t record, row;                                // row: of the first recorded step that is not below `first`
+    int64_t depth, ensemble, start, stop;
 };
 
 enum Outcome { DONE, NOT_FINITE, NO_MEMORY };  // NOT_FINITE: some weight or bias; the results mean nothing
@@ -75,7 +79,7 @@ struct InstructionSet {
     const char* name;
     bool (*runs_here)();
     Outcome (*backprop)(const BackpropJob&);
-    Outcome (*grow)(const GrowJob&);
+    Outcome (*propagate)(const PropagateJob&);
     Outcome (*train)(const TrainJob&);
 };
 

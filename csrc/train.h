@@ -75,8 +75,8 @@ struct Trainees {
     double *weight, *bias, *next_weight, *next_bias;
     int64_t *grad_weight_exponent, *grad_bias_exponent;
     Stretch at;
-    Floats target[VECTORS], least_loss[VECTORS], loss[VECTORS];
-    Ints moved[VECTORS], under[VECTORS], left[VECTORS];
+    Floats target[VECTORS], min_loss[VECTORS], loss[VECTORS];
+    Ints last_update[VECTORS], converged_at[VECTORS], diverged_at[VECTORS];
 };
 
 FASTGRAD_INLINE Links links_of(const Trainees& block) {
@@ -90,7 +90,7 @@ static void evaluate(const TrainJob& job, Trainees& block, States start) {
     at.links = links_of(block);
     start_stretch(at, start);
     const int64_t last = job.depth - 1;
-    if (job.loss == SQUARED) {
+    if (job.loss_code == SQUARED) {
         run_rows<true, false, false>(at, none, 0, job.depth);
     } else {
         run_rows<true, false, false>(at, none, 0, last);
@@ -106,7 +106,7 @@ static void evaluate(const TrainJob& job, Trainees& block, States start) {
         const Scaled adjoint = split(error);
         at.adjoint[j] = adjoint.mantissa;
         at.exponent[j] = adjoint.exponent;
-        if (job.loss == SQUARED) {
+        if (job.loss_code == SQUARED) {
             block.loss[j] = 0.5 * error * error;
         } else {  // delta_L = o_L - y: as if sigmoid' were 1
             store(at.kept.row + last * KEPT + WIDTH + j * LANES, all_of(1.0));
@@ -161,16 +161,16 @@ static bool descend(const TrainJob& job, const Rule& rule, Trainees& block, int6
             move(rule, factor, block.weight + cell, block.next_weight + cell, block.grad_weight_exponent + cell, moves, leaves);
             move(rule, factor, block.bias + cell, block.next_bias + cell, block.grad_bias_exponent + cell, moves, leaves);
         }
-        leaves |= block.left[j] != 0;
+        leaves |= block.diverged_at[j] != 0;
         if (any(leaves)) {  // they keep what they had
             for (int64_t cell = j * LANES; cell < job.depth * WIDTH; cell += WIDTH) {
                 store(block.next_weight + cell, select(leaves, load(block.weight + cell), load(block.next_weight + cell)));
                 store(block.next_bias + cell, select(leaves, load(block.bias + cell), load(block.next_bias + cell)));
             }
-            block.left[j] = select(leaves & (block.left[j] == 0), all_of(step + 1), block.left[j]);
+            block.diverged_at[j] = select(leaves & (block.diverged_at[j] == 0), all_of(step + 1), block.diverged_at[j]);
             moves &= ~leaves;
         }
-        block.moved[j] = select(moves, all_of(step + 1), block.moved[j]);
+        block.last_update[j] = select(moves, all_of(step + 1), block.last_update[j]);
         for (int i = 0; i < LANES; ++i)
             if (j * LANES + i >= lanes) moves[i] = 0;
         any_moves |= moves;
@@ -189,17 +189,17 @@ static void train_block(const TrainJob& job, const Rule& rule, Trainees& block, 
     for (int64_t step = job.first; step < job.last; ++step) {
         evaluate(job, block, start);
         for (int j = 0; j < VECTORS; ++j) {
-            const Ints low = block.loss[j] - block.least_loss[j] <= job.tolerance;
-            block.under[j] = select(low, select(block.under[j] < 0, all_of(step), block.under[j]), all_of((int64_t)-1));
+            const Ints low = block.loss[j] - block.min_loss[j] <= job.tolerance;
+            block.converged_at[j] = select(low, select(block.converged_at[j] < 0, all_of(step), block.converged_at[j]), all_of((int64_t)-1));
         }
         const bool moves = step < job.steps && descend(job, rule, block, step, lanes);
-        // A block that stands still stays as it is: the marks that are left get the same loss.
+        // A block that stands still stays as it is: the recorded steps that are left get the same loss.
         const int64_t known = moves ? step + 1 : job.last;
-        for (; row < job.record && job.marks[row] < known; ++row)
+        for (; row < job.record && job.recorded_steps[row] < known; ++row)
             for (int i = 0; i < lanes; ++i) {
-                const int64_t left = block.left[i / LANES][i % LANES];
-                const bool is_out = left != 0 && left <= job.marks[row];
-                job.loss_at[row * job.ensemble + begin + i] = is_out ? __builtin_inf() : block.loss[i / LANES][i % LANES];
+                const int64_t diverged_at = block.diverged_at[i / LANES][i % LANES];
+                const bool is_out = diverged_at != 0 && diverged_at <= job.recorded_steps[row];
+                job.loss[row * job.ensemble + begin + i] = is_out ? __builtin_inf() : block.loss[i / LANES][i % LANES];
             }
         if (!moves) break;
     }
@@ -233,10 +233,10 @@ static Outcome train(const TrainJob& job) {
             }
             set_state(start, i, used ? job.x[begin + i] : 0.5);
             block.target[j][k] = used ? job.target[begin + i] : 0.5;
-            block.least_loss[j][k] = used ? job.least_loss[begin + i] : 0.0;
-            block.moved[j][k] = used ? job.moved[begin + i] : 0;
-            block.under[j][k] = used ? job.under[begin + i] : 0;
-            block.left[j][k] = used ? job.left[begin + i] : 0;
+            block.min_loss[j][k] = used ? job.min_loss[begin + i] : 0.0;
+            block.last_update[j][k] = used ? job.last_update[begin + i] : 0;
+            block.converged_at[j][k] = used ? job.converged_at[begin + i] : 0;
+            block.diverged_at[j][k] = used ? job.diverged_at[begin + i] : 0;
         }
         // The input lies where the activation before link 0 would be, if it is a number of that kind.
         for (int j = 0; j < VECTORS; ++j) {
@@ -255,9 +255,9 @@ static Outcome train(const TrainJob& job) {
                 job.weight[link * job.ensemble + begin + i] = block.weight[link * WIDTH + i];
                 job.bias[link * job.ensemble + begin + i] = block.bias[link * WIDTH + i];
             }
-            job.moved[begin + i] = block.moved[j][k];
-            job.under[begin + i] = block.under[j][k];
-            job.left[begin + i] = block.left[j][k];
+            job.last_update[begin + i] = block.last_update[j][k];
+            job.converged_at[begin + i] = block.converged_at[j][k];
+            job.diverged_at[begin + i] = block.diverged_at[j][k];
         }
     }
     return DONE;

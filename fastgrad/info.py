@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
 from pathlib import Path
@@ -25,25 +26,19 @@ def build_info() -> dict[str, Any]:
         ``instruction_set``, ``threads`` (that this process may use), ``cpu`` and ``platform``.
     """
     backends: dict[str, str] = {}
+    build: dict[str, str] = {}
     for name in BACKENDS:
         try:
-            load(name)
+            build |= load(name)[1].build()
             backends[name] = "available"
         except BackendUnavailableError as error:
             backends[name] = str(error)
-    compiler = compile_flags = None
-    if backends["cpp"] == "available":
-        from fastgrad import _cpp
-
-        compiler, compile_flags = _cpp.compiler, _cpp.compile_flags
     return {
         "fastgrad": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "backends": backends,
-        "compiler": compiler,
-        "compile_flags": compile_flags,
-        "instruction_set": instruction_set("cpp") if compiler else None,
+        **{name: build.get(name) for name in ("compiler", "compile_flags", "instruction_set")},
         "threads": default_threads(),
         "cpu": cpu_name(),
         "platform": platform.platform(),
@@ -71,7 +66,7 @@ def cpu_name() -> str:
 def provenance(backend: str | None, seed: int | None) -> dict[str, Any]:
     """Where a result comes from: versions, backend, instruction set, seed; ready for JSON.
 
-    `backend` is None where several ran; the instruction set is then that of the C++ one, if it is available.
+    `backend` is None where several ran; the instruction set is then that of the first that was compiled for one.
     """
     return {
         "fastgrad": __version__,
@@ -79,7 +74,7 @@ def provenance(backend: str | None, seed: int | None) -> dict[str, Any]:
         "numpy": _version("numpy"),
         "numba": _version("numba"),
         "backend": backend,
-        "instruction_set": instruction_set(backend or "cpp"),
+        "instruction_set": instruction_set(backend),
         "seed": seed,
         "cpu": cpu_name(),
         "platform": platform.platform(),
@@ -87,11 +82,10 @@ def provenance(backend: str | None, seed: int | None) -> dict[str, Any]:
 
 
 def instruction_set(backend: str | None) -> str | None:
-    """Instruction set that a compiled backend uses here; None for the others."""
-    if backend != "cpp":
-        return None
-    try:
-        from fastgrad.kernels import native
-    except ImportError:
-        return None
-    return native.instruction_set()
+    """Instruction set that a backend was compiled for and uses here; of the first that has one, if none is named."""
+    for name in [backend] if backend else BACKENDS:
+        with contextlib.suppress(BackendUnavailableError):
+            found = load(name)[1].build().get("instruction_set")
+            if found:
+                return found
+    return None

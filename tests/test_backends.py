@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def hide(monkeypatch):
     def hidden(*names):
         for name in names:
             monkeypatch.setitem(sys.modules, MODULES[name], None)
-            monkeypatch.delitem(sys.modules, kernels.BACKENDS[name][0], raising=False)
+            monkeypatch.delitem(sys.modules, kernels.BACKENDS[name].module, raising=False)
         if "cpp" in names:
             monkeypatch.delattr(fg, "_cpp", raising=False)
 
@@ -91,6 +92,21 @@ def test_a_broken_backend_is_as_one_that_is_missing(hide, compiled, monkeypatch,
     with pytest.raises(fg.BackendUnavailableError, match=r"libfoo\.so\.6: cannot open shared object file"):
         kernels.load(name)
     assert name not in run("auto")
+
+
+@pytest.mark.parametrize("version", [kernels.KERNEL_VERSION + 1, kernels.KERNEL_VERSION - 1, None])
+def test_an_extension_that_is_out_of_date_is_refused(compiled, monkeypatch, version):
+    extension = fg._cpp
+    monkeypatch.delitem(sys.modules, kernels.BACKENDS["cpp"].module)
+    if version is None:  # older than the number itself
+        monkeypatch.delattr(extension, "kernel_version")
+    else:
+        monkeypatch.setattr(extension, "kernel_version", version)
+    message = rf"has kernels of version {version or 'none'}, .* version {kernels.KERNEL_VERSION}: .*pip install -e \."
+    with pytest.raises(fg.BackendUnavailableError, match=message):
+        fg.simulate(3, 2, backend="cpp")
+    assert "cpp" not in fg.available_backends()
+    assert re.search(message, fg.build_info()["backends"]["cpp"])
 
 
 @pytest.mark.parametrize("name", ["fortran", "", "NumPy", "cpp ", None, 3, []])
@@ -194,17 +210,17 @@ def test_no_thread_outlives_its_job(python, backend):
 
 
 def test_every_backend_states_its_numbers(backend):
-    module = kernels.load(backend)[1]
-    assert module.PAGE_LINKS >= 1024
-    assert module.PAGE_LINKS % 1024 == 0  # whole blocks
-    assert module.CALL_ELEMENTS >= 1
-    assert module.WORK_BYTES >= 0
+    limits = kernels.load(backend)[1].LIMITS
+    assert limits.links >= 1024
+    assert limits.links % 1024 == 0  # whole blocks
+    assert min(limits.elements, limits.members) >= 1
+    assert min(limits.lanes, limits.work_bytes) >= 0
 
 
 def test_a_call_is_short(backend):
     # Progress and Ctrl-C work between calls: each lasts a fraction of a second.
     fg.simulate(2, 1, backend=backend)
-    depth = 3 * kernels.load(backend)[1].PAGE_LINKS
+    depth = 3 * kernels.load(backend)[1].LIMITS.links
     times = []
     fg.simulate(depth, 1, backend=backend, threads=1, progress=lambda *_: times.append(time.perf_counter()))
     assert min(later - earlier for earlier, later in itertools.pairwise(times)) < 1

@@ -321,9 +321,9 @@ import sys
 from fastgrad.cli import main
 from fastgrad.kernels import load, reference
 right = reference.backprop
-def wrong(*arguments):
-    finite = right(*arguments)
-    arguments[5][0] *= -1  # the sign of grad_weight
+def wrong(job, start, stop):
+    finite = right(job, start, stop)
+    job.grad_weight.mantissa[0] *= -1
     return finite
 reference.backprop = wrong
 main(["compare", "--depth", "5", "--ensemble", "3"])
@@ -379,7 +379,9 @@ main({arguments!r})
 
 
 def test_backend_that_is_missing(monkeypatch):
-    monkeypatch.setitem(BACKENDS, "numba", ("fastgrad.kernels.absent", "pip install numba"))
+    monkeypatch.setitem(
+        BACKENDS, "numba", BACKENDS["numba"]._replace(module="fastgrad.kernels.absent", remedy="pip install numba")
+    )
     result = run(*SMALL[:-1], "numba")
     assert (result.exit_code, result.stdout) == (1, "")
     message = one_line(result.stderr)
@@ -389,7 +391,9 @@ def test_backend_that_is_missing(monkeypatch):
 
 def test_auto_takes_the_next_backend_and_says_so(monkeypatch):
     for name in ("cpp", "numba"):
-        monkeypatch.setitem(BACKENDS, name, ("fastgrad.kernels.absent", "install it"))
+        monkeypatch.setitem(
+            BACKENDS, name, BACKENDS[name]._replace(module="fastgrad.kernels.absent", remedy="install it")
+        )
     result = run("simulate", "--depth", "5", "--ensemble", "2", "--format", "json")
     assert result.exit_code == 0
     assert strict_json(result.stdout)["provenance"]["backend"] == "numpy"

@@ -542,13 +542,15 @@ def test_wrong_output_is_caught_by_compare(monkeypatch):
     from fastgrad.jobs.compare import compare
     from fastgrad.kernels import BACKENDS, load
 
-    monkeypatch.setitem(BACKENDS, "numba", ("fastgrad.kernels.absent", "install it"))
+    monkeypatch.setitem(
+        BACKENDS, "numba", BACKENDS["numba"]._replace(module="fastgrad.kernels.absent", remedy="install it")
+    )
     kernels = load("cpp")[1]
     right = kernels.backprop
 
-    def wrong(*arguments):
-        finite = right(*arguments)
-        arguments[4][0] += 0.125
+    def wrong(job, start, stop):
+        finite = right(job, start, stop)
+        job.output[0] += 0.125
         return finite
 
     monkeypatch.setattr(kernels, "backprop", wrong)

@@ -50,16 +50,18 @@ def all_backends(compiled):
 def only_numpy(monkeypatch):
     """No backend but the reference."""
     for name in ("cpp", "numba"):
-        monkeypatch.setitem(BACKENDS, name, ("fastgrad.kernels.absent", "install it"))
+        monkeypatch.setitem(
+            BACKENDS, name, BACKENDS[name]._replace(module="fastgrad.kernels.absent", remedy="install it")
+        )
 
 
-# The numbers of `backprop` and `grow` that a wrong kernel can spoil: the places of their arrays among the arguments.
+# The fields of the kernels' jobs that a wrong kernel can spoil.
 GRADIENTS = {
-    "backprop": {"output": 4, "grad_weight": 5, "grad_bias": 7, "grad_x": 9},
-    "simulate": {"activation": 7, "weight": 10, "input": 11, "derivative": 13, "gap": 15, "bound": 17},
+    "backprop": ("output", "grad_weight", "grad_bias", "grad_x"),
+    "simulate": ("activation", "weight", "input", "slope", "product", "bound"),
 }
-CARRIES = {"gap": 19, "bound": 21}
-KERNELS = {"backprop": "backprop", "simulate": "grow"}
+CARRIES = ("product_before", "bound_before")
+KERNELS = {"backprop": "backprop", "simulate": "propagate"}
 
 
 def slightly(array):
@@ -82,6 +84,12 @@ def not_a_number(array):
     array.flat[-1] = np.nan
 
 
+def field(arguments, name):
+    """A field of the job or the state that a kernel is called with; of scaled numbers the mantissas."""
+    value = next(getattr(of, name) for of in arguments if hasattr(of, name))
+    return getattr(value, "mantissa", value)
+
+
 def make_wrong(monkeypatch, backend, job, place, how):
     """Make one number of a kernel's results wrong; returns the list of the calls."""
     kernels = load(backend)[1]
@@ -92,7 +100,7 @@ def make_wrong(monkeypatch, backend, job, place, how):
         calls.append(arguments)
         returned = right(*arguments)
         if arguments[-1] == 70:  # the slice with the last member
-            how(arguments[GRADIENTS[job][place]])
+            how(field(arguments, place))
         return returned
 
     monkeypatch.setattr(kernels, KERNELS[job], wrong)
@@ -197,21 +205,21 @@ def test_wrong_kernel_is_caught(job, place, how, compiled, monkeypatch):
 @pytest.mark.parametrize("how", [slightly, zero])
 def test_wrong_carry_is_caught(place, how, compiled, monkeypatch):
     kernels = load("cpp")[1]
-    right = kernels.grow
+    right = kernels.propagate
 
     def wrong(*arguments):
         right(*arguments)
-        if arguments[3] > 1:  # the first page has none
-            how(arguments[CARRIES[place]])
+        if arguments[2] > 1:  # the first page has none
+            how(field(arguments, place))
 
-    monkeypatch.setattr(kernels, "grow", wrong)
-    monkeypatch.setattr(kernels, "PAGE_LINKS", 1024)
+    monkeypatch.setattr(kernels, "propagate", wrong)
+    monkeypatch.setattr(kernels, "LIMITS", kernels.LIMITS._replace(links=1024))
     assert not compare("simulate", 1500, 3, threads=1).agree
-    monkeypatch.setattr(kernels, "grow", right)
+    monkeypatch.setattr(kernels, "propagate", right)
     assert compare("simulate", 1500, 3, threads=1, repeats=2).agree
 
 
-ONE_BIT = [("backprop", "grad_weight"), ("backprop", "output"), ("simulate", "derivative"), ("simulate", "activation")]
+ONE_BIT = [("backprop", "grad_weight"), ("backprop", "output"), ("simulate", "slope"), ("simulate", "activation")]
 
 
 @pytest.mark.parametrize(("job", "place"), ONE_BIT)

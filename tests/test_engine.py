@@ -392,7 +392,8 @@ def test_a_deep_chain_in_pages_too_short_to_be_cut(weight, bias, x, compiled_bac
     cut = fg.simulate(DEEP, 1, weight, bias, x, seed=1, backend=compiled_backend)
     # Pages of fewer than 8 blocks of 1024 links run in the order of their links. Where they begin decides how the
     # products between two recorded links are rounded, and nothing else.
-    monkeypatch.setattr(load(compiled_backend)[1], "PAGE_LINKS", 4 * 1024)
+    kernels = load(compiled_backend)[1]
+    monkeypatch.setattr(kernels, "LIMITS", kernels.LIMITS._replace(links=4 * 1024))
     whole = fg.simulate(DEEP, 1, weight, bias, x, seed=1, backend=compiled_backend, threads=1)
     assert whole.output.tobytes() == cut.output.tobytes()
     rounding_alone = 2.0**-52 * 16 * DEEP

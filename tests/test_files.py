@@ -536,7 +536,7 @@ def test_a_hostile_csv_is_refused(case, tmp_path):
 @pytest.mark.parametrize("form", ["table", "npz", "csv", "json"])
 def test_a_command_stays_within_what_is_counted(form, rng, tmp_path):
     output = ("-o", "out.npz") if form == "npz" else ("--format", form, "-o", "out")
-    work = load("auto")[1].WORK_BYTES
+    work = load("auto")[1].LIMITS.work_bytes
     peaks, counted = [], []
     for links in (1, *((200_000, 1_500_000) if form in ("table", "npz") else (100_000, 900_000))):
         np.savez(tmp_path / "a.npz", weight=rng.normal(0, 5, links).astype("f4"), bias=rng.normal(size=links))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import fastgrad as fg
 from fastgrad import laws, philox
-from fastgrad.kernels import load
+from fastgrad.kernels import PropagateJob, ScaledArrays, State, load
 
 # Salmon et al. 2011, kat_vectors of Random123: counter, key, output.
 KNOWN = [
@@ -260,24 +260,23 @@ def test_quarter_turns_come_off_exactly(v):
 
 
 def kernel_draws(name, weight, bias, seed, links, members):
-    """Weights that a kernel draws at any links, and activations sigmoid(w/2 + b): `grow` called by its contract."""
+    """Weights that a kernel draws at any links, and activations sigmoid(w/2 + b): `propagate` by its contract."""
     w, b = laws.parse(weight, "weight"), laws.parse(bias, "bias")
     drawn = np.empty((len(links), members))
     activations = np.empty((len(links), members))
     for at, link in enumerate(links):
         start = fg.Scaled(np.full(members, 0.5))
-        state = start.to_float(), start.mantissa, start.exponent
+        state = State(start.to_float(), ScaledArrays.of(start), *empty((members,), 2))
         filled = empty((1, members), 4)
-        carried = empty((members,), 2)
-        arrays = *state, drawn[at : at + 1], *filled, *carried
-        load(name)[1].grow(w.code, b.code, seed, link, link + 1, np.array([link]), 0, *arrays, 0, members)
-        activations[at] = state[0]
+        job = PropagateJob(w.code, b.code, seed, np.array([link]), drawn[at : at + 1], *filled)
+        load(name)[1].propagate(job, state, link, link + 1, 0, members)
+        activations[at] = state.activation
     return drawn, activations
 
 
 def empty(shape, count):
-    """Mantissas and exponents to be filled, in turn."""
-    return [np.empty(shape, dtype=kind) for _ in range(count) for kind in (np.float64, np.int64)]
+    """Scaled numbers to be filled."""
+    return [ScaledArrays.of(fg.Scaled.empty(shape)) for _ in range(count)]
 
 
 FAR = [1, 2, 2**32 - 1, 2**32, 2**32 + 1, 2**40 + 17, 2**62]

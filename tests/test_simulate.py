@@ -218,7 +218,7 @@ def test_the_pages_of_a_chain_change_only_its_rounding(
     rounding_alone = fg.agreement_rtol(np.zeros((depth, 1)), 0)
     whole = run(threads=1)
     for links in (1024, 2048):
-        monkeypatch.setattr(kernels, "PAGE_LINKS", links)
+        monkeypatch.setattr(kernels, "LIMITS", kernels.LIMITS._replace(links=links))
         cut = run(threads=1)
         same_bits(cut, run(threads=3))
         assert np.array_equal(cut.output, whole.output)
@@ -228,7 +228,7 @@ def test_the_pages_of_a_chain_change_only_its_rounding(
 
 @pytest.mark.parametrize(("weight", "bias", "x"), DEEP)
 def test_threads_on_the_pages_of_one_chain_do_not_change_a_bit(compiled_backend, weight, bias, x, same_bits):
-    depth = 5 * fg.kernels.load(compiled_backend)[1].PAGE_LINKS // 2
+    depth = 5 * fg.kernels.load(compiled_backend)[1].LIMITS.links // 2
     one, *more = (
         fg.simulate(depth, 1, weight, bias, x=x, backend=compiled_backend, threads=threads) for threads in (1, 2, 3)
     )
@@ -479,7 +479,8 @@ def test_memory_does_not_grow_with_depth(compiled_backend, python):
 
 @pytest.mark.parametrize(("depth", "ensemble", "threads"), [(1, 1, 1), (30_000, 1, 1), (30_000, 1, 3), (5000, 70, 2)])
 def test_progress_rises_to_the_depth(backend, monkeypatch, depth, ensemble, threads):
-    monkeypatch.setattr(fg.kernels.load(backend)[1], "PAGE_LINKS", 4096)
+    kernels = fg.kernels.load(backend)[1]
+    monkeypatch.setattr(kernels, "LIMITS", kernels.LIMITS._replace(links=4096))
     calls = []
     fg.simulate(depth, ensemble, backend=backend, threads=threads, progress=lambda *call: calls.append(call))
     done = [links for links, _ in calls]

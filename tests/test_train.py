@@ -234,7 +234,8 @@ def test_calls_can_be_cut_anywhere(backend, elements, rng, monkeypatch):
     y[:50] = -1.0  # some stand still soon
     how = {"steps": 40, "learning_rate": 100.0, "backend": backend}
     whole = fg.train(w, b, x, y, **how)
-    monkeypatch.setattr(load(backend)[1], "CALL_ELEMENTS", elements)
+    kernels = load(backend)[1]
+    monkeypatch.setattr(kernels, "LIMITS", kernels.LIMITS._replace(elements=elements))
     assert_same(whole, fg.train(w, b, x, y, **how))
     assert {"stalled", "running"} <= set(whole.status)
 

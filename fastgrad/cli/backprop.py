@@ -53,7 +53,7 @@ def backprop(
     given = {"bias": bias, "x": x, "cotangent": cotangent}
     try:
         source = open_chain(file)
-        size = gradients_bytes(source, chosen, plot is not None, load(backend)[1].WORK_BYTES)  # type: ignore[arg-type]
+        size = gradients_bytes(source, chosen, plot is not None, load(backend)[1].LIMITS.work_bytes)  # type: ignore[arg-type]
         require_memory(f"{file}: the gradients of {plural(source.links, 'link')}", size)
         chain = source.load(**{name: value for name, value in given.items() if value is not None})
     except ValueError as error:

@@ -11,7 +11,7 @@ import numpy as np
 from fastgrad.chain import DEFAULT_COTANGENT, Chain
 from fastgrad.checks import require_memory
 from fastgrad.jobs.threads import Threads
-from fastgrad.kernels import BackendName, load
+from fastgrad.kernels import BackendName, BackpropJob, ScaledArrays, load
 from fastgrad.scaled import Scaled
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _fill(
     size = chain.depth * chain.ensemble
     require_memory(
         f"the gradients of {chain.depth} links x {chain.ensemble} chains",
-        size * ((0 if out is not None else 32) + kernels.WORK_BYTES),
+        size * ((0 if out is not None else 32) + kernels.LIMITS.work_bytes),
     )
     if out is None:
         result = _empty(chain, name)
@@ -169,23 +169,19 @@ def _fill(
 
     links, members = chain.weight.shape, chain.x.shape
 
+    job = BackpropJob(
+        weight=chain.weight,
+        bias=chain.bias,
+        x=chain.x,
+        cotangent=chain.cotangent,
+        output=result.output.reshape(members),
+        grad_weight=ScaledArrays.of(result.grad_weight, *links),
+        grad_bias=ScaledArrays.of(result.grad_bias, *links),
+        grad_x=ScaledArrays.of(result.grad_x, *members),
+    )
+
     def run(start: int, stop: int) -> None:
-        finite = kernels.backprop(
-            chain.weight,
-            chain.bias,
-            chain.x,
-            chain.cotangent,
-            result.output.reshape(members),
-            result.grad_weight.mantissa.reshape(links),
-            result.grad_weight.exponent.reshape(links),
-            result.grad_bias.mantissa.reshape(links),
-            result.grad_bias.exponent.reshape(links),
-            result.grad_x.mantissa.reshape(members),
-            result.grad_x.exponent.reshape(members),
-            start,
-            stop,
-        )
-        if not finite:
+        if not kernels.backprop(job, start, stop):
             raise NotFiniteError("weight or bias: expected finite numbers")
 
     with Threads(threads) as pool:

@@ -13,7 +13,7 @@ from fastgrad.checks import integer, require_progress
 from fastgrad.jobs.backprop import Gradients, backprop
 from fastgrad.jobs.draw import draw
 from fastgrad.jobs.simulate import simulate
-from fastgrad.kernels import BackendName, available_backends
+from fastgrad.kernels import BACKENDS, BackendName, available_backends
 from fastgrad.scaled import LN_2, Scaled, log2_distance
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastgrad.laws import LawLike
 
 Job = Literal["backprop", "simulate"]
-REFERENCE: BackendName = "numpy"
+REFERENCE: BackendName = list(BACKENDS)[-1]
 FIELDS = {
     "backprop": ("grad_weight", "grad_bias", "grad_x"),
     "simulate": ("adjoint", "grad_weight", "grad_bias", "bound"),
@@ -66,13 +66,12 @@ class Comparison:
 
     @property
     def agree(self) -> bool:
-        """Tell if every backend is within its bound of the reference, and those that promise equal bits have them."""
-        names = {row.backend for row in self.backends}
+        """Tell if every backend is within its bound of the reference, and those of one arithmetic have equal bits."""
         bits = all(
-            other in row.same_bits_as
+            other.backend in row.same_bits_as
             for row in self.backends
-            for other in {"cpp", "numba"} & names - {row.backend}
-            if row.backend != REFERENCE
+            for other in self.backends
+            if other is not row and BACKENDS[other.backend].arithmetic == BACKENDS[row.backend].arithmetic
         )
         return bits and all(row.distance <= 1 for row in self.backends)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastgrad import kernels
+from fastgrad.kernels import ScaledArrays
 from fastgrad.scaled import Scaled
 
 if TYPE_CHECKING:
@@ -16,10 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fastgrad.jobs.threads import Threads
-    from fastgrad.kernels import Backend
+    from fastgrad.kernels import Backend, PropagateJob
 
     Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
 
 
 ENSEMBLE_CUT_IN_DEPTH = 16  # an ensemble of so few chains leaves threads idle, and is cut in depth for them
@@ -28,14 +29,16 @@ TINY_OFFSET = 2.0**-900  # from here down the kernels keep an offset from 1/2 as
 
 
 class State:
-    """State of chains between two links, and the products over the links before a page's first mark.
+    """State of chains between two links, and the products over the links before a page's first recorded one.
 
-    The arrays are those of `grow` in the contract of the kernels.
+    `arrays` is the same memory as the kernels take it.
     """
 
     def __init__(self, activation: Floats, scaled: Scaled, is_centered: bool) -> None:
         self.activation, self.scaled, self.is_centered = activation, scaled, is_centered
-        self.carry_gap, self.carry_bound = Scaled.empty(activation.shape), Scaled.empty(activation.shape)
+        self.product_before, self.bound_before = Scaled.empty(activation.shape), Scaled.empty(activation.shape)
+        numbers = (scaled, self.product_before, self.bound_before)
+        self.arrays = kernels.State(activation, *map(ScaledArrays.of, numbers))
 
     @classmethod
     def at(cls, activation: Floats, is_centered: bool) -> State:
@@ -64,7 +67,7 @@ class State:
         return np.where(np.abs(self.activation) < TINY_OFFSET, 0.5, self.scaled.to_float())
 
     def copy(self) -> State:
-        """Return an independent copy; the carried products are not part of it."""
+        """Return an independent copy; the products are not part of it."""
         scaled = Scaled.of_parts(self.scaled.mantissa.copy(), self.scaled.exponent.copy())
         return State(self.activation.copy(), scaled, self.is_centered)
 
@@ -75,22 +78,18 @@ class State:
 
 @dataclass
 class _Page:
-    """A run of links that a kernel takes in one call: first … last - 1; `row` is the first mark not below them."""
+    """A run of links that a kernel takes in one call: first … last - 1."""
 
     first: int
     last: int
-    row: int
     state: State
     guess: State | None = None  # of the state at its start, where that was not known yet
 
 
 def run_pages(
-    grow: Callable[[State, int, int, int, int, int], None],
+    backend: Backend,
+    job: PropagateJob,
     state: State,
-    marks: Ints,
-    kernels: Backend,
-    gap: Scaled,
-    bound: Scaled,
     depth: int,
     pool: Threads,
     progress: Callable[[int, int], None] | None,
@@ -104,22 +103,22 @@ def run_pages(
     """
     ensemble = len(state.activation)
     together = pool.count if ensemble <= ENSEMBLE_CUT_IN_DEPTH else 1
-    at_most = max(1, kernels.CALL_ELEMENTS // min(depth, kernels.PAGE_LINKS))
+    limits = backend.LIMITS
+    at_most = max(1, limits.elements // min(depth, limits.links))
+    product, bound = Scaled.of_parts(*job.product), Scaled.of_parts(*job.bound)
+    unrecorded = job._replace(recorded_links=job.recorded_links[:0])
 
     def run(page: _Page, start: int = 0, stop: int = ensemble) -> None:
-        grow(page.state, page.first, page.last, page.row, start, stop)
+        backend.propagate(job, page.state.arrays, page.first, page.last, start, stop)
 
     def run_from_guess(page: _Page) -> None:
-        grow(page.state, page.first - WARM_UP, page.first, len(marks), 0, ensemble)
+        backend.propagate(unrecorded, page.state.arrays, page.first - WARM_UP, page.first, 0, ensemble)
         page.guess = page.state.copy()
         run(page)
 
-    firsts = range(1, depth + 1, kernels.PAGE_LINKS)
+    firsts = range(1, depth + 1, limits.links)
     for at in range(0, len(firsts), together):
-        pages = [
-            _Page(first, min(first + kernels.PAGE_LINKS, depth + 1), int(np.searchsorted(marks, first)), state)
-            for first in firsts[at : at + together]
-        ]
+        pages = [_Page(first, min(first + limits.links, depth + 1), state) for first in firsts[at : at + together]]
         for page in pages[1:]:
             page.state = state.guess()
         if together == 1:
@@ -130,9 +129,10 @@ def run_pages(
             if page.guess is not None and not page.guess.same_bits(state):
                 page.state = state.copy()
                 pool.run_all([partial(run, page)])
-            if page.row > 0:
-                for products, carry in ((gap, page.state.carry_gap), (bound, page.state.carry_bound)):
-                    products[page.row - 1] = products[page.row - 1] * carry
+            row = int(np.searchsorted(job.recorded_links, page.first)) - 1  # the last one before the page
+            if row >= 0:
+                for products, before in ((product, page.state.product_before), (bound, page.state.bound_before)):
+                    products[row] = products[row] * before
             state = page.state
         if progress is not None:
             progress(pages[-1].last - 1, depth)

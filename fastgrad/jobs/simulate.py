@@ -13,7 +13,7 @@ from fastgrad.jobs.draw import checked_sizes
 from fastgrad.jobs.growth import BATCHES, Growth, Lyapunov, lyapunov_of
 from fastgrad.jobs.pages import State, run_pages
 from fastgrad.jobs.threads import Threads
-from fastgrad.kernels import BackendName, load
+from fastgrad.kernels import BackendName, PropagateJob, ScaledArrays, load
 from fastgrad.laws import LawLike, parse
 from fastgrad.scaled import Scaled
 from fastgrad.summary import spaced
@@ -119,40 +119,20 @@ def simulate(
 
     weight_at = np.empty((len(marks), ensemble))
     input_at, derivative, gap, bound = (Scaled.empty(weight_at.shape) for _ in range(4))
-    is_centered = bias_law.family == "centered"
-    start_state = State.at(inputs, is_centered)
-
-    def grow(state: State, first: int, last: int, row: int, start: int, stop: int) -> None:
-        kernels.grow(
-            weight_law.code,
-            bias_law.code,
-            seed,
-            first,
-            last,
-            marks,
-            row,
-            state.activation,
-            state.scaled.mantissa,
-            state.scaled.exponent,
-            weight_at,
-            input_at.mantissa,
-            input_at.exponent,
-            derivative.mantissa,
-            derivative.exponent,
-            gap.mantissa,
-            gap.exponent,
-            bound.mantissa,
-            bound.exponent,
-            state.carry_gap.mantissa,
-            state.carry_gap.exponent,
-            state.carry_bound.mantissa,
-            state.carry_bound.exponent,
-            start,
-            stop,
-        )
-
+    job = PropagateJob(
+        weight_law=weight_law.code,
+        bias_law=bias_law.code,
+        seed=seed,
+        recorded_links=marks,
+        weight=weight_at,
+        input=ScaledArrays.of(input_at),
+        slope=ScaledArrays.of(derivative),
+        product=ScaledArrays.of(gap),
+        bound=ScaledArrays.of(bound),
+    )
+    start_state = State.at(inputs, bias_law.family == "centered")
     with Threads(threads) as pool:
-        state = run_pages(grow, start_state, marks, kernels, gap, bound, depth, pool, progress)
+        state = run_pages(kernels, job, start_state, depth, pool, progress)
 
     adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, derivative, gap, bound)
     lyapunov = lyapunov_of(marks, adjoint, depth)
@@ -192,7 +172,7 @@ def _with_link_after(marks: Ints, burn_in: int, depth: int) -> Ints:
 def suffix_products(
     weight: Floats, input_at: Scaled, derivative: Scaled, gap: Scaled, bound: Scaled
 ) -> tuple[Scaled, Scaled, Scaled]:
-    """Recorded gradients from what `grow` leaves, in place.
+    """Recorded gradients from what `propagate` leaves, in place.
 
     With a the adjoint of the link after a mark, ``delta = gap a sigmoid'``, ``grad_bias = delta``,
     ``grad_weight = delta o_{l-1}`` and ``adjoint = delta w``.

@@ -13,7 +13,7 @@ from fastgrad.checks import integer, per_member, real_array, require_memory
 from fastgrad.jobs.backprop import caught_at_start, warn_of_caught
 from fastgrad.jobs.draw import draw
 from fastgrad.jobs.threads import SLICE_MIN, Threads
-from fastgrad.kernels import BackendName, load
+from fastgrad.kernels import BackendName, TrainJob, load
 from fastgrad.laws import LawLike, law_or_number
 from fastgrad.philox import draw_inputs
 from fastgrad.summary import QUANTILES, json_ready
@@ -248,52 +248,42 @@ def train_chain(
     warn_of_caught(caught, stacklevel=4)
 
     with Threads(threads) as pool:
-        side_by_side = min(ensemble, kernels.SLICE_MEMBERS)
+        side_by_side = min(ensemble, kernels.LIMITS.members)
         require_memory(
             f"training {chain.depth} links x {ensemble} chains",
             16 * chain.depth * ensemble
             + 8 * recorded * (ensemble + 4)
-            + LANE_BYTES * chain.depth * kernels.LANES * min(pool.count, -(-ensemble // SLICE_MIN))
-            + kernels.WORK_BYTES * chain.depth * side_by_side * pool.count,
+            + LANE_BYTES * chain.depth * kernels.LIMITS.lanes * min(pool.count, -(-ensemble // SLICE_MIN))
+            + kernels.LIMITS.work_bytes * chain.depth * side_by_side * pool.count,
         )
         marks = np.unique(np.linspace(0, steps, recorded).round().astype(np.int64))
-        w, b = chain.weight.copy(), chain.bias.copy()
-        loss_at = np.empty((len(marks), ensemble))
-        moved, left = np.zeros(ensemble, dtype=np.int64), np.zeros(ensemble, dtype=np.int64)
-        under = np.full(ensemble, -1, dtype=np.int64)
-        least = _entropy(y) if loss == "cross_entropy" else np.zeros(ensemble)
+        job = TrainJob(
+            weight=chain.weight.copy(),
+            bias=chain.bias.copy(),
+            x=chain.x,
+            target=y,
+            min_loss=_entropy(y) if loss == "cross_entropy" else np.zeros(ensemble),
+            loss_code=LOSSES[loss],
+            learning_rate=rate,
+            clip_value=largest,
+            clip_norm=norm,
+            tolerance=tolerance,
+            steps=steps,
+            recorded_steps=marks,
+            loss=np.empty((len(marks), ensemble)),
+            last_update=np.zeros(ensemble, dtype=np.int64),
+            converged_at=np.full(ensemble, -1, dtype=np.int64),
+            diverged_at=np.zeros(ensemble, dtype=np.int64),
+        )
         # One more call than steps: after the last one the loss is looked at.
-        page = max(1, kernels.CALL_ELEMENTS // (chain.depth * side_by_side))
+        page = max(1, kernels.LIMITS.elements // (chain.depth * side_by_side))
         last = 0
         while last <= steps:
-            at_rest = last > 0 and bool(np.all((left > 0) | (moved < last)))  # one step shows it: all the rest at once
-            first, last = last, steps + 1 if at_rest else min(last + page, steps + 1)
-            row = int(np.searchsorted(marks, first))
+            at_rest = last > 0 and bool(np.all((job.diverged_at > 0) | (job.last_update < last)))
+            first, last = last, steps + 1 if at_rest else min(last + page, steps + 1)  # one step shows it: all the rest
 
-            def run(start: int, stop: int, first: int = first, last: int = last, row: int = row) -> None:
-                kernels.train(
-                    w,
-                    b,
-                    chain.x,
-                    y,
-                    least,
-                    LOSSES[loss],
-                    rate,
-                    largest,
-                    norm,
-                    tolerance,
-                    first,
-                    last,
-                    steps,
-                    marks,
-                    row,
-                    loss_at,
-                    moved,
-                    under,
-                    left,
-                    start,
-                    stop,
-                )
+            def run(start: int, stop: int, first: int = first, last: int = last) -> None:
+                kernels.train(job, first, last, start, stop)
 
             def tell(members: int, first: int = first, last: int = last) -> None:
                 if progress is not None:
@@ -301,15 +291,15 @@ def train_chain(
 
             pool.run(run, ensemble, side_by_side, tell)
 
-    ways = [left > 0, under >= 0, moved < steps]
+    ways = [job.diverged_at > 0, job.converged_at >= 0, job.last_update < steps]
     status = np.select(ways, ["diverged", "converged", "stalled"], "running")
-    last_step = np.select(ways, [left, under, moved], steps)
+    last_step = np.select(ways, [job.diverged_at, job.converged_at, job.last_update], steps)
     one: Any = 0 if chain.single else slice(None)
     return Training(
         step=marks,
-        loss=loss_at[:, one],
-        weight=w[:, one],
-        bias=b[:, one],
+        loss=job.loss[:, one],
+        weight=job.weight[:, one],
+        bias=job.bias[:, one],
         status=status[one],
         last_step=last_step[one],
         backend=name,

@@ -1,6 +1,6 @@
 """The Numba backend: the stages of reference.py as loops, with the IEEE operations of csrc/ in the same order.
 
-The contract is the docstring of `fastgrad.kernels`. Each scalar function has a twin of the same name in
+The contract is `fastgrad.kernels.contract`. Each scalar function has a twin of the same name in
 ``csrc/scaled.h`` or ``csrc/draws.h``, and returns the same bits. All compiled functions are in this one file: Numba's
 cache on disk does not notice when an imported function changes.
 """
@@ -35,15 +35,14 @@ from fastgrad.kernels.coefficients import (
     LOG2_E,
     SIN,
 )
+from fastgrad.kernels.contract import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PAGE_LINKS = 2**18
-CALL_ELEMENTS = 2**22
-SLICE_MEMBERS = 2**9
+    from fastgrad.kernels.contract import BackpropJob, PropagateJob, State, TrainJob
+
 LINE = 8  # doubles of a cache line
-WORK_BYTES = 0  # the result's own memory holds what reverse mode keeps
 
 
 def _can_cache() -> bool:
@@ -180,10 +179,12 @@ TINY_OFFSET = 2.0**-900  # from here down an offset is kept as mantissa and expo
 STAND_IN_MIN, STAND_IN_MAX = np.int64(-950), np.int64(100)
 
 LANES = 128  # chains, or segments of one chain, side by side: loops over them become vector instructions
+# No memory for `backprop`: the result's own holds what reverse mode keeps.
+LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=LANES, work_bytes=0)
 STRETCH = 1024  # links of a stretch where chains lie
 SEGMENT = 128  # links of a segment of one deep chain
 DEEP_MEMBERS, DEEP_LINKS = 8, 8192  # few chains, and deep: worth cutting
-LINK_BLOCK = 1024  # links whose products are taken first: see csrc/grow.h
+LINK_BLOCK = 1024  # links whose products are taken first: see csrc/propagate.h
 WARM_UP = 128  # links
 PREFETCH = 8  # links
 
@@ -951,28 +952,19 @@ def backprop_deep(given, x, cotangent, output, out, grad_x, member):
     return finite
 
 
-def backprop(
-    weight: Any,
-    bias: Any,
-    x: Any,
-    cotangent: Any,
-    output: Any,
-    grad_weight_mantissa: Any,
-    grad_weight_exponent: Any,
-    grad_bias_mantissa: Any,
-    grad_bias_exponent: Any,
-    grad_x_mantissa: Any,
-    grad_x_exponent: Any,
-    start: int,
-    stop: int,
-) -> bool:
+def build() -> dict[str, str]:
+    """Nothing is compiled beforehand."""
+    return {}
+
+
+def backprop(job: BackpropJob, start: int, stop: int) -> bool:
     """Gradients of given chains: an ensemble block by block, a few deep chains cut in depth."""
     # Read-only or not is part of a type for Numba, which compiles for each.
-    given = read_only(weight), read_only(bias)
-    ends = read_only(x), read_only(cotangent), output
-    out = grad_weight_mantissa, grad_weight_exponent, grad_bias_mantissa, grad_bias_exponent
-    grad_x = grad_x_mantissa, grad_x_exponent
-    if weight.shape[1] > DEEP_MEMBERS or weight.shape[0] < DEEP_LINKS:
+    given = read_only(job.weight), read_only(job.bias)
+    ends = read_only(job.x), read_only(job.cotangent), job.output
+    out, grad_x = (*job.grad_weight, *job.grad_bias), tuple(job.grad_x)
+    depth, ensemble = job.weight.shape
+    if ensemble > DEEP_MEMBERS or depth < DEEP_LINKS:
         return bool(backprop_blocks(given, *ends, out, grad_x, start, stop))
     return all(backprop_deep(given, *ends, out, grad_x, member) for member in range(start, stop))
 
@@ -1090,10 +1082,10 @@ def evaluate(loss, lanes, depth, kept, made, lead, packed, carried, start, back,
 
 
 @njit
-def train_block(job, state, begin, lanes):
+def train_block(job, rate, value_rule, norm_rule, first, last, row, begin, lanes):
     """All steps of the call for one block of lanes: see csrc/train.h."""
-    loss, rate, value_rule, norm_rule, tolerance, first, last, steps, marks, row = job
-    weight, bias, x, target_of, least_of, loss_at, moved, under, left = state
+    weight, bias, recorded = job.weight, job.bias, job.recorded_steps
+    last_update, converged_at, diverged_at = job.last_update, job.converged_at, job.diverged_at
     depth = weight.shape[0]
     kept, made = new_kept(depth + 1), (False,) + new_rows(1)  # noqa: RUF005  (Numba has no *)
     next_weight, grad_weight_exponent, next_bias, grad_bias_exponent = new_rows(depth)
@@ -1108,7 +1100,7 @@ def train_block(job, state, begin, lanes):
     for lane in range(lanes):
         for link in range(depth):
             now_weight[link, lane], now_bias[link, lane] = weight[link, begin + lane], bias[link, begin + lane]
-        start[lane], target[lane] = x[begin + lane], target_of[begin + lane]
+        start[lane], target[lane] = job.x[begin + lane], job.target[begin + lane]
         origin[0][lane], origin[1][lane] = split(start[lane])
         # The input lies where the activation before link 0 would be, if it is a number of that kind.
         outside |= is_outside(0.0, start[lane])
@@ -1120,15 +1112,15 @@ def train_block(job, state, begin, lanes):
         out = next_weight, grad_weight_exponent, next_bias, grad_bias_exponent
         packed = now_weight, now_bias
         back = 0, depth, 0, lanes, out, adjoint, origin
-        evaluate(loss, lanes, depth, kept, made, lead, packed, carried, start, back, target, now)
+        evaluate(job.loss_code, lanes, depth, kept, made, lead, packed, carried, start, back, target, now)
         for lane in range(lanes):
             member = begin + lane
-            if not now[lane] - least_of[member] <= tolerance:
-                under[member] = -1
-            elif under[member] < 0:
-                under[member] = step
+            if not now[lane] - job.min_loss[member] <= job.tolerance:
+                converged_at[member] = -1
+            elif converged_at[member] < 0:
+                converged_at[member] = step
         any_moves = False
-        if step < steps:
+        if step < job.steps:
             run_stretches(kept, made, True, lead, (0, 0, 0, 0, packed, carried), back)
             for lane in range(lanes):
                 moves[lane] = leaves[lane] = 0
@@ -1165,23 +1157,23 @@ def train_block(job, state, begin, lanes):
                 )
             for lane in range(lanes):
                 member = begin + lane
-                if leaves[lane] != 0 or left[member] != 0:  # it keeps what it had
+                if leaves[lane] != 0 or diverged_at[member] != 0:  # it keeps what it had
                     for link in range(depth):
                         next_weight[link, lane], next_bias[link, lane] = now_weight[link, lane], now_bias[link, lane]
-                    if left[member] == 0:
-                        left[member] = step + 1
+                    if diverged_at[member] == 0:
+                        diverged_at[member] = step + 1
                 elif moves[lane] != 0:
-                    moved[member] = step + 1
+                    last_update[member] = step + 1
                     any_moves = True
             now_weight, next_weight = next_weight, now_weight
             now_bias, next_bias = next_bias, now_bias
-        # A block that stands still stays as it is: the marks that are left get the same loss.
+        # A block that stands still stays as it is: the recorded steps that are left get the same loss.
         known = step + 1 if any_moves else last
-        while row < len(marks) and marks[row] < known:
+        while row < len(recorded) and recorded[row] < known:
             for lane in range(lanes):
                 member = begin + lane
-                is_out = left[member] != 0 and left[member] <= marks[row]
-                loss_at[row, member] = np.inf if is_out else now[lane]
+                is_out = diverged_at[member] != 0 and diverged_at[member] <= recorded[row]
+                job.loss[row, member] = np.inf if is_out else now[lane]
             row += 1
         if not any_moves:
             break
@@ -1191,47 +1183,22 @@ def train_block(job, state, begin, lanes):
 
 
 @njit
-def train_compiled(job, numbers, state, start, stop):
+def train_compiled(job, first, last, start, stop):
     """Gradient descent on given chains, block by block."""
-    loss, learning_rate, clip_value, clip_norm, tolerance, first, last, steps = numbers
-    rate = split(learning_rate)
-    clips_value, clips_norm = clip_value <= LARGEST, clip_norm <= LARGEST
-    value, value_exponent = split(clip_value if clips_value else 1.0)
-    norm, norm_exponent = split(clip_norm if clips_norm else 1.0)
-    rules = (value, value_exponent, clips_value), (norm, norm_exponent, clips_norm)
-    marks, row = job
-    whole = loss, rate, rules[0], rules[1], tolerance, first, last, steps, marks, row
+    clips_value, clips_norm = job.clip_value <= LARGEST, job.clip_norm <= LARGEST
+    value, value_exponent = split(job.clip_value if clips_value else 1.0)
+    norm, norm_exponent = split(job.clip_norm if clips_norm else 1.0)
+    value_rule, norm_rule = (value, value_exponent, clips_value), (norm, norm_exponent, clips_norm)
+    rate = split(job.learning_rate)
+    row = np.searchsorted(job.recorded_steps, first)
     for begin in range(start, stop, LANES):
-        train_block(whole, state, begin, min(LANES, stop - begin))
+        train_block(job, rate, value_rule, norm_rule, first, last, row, begin, min(LANES, stop - begin))
 
 
-def train(
-    weight: Any,
-    bias: Any,
-    x: Any,
-    target: Any,
-    least_loss: Any,
-    loss: int,
-    learning_rate: float,
-    clip_value: float,
-    clip_norm: float,
-    tolerance: float,
-    first: int,
-    last: int,
-    steps: int,
-    marks: Any,
-    row: int,
-    loss_at: Any,
-    moved: Any,
-    under: Any,
-    left: Any,
-    start: int,
-    stop: int,
-) -> None:
+def train(job: TrainJob, first: int, last: int, start: int, stop: int) -> None:
     """Gradient descent on given chains."""
-    numbers = loss, learning_rate, clip_value, clip_norm, tolerance, first, last, steps
-    state = weight, bias, read_only(x), read_only(target), read_only(least_loss), loss_at, moved, under, left
-    train_compiled((read_only(marks), row), numbers, state, start, stop)
+    given = {name: read_only(getattr(job, name)) for name in ("x", "target", "min_loss", "recorded_steps")}
+    train_compiled(job._replace(**given), first, last, start, stop)
 
 
 def read_only(array: Any) -> Any:
@@ -1355,63 +1322,65 @@ def marked_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, na
 
 
 @njit
-def multiply(to, to_exponent, cell, mantissa, exponent):
+def multiply(to, cell, mantissa, exponent):
     """Multiply a stored number."""
-    to[cell], to_exponent[cell] = normalize(to[cell] * mantissa, to_exponent[cell] + exponent)
+    to.mantissa[cell], to.exponent[cell] = normalize(to.mantissa[cell] * mantissa, to.exponent[cell] + exponent)
 
 
 @njit
-def grow_abreast(job, begin, lanes):
+def set_to_one(to, cell):
+    """Store the number 1."""
+    to.mantissa[cell], to.exponent[cell] = 0.5, 1
+
+
+@njit
+def propagate_abreast(job, state, first, last, begin, lanes):
     """Chains side by side: members begin to begin + lanes - 1."""
-    (weight_law, bias_law, seed, first, last, marks, row) = job[0]
-    (state, state_mantissa, state_exponent) = job[1]
-    (weight, input_mantissa, input_exponent, derivative_mantissa, derivative_exponent) = job[2]
-    (gap, gap_exponent, bound, bound_exponent) = job[3]
-    (carry_gap, carry_gap_exponent, carry_bound, carry_bound_exponent) = job[4]
+    weight_law, bias_law, seed, recorded = job.weight_law, job.bias_law, job.seed, job.recorded_links
     link_of = np.empty(lanes, dtype=np.uint64)
     member_of = np.empty(lanes, dtype=np.uint64)
     w, b, z = np.empty(lanes), np.empty(lanes), np.empty(lanes)
     activation, scaled = np.empty(lanes), np.empty(lanes)
     scaled_exponent = np.empty(lanes, dtype=np.int64)
-    product, factor = np.full(lanes, 0.5), np.full(lanes, 0.5)  # since the last mark or block: of the gap, the bound
+    product, factor = np.full(lanes, 0.5), np.full(lanes, 0.5)  # since the last recorded link or block; of the bound
     product_exponent, factor_exponent = np.ones(lanes, dtype=np.int64), np.ones(lanes, dtype=np.int64)
     for lane in range(lanes):
         member = begin + lane
         member_of[lane] = member
-        activation[lane] = state[member]
-        scaled[lane], scaled_exponent[lane] = state_mantissa[member], state_exponent[member]
-        carry_gap[member], carry_gap_exponent[member] = 0.5, 1
-        carry_bound[member], carry_bound_exponent[member] = 0.5, 1
+        activation[lane] = state.activation[member]
+        scaled[lane], scaled_exponent[lane] = state.scaled.mantissa[member], state.scaled.exponent[member]
+        set_to_one(state.product_before, member)
+        set_to_one(state.bound_before, member)
     narrow = False
     wide = False
     centered = bias_law[0] == CENTERED
-    first_row = row
-    row -= 1  # of the last mark passed in this call; before the first, the carry
+    first_row = np.searchsorted(recorded, first)
+    row = first_row - 1  # of the last recorded link passed in this call; before the first, the state's products
     for link in range(first, last):
         link_of[:] = np.uint64(link)
         draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
-        marked = row + 1 < len(marks) and marks[row + 1] == link
+        marked = row + 1 < len(recorded) and recorded[row + 1] == link
         if marked:
             for lane in range(lanes):
                 member = begin + lane
                 if row < first_row:
-                    multiply(carry_gap, carry_gap_exponent, member, product[lane], product_exponent[lane])
-                    multiply(carry_bound, carry_bound_exponent, member, factor[lane], factor_exponent[lane])
+                    multiply(state.product_before, member, product[lane], product_exponent[lane])
+                    multiply(state.bound_before, member, factor[lane], factor_exponent[lane])
                 else:
-                    multiply(gap, gap_exponent, (row, member), product[lane], product_exponent[lane])
-                    multiply(bound, bound_exponent, (row, member), factor[lane], factor_exponent[lane])
+                    multiply(job.product, (row, member), product[lane], product_exponent[lane])
+                    multiply(job.bound, (row, member), factor[lane], factor_exponent[lane])
             row += 1
             for lane in range(lanes):
                 cell = row, begin + lane
-                weight[cell] = w[lane]
+                job.weight[cell] = w[lane]
                 (
-                    input_mantissa[cell],
-                    input_exponent[cell],
-                    derivative_mantissa[cell],
-                    derivative_exponent[cell],
+                    job.input.mantissa[cell],
+                    job.input.exponent[cell],
+                    job.slope.mantissa[cell],
+                    job.slope.exponent[cell],
                 ) = marked_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow)
-                gap[cell], gap_exponent[cell] = 0.5, 1
-                bound[cell], bound_exponent[cell] = 0.5, 1
+                set_to_one(job.product, cell)
+                set_to_one(job.bound, cell)
         narrow, wide = advance(
             centered,
             w,
@@ -1430,32 +1399,33 @@ def grow_abreast(job, begin, lanes):
             for lane in range(lanes):
                 member = begin + lane
                 if row < first_row:
-                    multiply(carry_gap, carry_gap_exponent, member, product[lane], product_exponent[lane])
-                    multiply(carry_bound, carry_bound_exponent, member, factor[lane], factor_exponent[lane])
+                    multiply(state.product_before, member, product[lane], product_exponent[lane])
+                    multiply(state.bound_before, member, factor[lane], factor_exponent[lane])
                 else:
-                    multiply(gap, gap_exponent, (row, member), product[lane], product_exponent[lane])
-                    multiply(bound, bound_exponent, (row, member), factor[lane], factor_exponent[lane])
+                    multiply(job.product, (row, member), product[lane], product_exponent[lane])
+                    multiply(job.bound, (row, member), factor[lane], factor_exponent[lane])
         if marked or link % LINK_BLOCK == 0:
             product[:], product_exponent[:] = 0.5, 1
             factor[:], factor_exponent[:] = 0.5, 1
             wide = False
     for lane in range(lanes):
         member = begin + lane
-        state[member] = activation[lane]
-        state_mantissa[member], state_exponent[member] = scaled_state(
+        state.activation[member] = activation[lane]
+        state.scaled.mantissa[member], state.scaled.exponent[member] = scaled_state(
             centered, lane, z, activation, scaled, scaled_exponent, narrow
         )
 
 
 @njit
-def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_exponents, column, pieces, mark_pieces):
+def run_segments(
+    job, first_row, member, firsts, lasts, begins, begin_exponents, ends, end_exponents, column, pieces, mark_pieces
+):
     """Run segments of one chain side by side, one in each lane; more than one only if each begins a block of links.
 
     States are rows of activation and mantissa, and exponents beside them. Of each block of links `pieces` gets the
     products since its last mark, and `mark_pieces` those that end before a mark.
     """
-    (weight_law, bias_law, seed, _, _, marks, first_row) = job[0]
-    (weight, input_mantissa, input_exponent, derivative_mantissa, derivative_exponent) = job[2]
+    weight_law, bias_law, seed, recorded = job.weight_law, job.bias_law, job.seed, job.recorded_links
     (piece_gap, piece_gap_exponent, piece_bound, piece_bound_exponent) = pieces
     (mark_gap, mark_gap_exponent, mark_bound, mark_bound_exponent) = mark_pieces
     count = len(firsts)
@@ -1472,7 +1442,7 @@ def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_
         link_of[lane] = firsts[lane]
         activation[lane], scaled[lane] = begins[lane, 0], begins[lane, 1]
         scaled_exponent[lane] = begin_exponents[lane]
-        next_mark[lane] = max(first_row, np.searchsorted(marks, firsts[lane]))
+        next_mark[lane] = max(first_row, np.searchsorted(recorded, firsts[lane]))
         length = max(length, lasts[lane] - firsts[lane])
     narrow = False
     wide = False
@@ -1492,8 +1462,8 @@ def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_
                     )
                 elif here < lasts[lane]:
                     at = lasts[lane]
-                    if next_mark[lane] < len(marks) and marks[next_mark[lane]] < at:
-                        at = marks[next_mark[lane]]
+                    if next_mark[lane] < len(recorded) and recorded[next_mark[lane]] < at:
+                        at = recorded[next_mark[lane]]
                     if at == here:
                         marked = True
                         at += 1
@@ -1505,13 +1475,13 @@ def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_
             for lane in range(count):
                 here = firsts[lane] + step
                 mark = next_mark[lane]
-                if here < lasts[lane] and mark < len(marks) and marks[mark] == here:
-                    weight[mark, member] = w[lane]
+                if here < lasts[lane] and mark < len(recorded) and recorded[mark] == here:
+                    job.weight[mark, member] = w[lane]
                     (
-                        input_mantissa[mark, member],
-                        input_exponent[mark, member],
-                        derivative_mantissa[mark, member],
-                        derivative_exponent[mark, member],
+                        job.input.mantissa[mark, member],
+                        job.input.exponent[mark, member],
+                        job.slope.mantissa[mark, member],
+                        job.slope.exponent[mark, member],
                     ) = marked_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow)
                     mark_gap[mark - first_row], mark_gap_exponent[mark - first_row] = (
                         product[lane],
@@ -1539,7 +1509,7 @@ def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_
             for lane in range(count):
                 here = firsts[lane] + step
                 mark = next_mark[lane]
-                if here < lasts[lane] and mark < len(marks) and marks[mark] == here:
+                if here < lasts[lane] and mark < len(recorded) and recorded[mark] == here:
                     product[lane], product_exponent[lane] = 0.5, 1
                     factor[lane], factor_exponent[lane] = 0.5, 1
                     next_mark[lane] += 1
@@ -1562,11 +1532,9 @@ def run_segments(job, member, firsts, lasts, begins, begin_exponents, ends, end_
 
 
 @njit
-def combine(job, member, first, last, column, pieces, mark_pieces, row):
-    """Multiply a segment's pieces onto the gaps, in the order of the links; returns the last mark passed."""
-    marks, first_row = job[0][5], job[0][6]
-    (gap, gap_exponent, bound, bound_exponent) = job[3]
-    (carry_gap, carry_gap_exponent, carry_bound, carry_bound_exponent) = job[4]
+def combine(job, state, first_row, member, first, last, column, pieces, mark_pieces, row):
+    """Multiply a segment's pieces onto the products, in the order of the links; returns the last row passed."""
+    recorded = job.recorded_links
     (piece_gap, piece_gap_exponent, piece_bound, piece_bound_exponent) = pieces
     (mark_gap, mark_gap_exponent, mark_bound, mark_bound_exponent) = mark_pieces
     link = first
@@ -1575,7 +1543,7 @@ def combine(job, member, first, last, column, pieces, mark_pieces, row):
         end = min(((link - 1) // LINK_BLOCK + 1) * LINK_BLOCK + 1, last)
         block_left = True
         while block_left:
-            marked = row + 1 < len(marks) and marks[row + 1] < end
+            marked = row + 1 < len(recorded) and recorded[row + 1] < end
             if marked:
                 at = row + 1 - first_row
                 g, g_exponent = mark_gap[at], mark_gap_exponent[at]
@@ -1584,15 +1552,15 @@ def combine(job, member, first, last, column, pieces, mark_pieces, row):
                 g, g_exponent = piece_gap[block, column], piece_gap_exponent[block, column]
                 f, f_exponent = piece_bound[block, column], piece_bound_exponent[block, column]
             if row < first_row:
-                multiply(carry_gap, carry_gap_exponent, member, g, g_exponent)
-                multiply(carry_bound, carry_bound_exponent, member, f, f_exponent)
+                multiply(state.product_before, member, g, g_exponent)
+                multiply(state.bound_before, member, f, f_exponent)
             else:
-                multiply(gap, gap_exponent, (row, member), g, g_exponent)
-                multiply(bound, bound_exponent, (row, member), f, f_exponent)
+                multiply(job.product, (row, member), g, g_exponent)
+                multiply(job.bound, (row, member), f, f_exponent)
             if marked:
                 row += 1
-                gap[row, member], gap_exponent[row, member] = 0.5, 1
-                bound[row, member], bound_exponent[row, member] = 0.5, 1
+                set_to_one(job.product, (row, member))
+                set_to_one(job.bound, (row, member))
             block_left = marked
         link = end
         block += 1
@@ -1601,17 +1569,17 @@ def combine(job, member, first, last, column, pieces, mark_pieces, row):
 
 @njit
 def can_be_guessed(bias_law, activation):
-    """Whether links forget where they began, or stay there: see csrc/grow.h."""
+    """Whether links forget where they began, or stay there: see csrc/propagate.h."""
     return bias_law[0] != CENTERED or activation == 0.0 or abs(activation) >= NARROW_LOW
 
 
 @njit
 def warm_up(job, member, before, sign, firsts, begins, begin_exponents):
-    """Guess the states before links `firsts` by running the links that lead to them: see csrc/grow.h.
+    """Guess the states before links `firsts` by running the links that lead to them: see csrc/propagate.h.
 
     They run from 1/2, or from an offset of `sign` / 2; from 0 if `before`, the offset before all of them, is 0.
     """
-    (weight_law, bias_law, seed, _, _, _, _) = job[0]
+    weight_law, bias_law, seed = job.weight_law, job.bias_law, job.seed
     centered = bias_law[0] == CENTERED
     start = 0.5
     if centered:
@@ -1655,7 +1623,7 @@ def warm_up(job, member, before, sign, firsts, begins, begin_exponents):
 
 @njit
 def correct_signs(job, member, before, firsts, begins, begin_exponents, ends):
-    """Guess again the starts of segments whose offset had the wrong sign; True if there are any: see csrc/grow.h."""
+    """Guess again the starts of segments whose offset had the wrong sign; True if there are any: see csrc."""
     mirrored, mirrored_exponents = begins.copy(), begin_exponents.copy()
     warm_up(job, member, before, -1.0, firsts[1:], mirrored[1:], mirrored_exponents[1:])
     wrong, any_wrong = False, False
@@ -1670,13 +1638,12 @@ def correct_signs(job, member, before, firsts, begins, begin_exponents, ends):
 
 
 @njit
-def grow_deep(job, member):
-    """One chain, cut in depth: see csrc/grow.h."""
-    (_, bias_law, _, first, last, marks, row) = job[0]
-    (state, state_mantissa, state_exponent) = job[1]
-    (carry_gap, carry_gap_exponent, carry_bound, carry_bound_exponent) = job[4]
+def propagate_deep(job, state, first, last, member):
+    """One chain, cut in depth: see csrc/propagate.h."""
+    bias_law, recorded = job.bias_law, job.recorded_links
+    row = np.searchsorted(recorded, first)
     blocks = (last - 1) // LINK_BLOCK - (first - 1) // LINK_BLOCK + 1
-    n_marks = np.searchsorted(marks, last) - row
+    n_marks = np.searchsorted(recorded, last) - row
     pieces = new_rows(blocks)
     mark_pieces = (
         np.empty(n_marks),
@@ -1684,14 +1651,16 @@ def grow_deep(job, member):
         np.empty(n_marks),
         np.empty(n_marks, dtype=np.int64),
     )
-    carry_gap[member], carry_gap_exponent[member] = 0.5, 1
-    carry_bound[member], carry_bound_exponent[member] = 0.5, 1
+    set_to_one(state.product_before, member)
+    set_to_one(state.bound_before, member)
 
     # The links before the first whole block and after the last run by themselves, the blocks between in segments.
     begin = min((first - 1 + LINK_BLOCK - 1) // LINK_BLOCK * LINK_BLOCK + 1, last)
     whole = (last - begin) // LINK_BLOCK
     each = (whole + LANES - 1) // LANES
-    if whole < 4 or n_marks * 8 >= last - first or not can_be_guessed(bias_law, state[member]):  # nothing to gain
+    if (
+        whole < 4 or n_marks * 8 >= last - first or not can_be_guessed(bias_law, state.activation[member])
+    ):  # nothing to gain
         begin, whole, each = last, 0, 0
     count = -(-whole // each) if whole else 0
     firsts, lasts = np.empty(count + 2, dtype=np.int64), np.empty(count + 2, dtype=np.int64)
@@ -1704,7 +1673,8 @@ def grow_deep(job, member):
     firsts[count + 1], lasts[count + 1] = begin + whole * LINK_BLOCK, last
 
     passed = row - 1
-    activation, mantissa, exponent = state[member], state_mantissa[member], state_exponent[member]
+    activation = state.activation[member]
+    mantissa, exponent = state.scaled.mantissa[member], state.scaled.exponent[member]
     for i in range(count + 2):
         if i == 1 and count:
             begins[1, 0], begins[1, 1], begin_exponents[1] = activation, mantissa, exponent
@@ -1718,6 +1688,7 @@ def grow_deep(job, member):
                     break
                 run_segments(
                     job,
+                    row,
                     member,
                     firsts[cut],
                     lasts[cut],
@@ -1741,6 +1712,7 @@ def grow_deep(job, member):
             alone = slice(i, i + 1)
             run_segments(
                 job,
+                row,
                 member,
                 firsts[alone],
                 lasts[alone],
@@ -1753,30 +1725,23 @@ def grow_deep(job, member):
                 mark_pieces,
             )
         activation, mantissa, exponent = ends[i, 0], ends[i, 1], end_exponents[i]
-        passed = combine(job, member, firsts[i], lasts[i], column, pieces, mark_pieces, passed)
-    state[member], state_mantissa[member], state_exponent[member] = activation, mantissa, exponent
+        passed = combine(job, state, row, member, firsts[i], lasts[i], column, pieces, mark_pieces, passed)
+    state.activation[member] = activation
+    state.scaled.mantissa[member], state.scaled.exponent[member] = mantissa, exponent
 
 
 @njit
-def grow_compiled(job, start, stop):
+def propagate_compiled(job, state, first, last, start, stop):
     """Drawn chains, streamed forward: an ensemble abreast, a few deep chains cut in depth."""
-    first, last = job[0][3], job[0][4]
     if stop - start <= LANES // 4 and last - first >= 8 * LINK_BLOCK:
         for member in range(start, stop):
-            grow_deep(job, member)
+            propagate_deep(job, state, first, last, member)
     else:
         for begin in range(start, stop, LANES):
-            grow_abreast(job, begin, min(LANES, stop - begin))
+            propagate_abreast(job, state, first, last, begin, min(LANES, stop - begin))
 
 
-def grow(weight_law: Any, bias_law: Any, seed: int, first: int, last: int, marks: Any, row: int, *arrays: Any) -> None:
+def propagate(job: PropagateJob, state: State, first: int, last: int, start: int, stop: int) -> None:
     """Drawn chains, streamed forward."""
-    *arrays_only, start, stop = arrays
-    job = (
-        (weight_law, bias_law, np.uint64(seed), first, last, marks, row),
-        tuple(arrays_only[0:3]),
-        tuple(arrays_only[3:8]),
-        tuple(arrays_only[8:12]),
-        tuple(arrays_only[12:16]),
-    )
-    grow_compiled(job, start, stop)
+    seed: Any = np.uint64(job.seed)
+    propagate_compiled(job._replace(seed=seed), state, first, last, start, stop)

@@ -1,11 +1,14 @@
 """The C++ backend: a thin adapter over the compiled module ``fastgrad._cpp`` (sources in ``csrc/``).
 
-The contract is the docstring of `fastgrad.kernels`. The kernels are compiled once per instruction set; the newest that
+The contract is `fastgrad.kernels.contract`. The kernels are compiled once per instruction set; the newest that
 the processor has is chosen, or the one that the environment variable ``FASTGRAD_ISA`` names; a name that does not run
 here is a ValueError, for "auto" too. All return the same bits.
 """
 
 import os
+
+from fastgrad.kernels import KERNEL_VERSION
+from fastgrad.kernels.contract import Limits
 
 try:
     from fastgrad import _cpp
@@ -13,16 +16,20 @@ except ImportError as error:
     error.add_note("The extension fastgrad._cpp is missing or broken: was the package compiled? pip install .")
     raise
 
+_compiled_version = getattr(_cpp, "kernel_version", "none")
+if _compiled_version != KERNEL_VERSION:  # a sweep would store its bits as those of this version
+    raise ImportError(
+        f"the extension fastgrad._cpp has kernels of version {_compiled_version}, and this package is of version "
+        f"{KERNEL_VERSION}: compile it again, in a checkout with pip install -e ."
+    )
+
 INSTRUCTION_SET_VARIABLE = "FASTGRAD_ISA"
 
-PAGE_LINKS = 2**18
-CALL_ELEMENTS = 2**22
-LANES = 32  # chains that `train` works on side by side
-SLICE_MEMBERS = 2**9
-WORK_BYTES = 0  # the result's own memory holds what reverse mode keeps, or a few MiB per thread
+# No memory for `backprop`: the result's own holds what reverse mode keeps, or a few MiB per thread.
+LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=32, work_bytes=0)
 
 backprop = _cpp.backprop
-grow = _cpp.grow
+propagate = _cpp.propagate
 train = _cpp.train
 
 _wanted = os.environ.get(INSTRUCTION_SET_VARIABLE)
@@ -36,6 +43,10 @@ if _wanted:
     _cpp.choose(_wanted)
 
 
-def instruction_set() -> str:
-    """Name of the instruction set that runs."""
-    return _cpp.chosen()
+def build() -> dict[str, str]:
+    """Compiler, its flags, and the instruction set that runs."""
+    return {
+        "compiler": _cpp.compiler,
+        "compile_flags": _cpp.compile_flags,
+        "instruction_set": _cpp.chosen(),
+    }

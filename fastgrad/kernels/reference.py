@@ -1,6 +1,6 @@
 """The NumPy backend: the definition of what the others compute, formula by formula. It is not tuned.
 
-The contract is the docstring of `fastgrad.kernels`. Section numbers are those of the formulas there.
+The contract is `fastgrad.kernels.contract`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastgrad import philox
+from fastgrad.kernels.contract import Limits
 from fastgrad.laws import FAMILY_CODES, Law
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from fastgrad.kernels.contract import BackpropJob, PropagateJob, State, TrainJob
+
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-PAGE_LINKS = 2**13
-CALL_ELEMENTS = 2**22
-WORK_ELEMENTS = 2**18  # links times members that `grow` makes arrays of at a time
+# Whole arrays: no lanes. In `train` those of 4096 members stay in the cache; `backprop` has about twenty alive at once.
+LIMITS = Limits(links=2**13, elements=2**22, members=2**12, lanes=0, work_bytes=160)
+WORK_ELEMENTS = 2**18  # links times members that `propagate` makes arrays of at a time
 PRODUCT_LINKS = 64  # links whose product is taken at once
-WORK_BYTES = 160  # about twenty whole arrays are alive at once
 
 LN2 = float(np.log(2.0))
 LN2_TAIL = float.fromhex("0x1.abc9e3b39803fp-56")  # ln 2 - LN2
@@ -35,10 +37,13 @@ TINY_OFFSET = 2.0**-900  # from here down an offset is kept as mantissa and expo
 STAND_IN_MIN, STAND_IN_MAX = -950, 100  # exponents of the double that stands for the preactivation of an offset
 
 SQUARED, CROSS_ENTROPY = 0, 1
-LANES = 0  # none: whole arrays
-SLICE_MEMBERS = 2**12  # of a call of `train`: whole arrays of them stay in the cache
 
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
+
+
+def build() -> dict[str, str]:
+    """Nothing is compiled beforehand."""
+    return {}
 
 
 def normalize(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
@@ -172,90 +177,58 @@ def backward(w: Floats, x: Floats, z: Floats, adjoint: tuple[Floats, Ints], *, i
     )
 
 
-def backprop(
-    weight: Floats,
-    bias: Floats,
-    x: Floats,
-    cotangent: Floats,
-    output: Floats,
-    grad_weight_mantissa: Floats,
-    grad_weight_exponent: Ints,
-    grad_bias_mantissa: Floats,
-    grad_bias_exponent: Ints,
-    grad_x_mantissa: Floats,
-    grad_x_exponent: Ints,
-    start: int,
-    stop: int,
-) -> bool:
+def backprop(job: BackpropJob, start: int, stop: int) -> bool:
     """Gradients of given chains."""
     members = slice(start, stop)
-    w = weight[:, members]
-    if not (np.isfinite(w).all() and np.isfinite(bias[:, members]).all()):
+    w, b, x = job.weight[:, members], job.bias[:, members], job.x[members]
+    if not (np.isfinite(w).all() and np.isfinite(b).all()):
         return False
-    z, output[members] = forward(w, bias[:, members], x[members])
-    found = backward(w, x[members], z, normalize(cotangent[members], np.zeros((), dtype=np.int64)))
-    grad_weight_mantissa[:, members], grad_weight_exponent[:, members] = found.grad_weight
-    grad_bias_mantissa[:, members], grad_bias_exponent[:, members] = found.grad_bias
-    grad_x_mantissa[members], grad_x_exponent[members] = found.adjoint
+    z, job.output[members] = forward(w, b, x)
+    found = backward(w, x, z, normalize(job.cotangent[members], np.zeros((), dtype=np.int64)))
+    job.grad_weight.mantissa[:, members], job.grad_weight.exponent[:, members] = found.grad_weight
+    job.grad_bias.mantissa[:, members], job.grad_bias.exponent[:, members] = found.grad_bias
+    job.grad_x.mantissa[members], job.grad_x.exponent[members] = found.adjoint
     return True
 
 
-def train(
-    weight: Floats,
-    bias: Floats,
-    x: Floats,
-    target: Floats,
-    least_loss: Floats,
-    loss: int,
-    learning_rate: float,
-    clip_value: float,
-    clip_norm: float,
-    tolerance: float,
-    first: int,
-    last: int,
-    steps: int,
-    marks: Ints,
-    row: int,
-    loss_at: Floats,
-    moved: Ints,
-    under: Ints,
-    left: Ints,
-    start: int,
-    stop: int,
-) -> None:
+def train(job: TrainJob, first: int, last: int, start: int, stop: int) -> None:
     """Gradient descent on given chains."""
     members = slice(start, stop)
-    w, b, y = weight[:, members], bias[:, members], target[members]
+    w, b, x, y = job.weight[:, members], job.bias[:, members], job.x[members], job.target[members]
+    converged_at, diverged_at, last_update = (
+        of[members] for of in (job.converged_at, job.diverged_at, job.last_update)
+    )
     no_shift = np.zeros((), dtype=np.int64)
-    rate, rate_exponent = np.frexp(learning_rate)
+    rate, rate_exponent = np.frexp(job.learning_rate)
+    row = int(np.searchsorted(job.recorded_steps, first))
     for step in range(first, last):
-        z, output = forward(w, b, x[members])
+        z, output = forward(w, b, x)
         error = output - y
         with np.errstate(over="ignore", under="ignore"):
-            now = 0.5 * error * error if loss == SQUARED else cross_entropy(z[-1], y)
-        has_left = left[members] != 0
-        if row < len(marks) and marks[row] == step:
-            loss_at[row, members] = np.where(has_left, np.inf, now)
+            now = 0.5 * error * error if job.loss_code == SQUARED else cross_entropy(z[-1], y)
+        has_diverged = diverged_at != 0
+        if row < len(job.recorded_steps) and job.recorded_steps[row] == step:
+            job.loss[row, members] = np.where(has_diverged, np.inf, now)
             row += 1
-        low = now - least_loss[members] <= tolerance
-        under[members] = np.where(low, np.where(under[members] < 0, step, under[members]), -1)
-        if step == steps:
+        low = now - job.min_loss[members] <= job.tolerance
+        converged_at[:] = np.where(low, np.where(converged_at < 0, step, converged_at), -1)
+        if step == job.steps:
             return
 
         # w_l -= rate grad_weight_l, b_l -= rate grad_bias_l
-        found = backward(w, x[members], z, normalize(error, no_shift), is_delta=loss == CROSS_ENTROPY)
+        found = backward(w, x, z, normalize(error, no_shift), is_delta=job.loss_code == CROSS_ENTROPY)
         mantissa, exponent = (np.stack(parts) for parts in zip(found.grad_weight, found.grad_bias, strict=True))
-        mantissa, exponent = clip(mantissa, exponent, clip_value, clip_norm)
+        mantissa, exponent = clip(mantissa, exponent, job.clip_value, job.clip_norm)
         after = np.stack([w, b]) - to_float(rate * mantissa, exponent + rate_exponent)
         leaves = ~np.isfinite(after).all(axis=(0, 1))
-        after = np.where(leaves | has_left, np.stack([w, b]), after)
-        left[members] = np.where(leaves & ~has_left, step + 1, left[members])
+        after = np.where(leaves | has_diverged, np.stack([w, b]), after)
+        diverged_at[:] = np.where(leaves & ~has_diverged, step + 1, diverged_at)
         moves = (after != np.stack([w, b])).any(axis=(0, 1))
-        moved[members] = np.where(moves, step + 1, moved[members])
+        last_update[:] = np.where(moves, step + 1, last_update)
         w[:], b[:] = after
-        if not moves.any():  # and never will: every mark that is left gets the same loss
-            later = marks[row : np.searchsorted(marks, last)]
-            loss_at[row : row + len(later), members] = np.where(left[members] != 0, np.inf, now)
+        if not moves.any():  # and never will: every recorded step that is left gets the same loss
+            later = job.recorded_steps[row : np.searchsorted(job.recorded_steps, last)]
+            job.loss[row : row + len(later), members] = np.where(diverged_at != 0, np.inf, now)
             return
 
 
@@ -307,50 +280,22 @@ def product(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
     return mantissa[0], exponent[0]
 
 
-def grow(
-    weight_law: tuple[int, float, float],
-    bias_law: tuple[int, float, float],
-    seed: int,
-    first: int,
-    last: int,
-    marks: Ints,
-    row: int,
-    activation: Floats,
-    scaled_mantissa: Floats,
-    scaled_exponent: Ints,
-    weight: Floats,
-    input_mantissa: Floats,
-    input_exponent: Ints,
-    derivative_mantissa: Floats,
-    derivative_exponent: Ints,
-    gap_mantissa: Floats,
-    gap_exponent: Ints,
-    bound_mantissa: Floats,
-    bound_exponent: Ints,
-    carry_gap_mantissa: Floats,
-    carry_gap_exponent: Ints,
-    carry_bound_mantissa: Floats,
-    carry_bound_exponent: Ints,
-    start: int,
-    stop: int,
-) -> None:
+def propagate(job: PropagateJob, state: State, first: int, last: int, start: int, stop: int) -> None:
     """Drawn chains, streamed forward."""
+    recorded, activation, scaled = job.recorded_links, state.activation, state.scaled
     members = slice(start, stop)
-    laws = [Law(FAMILIES[code], location, scale, "") for code, location, scale in (weight_law, bias_law)]
-    for mantissa, exponent in (
-        (carry_gap_mantissa, carry_gap_exponent),
-        (carry_bound_mantissa, carry_bound_exponent),
-    ):
+    laws = [Law(FAMILIES[code], location, scale, "") for code, location, scale in (job.weight_law, job.bias_law)]
+    for mantissa, exponent in (state.product_before, state.bound_before):
         mantissa[members], exponent[members] = 0.5, 1  # the number 1
-    end = int(np.searchsorted(marks, last))
-    current = row - 1  # the last mark passed; before the first, the carry
+    row, end = (int(at) for at in np.searchsorted(recorded, [first, last]))
+    current = row - 1  # the last recorded link passed; before the first of the call, the products are the state's
     step = max(1, WORK_ELEMENTS // (stop - start) // PRODUCT_LINKS) * PRODUCT_LINKS
     for begin in range(first, last, step):
         links = np.arange(begin, min(begin + step, last))
-        w, b = philox.draw(laws[0], laws[1], seed, links, np.arange(start, stop))
+        w, b = philox.draw(laws[0], laws[1], job.seed, links, np.arange(start, stop))
 
         # forward: z_l = w_l o_{l-1} + b_l,  o_l = sigmoid(z_l)
-        first_input = scaled_mantissa[members], scaled_exponent[members]
+        first_input = scaled.mantissa[members], scaled.exponent[members]
         if laws[1].family == "centered":
             at_half = np.abs(activation[members]) < TINY_OFFSET
             z, activation[members], offset = forward_offset(w, activation[members], *first_input)
@@ -360,42 +305,39 @@ def grow(
         link = sigmoid(z)
         before_mantissa = np.concatenate([first_input[0][None], link.mantissa[:-1]])
         before_exponent = np.concatenate([first_input[1][None], link.exponent[:-1]])
-        scaled_mantissa[members], scaled_exponent[members] = normalize(link.mantissa[-1], link.exponent[-1])
+        scaled.mantissa[members], scaled.exponent[members] = normalize(link.mantissa[-1], link.exponent[-1])
         if laws[1].family == "centered":
             at_half = np.abs(activation[members]) < TINY_OFFSET
-            scaled_mantissa[members] = np.where(at_half, offset[0], scaled_mantissa[members])
-            scaled_exponent[members] = np.where(at_half, offset[1], scaled_exponent[members])
+            scaled.mantissa[members] = np.where(at_half, offset[0], scaled.mantissa[members])
+            scaled.exponent[members] = np.where(at_half, offset[1], scaled.exponent[members])
 
-        # marks: what the recorded gradients are made of
-        rows = slice(current + 1, int(np.searchsorted(marks[:end], links[-1], side="right")))
-        marked = marks[rows] - begin
-        weight[rows, members] = w[marked]
-        input_mantissa[rows, members], input_exponent[rows, members] = normalize(
-            before_mantissa[marked], before_exponent[marked]
+        # recorded links: what their gradients are made of
+        rows = slice(current + 1, int(np.searchsorted(recorded[:end], links[-1], side="right")))
+        at = recorded[rows] - begin
+        job.weight[rows, members] = w[at]
+        job.input.mantissa[rows, members], job.input.exponent[rows, members] = normalize(
+            before_mantissa[at], before_exponent[at]
         )
-        derivative_mantissa[rows, members], derivative_exponent[rows, members] = normalize(
-            link.derivative[marked], link.derivative_exponent[marked]
+        job.slope.mantissa[rows, members], job.slope.exponent[rows, members] = normalize(
+            link.derivative[at], link.derivative_exponent[at]
         )
-        for mantissa, exponent in ((gap_mantissa, gap_exponent), (bound_mantissa, bound_exponent)):
+        for mantissa, exponent in (job.product, job.bound):
             mantissa[rows, members], exponent[rows, members] = 0.5, 1
 
-        # gaps: the products over the links between two marks
+        # the products over the links between two recorded ones
         w_mantissa, w_exponent = normalize(w, np.zeros((), dtype=np.int64))
-        gap_factor = link.derivative * w_mantissa, link.derivative_exponent + w_exponent
+        product_factor = link.derivative * w_mantissa, link.derivative_exponent + w_exponent
         bound_factor = np.abs(w_mantissa), w_exponent - 2
-        # Cut at marks and every PRODUCT_LINKS links, whatever the width of the slice: so are the bits.
-        starts = np.union1d(marked, np.arange(0, len(links), PRODUCT_LINKS))
-        is_mark = np.isin(starts, marked)
-        for start_at, after, mark in zip(starts, [*starts[1:], len(links)], is_mark, strict=True):
-            between = slice(start_at + 1 if mark else start_at, after)
-            if mark:
+        # Cut at recorded links and every PRODUCT_LINKS links, whatever the width of the slice: so are the bits.
+        starts = np.union1d(at, np.arange(0, len(links), PRODUCT_LINKS))
+        is_recorded = np.isin(starts, at)
+        for start_at, after, is_at_recorded in zip(starts, [*starts[1:], len(links)], is_recorded, strict=True):
+            between = slice(start_at + 1 if is_at_recorded else start_at, after)
+            if is_at_recorded:
                 current += 1
             if between.start < between.stop:
-                at = (current, members) if current >= row else members
-                gap = (gap_mantissa, gap_exponent) if current >= row else (carry_gap_mantissa, carry_gap_exponent)
-                bound = (
-                    (bound_mantissa, bound_exponent) if current >= row else (carry_bound_mantissa, carry_bound_exponent)
-                )
-                for (mantissa, exponent), factor in ((gap, gap_factor), (bound, bound_factor)):
+                cell = (current, members) if current >= row else members
+                products = (job.product, job.bound) if current >= row else (state.product_before, state.bound_before)
+                for (mantissa, exponent), factor in zip(products, (product_factor, bound_factor), strict=True):
                     fraction, shift = product(factor[0][between], factor[1][between])
-                    mantissa[at], exponent[at] = normalize(mantissa[at] * fraction, exponent[at] + shift)
+                    mantissa[cell], exponent[cell] = normalize(mantissa[cell] * fraction, exponent[cell] + shift)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fastgrad.checks import TooLargeError
 from fastgrad.jobs.parameters import JOBS, LAWS, REQUIRED, JobName, job_function, job_parameters
 from fastgrad.jobs.simulate import LINKS_MAX, RECORD_BYTES
-from fastgrad.kernels import KERNEL_VERSION, BackendName, load
+from fastgrad.kernels import BACKENDS, KERNEL_VERSION, BackendName, load
 from fastgrad.sweeps.grid import canonical, changed_law, checked_axis
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Result = dict[str, Any]  # plain values, ready for JSON
 Identity = dict[str, Any]  # job, kernel_version and arithmetic: what the points of a store have in common
 WORK_PARAMETERS = ("depth", "ensemble", "steps")  # parameters whose product is the work
 MEMORY_SIZES = ("depth", "ensemble", "record")  # parameters on which the memory of a point depends
-ARITHMETICS = ("compiled", "numpy")
+ARITHMETICS = tuple(dict.fromkeys(entry.arithmetic for entry in BACKENDS.values()))
 
 
 @dataclass(frozen=True)
@@ -221,8 +221,8 @@ def _steps(lengths: list[int]) -> list[int]:
 
 
 def arithmetic_of(backend: BackendName) -> str:
-    """The compiled backends return equal bits."""
-    return "numpy" if backend == "numpy" else "compiled"
+    """Backends of one arithmetic return equal bits."""
+    return BACKENDS[backend].arithmetic
 
 
 def identity_of(job: JobName, backend: BackendName) -> Identity:

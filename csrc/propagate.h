@@ -1,5 +1,5 @@
-// grow: drawn chains, streamed forward in O(record) memory. The contract and the formulas are in
-// fastgrad/kernels/__init__.py; the stages and names are those of reference.py and jit.py.
+// propagate: drawn chains, streamed forward in O(record) memory. The contract and the formulas are in
+// fastgrad/kernels/contract.py; the stages and names are those of reference.py and jit.py.
 //
 // An ensemble runs in blocks of chains side by side. A chain that has too few companions to fill the vectors is cut in
 // depth: its segments run side by side, each but the first from a guess that is warmed up over the links before it, for
@@ -23,7 +23,7 @@ struct Marked {
     Scaled input, derivative;
 };
 
-FASTGRAD_INLINE bool is_centered(const GrowJob& a) { return a.bias_law.family == CENTERED; }
+FASTGRAD_INLINE bool is_centered(const PropagateJob& a) { return a.bias_law.family == CENTERED; }
 
 FASTGRAD_INLINE void begin_products(Front& front) {
     begin_product(front);
@@ -67,7 +67,7 @@ static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
 
 // `count` links of N vectors of lanes: drawn, and run forward. `link` and `member` are the next ones of each lane.
 template <int N>
-static void run_links(const GrowJob& a, Front& front, Words* link, const Words* member, int64_t count) {
+static void run_links(const PropagateJob& a, Front& front, Words* link, const Words* member, int64_t count) {
     Draws draws;
     for (int64_t at = 0; at < count; at += TILE) {
         const int64_t n = smaller(count - at, TILE);
@@ -82,7 +82,7 @@ static void run_links(const GrowJob& a, Front& front, Words* link, const Words* 
 }
 
 // What a recorded link leaves, before the chain advances over it.
-FASTGRAD_INLINE Marked at_mark(const GrowJob& a, const Front& front, int j, Words link, Words member) {
+FASTGRAD_INLINE Marked at_mark(const PropagateJob& a, const Front& front, int j, Words link, Words member) {
     double weight[LANES], bias[LANES];
     draw_rows<1>(a.weight_law, a.bias_law, a.seed, &link, &member, 1, weight, bias);
     const Floats w = load(weight);
@@ -97,30 +97,30 @@ FASTGRAD_INLINE Marked at_mark(const GrowJob& a, const Front& front, int j, Word
     return {w, input, normalize(next.derivative, next.derivative_exponent)};
 }
 
-FASTGRAD_INLINE void store(ScaledPointer to, int64_t cell, Scaled v, int n) {
+FASTGRAD_INLINE void store(ScaledArrays to, int64_t cell, Scaled v, int n) {
     store(to.mantissa + cell, v.mantissa, n);
     store(to.exponent + cell, v.exponent, n);
 }
 
-FASTGRAD_INLINE Scaled load(ScaledPointer from, int64_t cell, int n) {
+FASTGRAD_INLINE Scaled load(ScaledArrays from, int64_t cell, int n) {
     return {load(from.mantissa + cell, n, 0.5), load(from.exponent + cell, n)};
 }
 
-FASTGRAD_INLINE void multiply(ScaledPointer to, int64_t cell, Scaled v, int n) {
+FASTGRAD_INLINE void multiply(ScaledArrays to, int64_t cell, Scaled v, int n) {
     store(to, cell, times(load(to, cell, n), v.mantissa, v.exponent), n);
 }
 
-FASTGRAD_INLINE void record_mark(const GrowJob& a, int64_t cell, const Marked& marked, int n) {
+FASTGRAD_INLINE void record_mark(const PropagateJob& a, int64_t cell, const Marked& marked, int n) {
     store(a.weight + cell, marked.weight, n);
     store(a.input, cell, marked.input, n);
-    store(a.derivative, cell, marked.derivative, n);
-    store(a.gap, cell, one(), n);
+    store(a.slope, cell, marked.derivative, n);
+    store(a.product, cell, one(), n);
     store(a.bound, cell, one(), n);
 }
 
 // Chains side by side: members begin to begin + count - 1, at most 32 of them.
 template <int N>
-static void grow_abreast(const GrowJob& a, int64_t begin, int count) {
+static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
     Front front;
     Words member[N], number[N];
     const int vectors = (count + LANES - 1) / LANES;
@@ -133,10 +133,10 @@ static void grow_abreast(const GrowJob& a, int64_t begin, int count) {
     }
     for (int j = 0; j < vectors; ++j) {
         const int64_t cell = begin + j * LANES;
-        front.activation[j] = load(a.activation + cell, lanes(j), 0.5);
-        front.scaled[j] = load(a.scaled, cell, lanes(j));
-        store(a.carry_gap, cell, one(), lanes(j));
-        store(a.carry_bound, cell, one(), lanes(j));
+        front.activation[j] = load(a.state.activation + cell, lanes(j), 0.5);
+        front.scaled[j] = load(a.state.scaled, cell, lanes(j));
+        store(a.state.product_before, cell, one(), lanes(j));
+        store(a.state.bound_before, cell, one(), lanes(j));
     }
     begin_products(front);
     int64_t row = a.row - 1;  // of the last mark passed in this call; before the first, the carry
@@ -144,13 +144,13 @@ static void grow_abreast(const GrowJob& a, int64_t begin, int count) {
         const bool carried = mark < a.row;
         for (int j = 0; j < vectors; ++j) {
             const int64_t cell = (carried ? 0 : mark * a.ensemble) + begin + j * LANES;
-            multiply(carried ? a.carry_gap : a.gap, cell, front.product[j], lanes(j));
-            multiply(carried ? a.carry_bound : a.bound, cell, front.bound[j], lanes(j));
+            multiply(carried ? a.state.product_before : a.product, cell, front.product[j], lanes(j));
+            multiply(carried ? a.state.bound_before : a.bound, cell, front.bound[j], lanes(j));
         }
         begin_products(front);
     };
     for (int64_t link = a.first; link < a.last;) {
-        const int64_t next_mark = row + 1 < a.record ? a.marks[row + 1] : a.last;
+        const int64_t next_mark = row + 1 < a.record ? a.recorded_links[row + 1] : a.last;
         if (next_mark == link) {
             multiply_onto(row++);
             for (int j = 0; j < vectors; ++j)
@@ -167,23 +167,23 @@ static void grow_abreast(const GrowJob& a, int64_t begin, int count) {
         if (link == block_end || link == a.last) multiply_onto(row);
     }
     for (int j = 0; j < vectors; ++j) {
-        store(a.activation + begin + j * LANES, front.activation[j], lanes(j));
-        store(a.scaled, begin + j * LANES, front.scaled[j], lanes(j));
+        store(a.state.activation + begin + j * LANES, front.activation[j], lanes(j));
+        store(a.state.scaled, begin + j * LANES, front.scaled[j], lanes(j));
     }
 }
 
 // The state of one chain between two links: o, or with centered biases the offset.
-struct State {
+struct ChainState {
     double activation, mantissa;
     int64_t exponent;
 };
 
-FASTGRAD_INLINE bool same_bits(const State& a, const State& b) { return __builtin_memcmp(&a, &b, sizeof a) == 0; }
+FASTGRAD_INLINE bool same_bits(const ChainState& a, const ChainState& b) { return __builtin_memcmp(&a, &b, sizeof a) == 0; }
 
 // A run of links of one chain.
 struct Segment {
     int64_t first, last;
-    State begin, end;
+    ChainState begin, end;
 };
 
 // Room for what the segments of one call leave.
@@ -196,16 +196,16 @@ struct Pieces {
 
 constexpr int64_t NEVER = INT64_MAX;
 
-FASTGRAD_INLINE int64_t first_mark(const GrowJob& a, int64_t link) {
+FASTGRAD_INLINE int64_t first_mark(const PropagateJob& a, int64_t link) {
     int64_t row = a.row;
-    while (row < a.record && a.marks[row] < link) ++row;
+    while (row < a.record && a.recorded_links[row] < link) ++row;
     return row;
 }
 
 // Runs segments side by side, one in each lane; more than one only if each begins a block. `column` is the first one's
 // place among the pieces.
 template <int N>
-static void run_segments(const GrowJob& a, int64_t member, Segment* segments, int count, int column, const Pieces& pieces) {
+static void run_segments(const PropagateJob& a, int64_t member, Segment* segments, int count, int column, const Pieces& pieces) {
     Front front;
     Words link[N], members[N];
     int64_t next_mark[SEGMENTS], length = 0;
@@ -238,7 +238,7 @@ static void run_segments(const GrowJob& a, int64_t member, Segment* segments, in
                 if (here == of.last)
                     segments[i].end = {front.activation[j][k], front.scaled[j].mantissa[k], front.scaled[j].exponent[k]};
                 if (here >= of.last) continue;
-                const int64_t mark = next_mark[i] < a.record ? a.marks[next_mark[i]] : NEVER;
+                const int64_t mark = next_mark[i] < a.record ? a.recorded_links[next_mark[i]] : NEVER;
                 at_event[i] = mark == here;
                 events |= at_event[i];
                 next_event = smaller(next_event, at_event[i] ? step + 1 : smaller(mark, of.last) - of.first);
@@ -261,8 +261,8 @@ static void run_segments(const GrowJob& a, int64_t member, Segment* segments, in
                 a.weight[cell] = marked[j].weight[k];
                 a.input.mantissa[cell] = marked[j].input.mantissa[k];
                 a.input.exponent[cell] = marked[j].input.exponent[k];
-                a.derivative.mantissa[cell] = marked[j].derivative.mantissa[k];
-                a.derivative.exponent[cell] = marked[j].derivative.exponent[k];
+                a.slope.mantissa[cell] = marked[j].derivative.mantissa[k];
+                a.slope.exponent[cell] = marked[j].derivative.exponent[k];
                 pieces.mark_gap_mantissa[row - a.row] = before.product[j].mantissa[k];
                 pieces.mark_gap_exponent[row - a.row] = before.product[j].exponent[k];
                 pieces.mark_bound_mantissa[row - a.row] = before.bound[j].mantissa[k];
@@ -288,27 +288,27 @@ static void run_segments(const GrowJob& a, int64_t member, Segment* segments, in
     }
 }
 
-FASTGRAD_INLINE void multiply_piece(ScaledPointer to, int64_t cell, double mantissa, int64_t exponent) {
+FASTGRAD_INLINE void multiply_piece(ScaledArrays to, int64_t cell, double mantissa, int64_t exponent) {
     multiply(to, cell, {all_of(mantissa), all_of(exponent)}, 1);
 }
 
 // Multiplies a segment's pieces onto the gaps, in the order of the links. `row` is the last mark passed.
-static void combine(const GrowJob& a, int64_t member, const Segment& of, int column, const Pieces& pieces, int64_t& row) {
+static void combine(const PropagateJob& a, int64_t member, const Segment& of, int column, const Pieces& pieces, int64_t& row) {
     int64_t link = of.first;
     for (int64_t block = 0; link < of.last; ++block) {
         int64_t end = ((link - 1) / LINK_BLOCK + 1) * LINK_BLOCK + 1;
         if (end > of.last) end = of.last;
         while (true) {
             const bool carried = row < a.row;
-            const ScaledPointer gap = carried ? a.carry_gap : a.gap, bound = carried ? a.carry_bound : a.bound;
+            const ScaledArrays gap = carried ? a.state.product_before : a.product, bound = carried ? a.state.bound_before : a.bound;
             const int64_t cell = carried ? member : row * a.ensemble + member;
-            if (row + 1 < a.record && a.marks[row + 1] < end) {
+            if (row + 1 < a.record && a.recorded_links[row + 1] < end) {
                 ++row;
                 const int64_t mark = row - a.row, at = row * a.ensemble + member;
                 multiply_piece(gap, cell, pieces.mark_gap_mantissa[mark], pieces.mark_gap_exponent[mark]);
                 multiply_piece(bound, cell, pieces.mark_bound_mantissa[mark], pieces.mark_bound_exponent[mark]);
-                a.gap.mantissa[at] = a.bound.mantissa[at] = 0.5;
-                a.gap.exponent[at] = a.bound.exponent[at] = 1;
+                a.product.mantissa[at] = a.bound.mantissa[at] = 0.5;
+                a.product.exponent[at] = a.bound.exponent[at] = 1;
             } else {
                 const int64_t piece = block * SEGMENTS + column;
                 multiply_piece(gap, cell, pieces.gap_mantissa[piece], pieces.gap_exponent[piece]);
@@ -321,13 +321,13 @@ static void combine(const GrowJob& a, int64_t member, const Segment& of, int col
 }
 
 // An offset of exactly 0 stays 0 for ever; one that is very small is multiplied by w / 4 at each link, and forgets nothing.
-FASTGRAD_INLINE bool can_be_guessed(const GrowJob& a, const State& state) {
+FASTGRAD_INLINE bool can_be_guessed(const PropagateJob& a, const ChainState& state) {
     return !is_centered(a) || state.activation == 0.0 || __builtin_fabs(state.activation) >= NARROW_LOW;
 }
 
 // Guesses each segment's start by running the links that lead to it, from 1/2, or from an offset of `sign` / 2; from 0 if that
 // is what the chain has.
-static void warm_up(const GrowJob& a, int64_t member, const State& state, double sign, Segment* segments, int count) {
+static void warm_up(const PropagateJob& a, int64_t member, const ChainState& state, double sign, Segment* segments, int count) {
     Front front;
     Words link[VECTORS], members[VECTORS];
     const double start = is_centered(a) ? (state.activation == 0.0 ? 0.0 : 0.5 * sign) : 0.5;
@@ -348,7 +348,7 @@ static void warm_up(const GrowJob& a, int64_t member, const State& state, double
 
 // Offsets forget their size, but not their sign, which is known once the segments have run: guesses again the starts of those
 // that began with the wrong one. True if there are any.
-static bool correct_signs(const GrowJob& a, int64_t member, const State& state, Segment* segments, int count) {
+static bool correct_signs(const PropagateJob& a, int64_t member, const ChainState& state, Segment* segments, int count) {
     Segment mirrored[SEGMENTS];
     for (int i = 0; i < count; ++i) mirrored[i] = segments[i];
     warm_up(a, member, state, -1.0, mirrored + 1, count - 1);
@@ -363,7 +363,7 @@ static bool correct_signs(const GrowJob& a, int64_t member, const State& state, 
 }
 
 // One chain, cut in depth.
-static Outcome grow_deep(const GrowJob& a, int64_t member) {
+static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
     const int64_t blocks = (a.last - 1) / LINK_BLOCK - (a.first - 1) / LINK_BLOCK + 1;
     const int64_t marks = first_mark(a, a.last) - a.row;
     const int64_t room = blocks * SEGMENTS + marks;
@@ -378,9 +378,9 @@ static Outcome grow_deep(const GrowJob& a, int64_t member) {
     const int64_t begin = aligned < a.last ? aligned : a.last;
     const int64_t whole = (a.last - begin) / LINK_BLOCK;
     const int64_t each = (whole + SEGMENTS - 1) / SEGMENTS;
-    State state{a.activation[member], a.scaled.mantissa[member], a.scaled.exponent[member]};
-    a.carry_gap.mantissa[member] = a.carry_bound.mantissa[member] = 0.5;
-    a.carry_gap.exponent[member] = a.carry_bound.exponent[member] = 1;
+    ChainState state{a.state.activation[member], a.state.scaled.mantissa[member], a.state.scaled.exponent[member]};
+    a.state.product_before.mantissa[member] = a.state.bound_before.mantissa[member] = 0.5;
+    a.state.product_before.exponent[member] = a.state.bound_before.exponent[member] = 1;
     int64_t row = a.row - 1;
 
     Segment segments[SEGMENTS];
@@ -417,23 +417,23 @@ static Outcome grow_deep(const GrowJob& a, int64_t member) {
         state = segments[count - 1].end;
         run_alone(end, a.last);
     }
-    a.activation[member] = state.activation;
-    a.scaled.mantissa[member] = state.mantissa;
-    a.scaled.exponent[member] = state.exponent;
+    a.state.activation[member] = state.activation;
+    a.state.scaled.mantissa[member] = state.mantissa;
+    a.state.scaled.exponent[member] = state.exponent;
     __builtin_free(memory);
     return DONE;
 }
 
-static Outcome grow(const GrowJob& job) {
+static Outcome propagate(const PropagateJob& job) {
     const int64_t count = job.stop - job.start;
     if (count <= SEGMENTS / 2 && job.last - job.first >= 8 * LINK_BLOCK) {
         for (int64_t member = job.start; member < job.stop; ++member)
-            if (grow_deep(job, member) != DONE) return NO_MEMORY;
+            if (propagate_deep(job, member) != DONE) return NO_MEMORY;
         return DONE;
     }
     for (int64_t begin = job.start; begin < job.stop; begin += WIDTH) {
         const int lanes = (int)smaller(job.stop - begin, WIDTH);
-        (lanes > LANES ? grow_abreast<VECTORS> : grow_abreast<1>)(job, begin, lanes);
+        (lanes > LANES ? propagate_abreast<VECTORS> : propagate_abreast<1>)(job, begin, lanes);
     }
     return DONE;
 }

@@ -1,0 +1,96 @@
+"""The kernels' contract: one file states it, C++ spells the same names, and takes nothing else."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastgrad as fg
+from fastgrad.kernels import BackpropJob, PropagateJob, ScaledArrays, State, TrainJob, load
+
+ROOT = Path(__file__).parent.parent
+# What a struct has beside the fields of its job: the call's other arguments, and sizes that the arrays know.
+OF_THE_CALL = {
+    "BackpropJob": ["depth", "ensemble", "start", "stop"],
+    "PropagateJob": ["state", "first", "last", "record", "row", "ensemble", "start", "stop"],
+    "TrainJob": ["first", "last", "record", "row", "depth", "ensemble", "start", "stop"],
+}
+CONST = {  # the arrays that are only read
+    "BackpropJob": {"weight", "bias", "x", "cotangent"},
+    "PropagateJob": {"recorded_links"},
+    "TrainJob": {"x", "target", "min_loss", "recorded_steps"},
+    "State": set(),
+}
+
+
+def declarations(name):
+    """Field names of a struct in jobs.h, in its order, with their types."""
+    text = re.sub("//.*", "", (ROOT / "csrc/jobs.h").read_text(encoding="utf-8"))
+    (body,) = re.findall(rf"struct {name} {{(.*?)}};", text, re.DOTALL)
+    found = {}
+    for line in filter(None, map(str.strip, body.split(";"))):
+        kind, first, *others = re.split(r"[ ,]+(?=\*?\w+(?:,|$))", line)
+        for field in (first, *others):
+            found[field.lstrip("*")] = kind.removesuffix("*") + " *" * (kind.endswith("*") or field.startswith("*"))
+    return found
+
+
+@pytest.mark.parametrize("job", [BackpropJob, PropagateJob, TrainJob, State, ScaledArrays])
+def test_structs_have_the_fields_of_the_contract(job):
+    assert list(declarations(job.__name__)) == [*job._fields, *OF_THE_CALL.get(job.__name__, [])]
+
+
+@pytest.mark.parametrize("job", [BackpropJob, PropagateJob, TrainJob, State])
+def test_structs_have_the_types_of_the_contract(job):
+    kinds = {"Floats": "double *", "Ints": "int64_t *", "ScaledArrays": "ScaledArrays", "LawCode": "Law"}
+    kinds |= {"float": "double"}
+    found = declarations(job.__name__)
+    for field, kind in job.__annotations__.items():
+        kind = getattr(kind, "__forward_arg__", kind)
+        const = "const " * (field in CONST[job.__name__])
+        expected = {"int", "int64_t", "uint64_t"} if kind == "int" else {const + kinds[kind]}
+        assert found[field] in expected, field
+
+
+def small_job():
+    """A backprop job of 3 links in 2 chains."""
+    out = [ScaledArrays.of(fg.Scaled.empty(shape)) for shape in ((3, 2), (3, 2), (2,))]
+    return BackpropJob(np.ones((3, 2)), np.zeros((3, 2)), np.full(2, 0.5), np.ones(2), np.empty(2), *out)
+
+
+READ_ONLY = np.ones(2)
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("weight", np.ones((3, 2), dtype=np.float32), "weight: expected a C-contiguous array of float64"),
+        ("bias", np.ones((2, 3)).T, "bias: expected a C-contiguous array of float64"),
+        ("x", [0.5, 0.5], "x: expected a C-contiguous array of float64"),
+        ("grad_x", ScaledArrays(np.ones(2), np.ones(2)), "exponent: expected a C-contiguous array of int64"),
+        ("output", READ_ONLY, "not writeable"),
+    ],
+)
+def test_cpp_takes_arrays_of_exactly_the_right_kind(field, value, error, compiled):
+    backprop = load("cpp")[1].backprop
+    assert backprop(small_job(), 0, 2)
+    with pytest.raises((TypeError, ValueError), match=error):
+        backprop(small_job()._replace(**{field: value}), 0, 2)
+
+
+def test_cpp_reads_a_read_only_input(compiled):
+    assert load("cpp")[1].backprop(small_job()._replace(x=READ_ONLY), 0, 2)
+
+
+@pytest.mark.parametrize("field", BackpropJob._fields)
+def test_cpp_misses_no_field(field, compiled):
+    class Without:
+        def __init__(self):
+            for name, value in small_job()._asdict().items():
+                if name != field:
+                    setattr(self, name, value)
+
+    with pytest.raises(AttributeError, match=field):
+        load("cpp")[1].backprop(Without(), 0, 2)
