@@ -10,7 +10,7 @@
 // - fewer chains than lanes, in a copy;
 // - the segments of one deep chain, in a copy. Their starts come from runs that go side by side through the whole
 //   depth, each but the first from a guess that is warmed up over the links before it; then each guess is compared, bit
-//   for bit, with the end of the run before, and a run that differs is run again (as in grow.h).
+//   for bit, with the end of the run before, and a run that differs is run again (as in propagate.h).
 #pragma once
 
 #include "front.h"

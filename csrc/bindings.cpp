@@ -8,6 +8,7 @@
 #include <string>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "jobs.h"
@@ -61,6 +62,11 @@ struct Fields {
         return py::reinterpret_borrow<Array<std::remove_const_t<T>>>(field);
     }
 
+    std::pair<int64_t, int64_t> shape(const char* name) const {
+        const Floats field = array<double>(name);
+        return {field.shape(0), field.shape(1)};
+    }
+
     template <typename T>
     void read(const char* name, T& field) const { field = job.attr(name).cast<T>(); }
     template <typename T>
@@ -78,13 +84,22 @@ struct Fields {
     }
 };
 
-#define READ(field) fields.read(#field, job.field)
+#define FASTGRAD_READ(type, name) fields.read(#name, job.name);
 
-// The row of the first record that is not below `first`.
+// Says which members to run, over which links or steps, and which row is the first to be recorded.
 template <typename Job>
-void find_row(Job& job, const Ints& recorded) {
+void set_range(Job& job, int64_t start, int64_t stop) {
+    job.start = start;
+    job.stop = stop;
+}
+
+template <typename Job>
+void set_range(Job& job, int64_t start, int64_t stop, int64_t first, int64_t last, const Ints& recorded) {
+    set_range(job, start, stop);
+    job.first = first;
+    job.last = last;
     job.record = recorded.shape(0);
-    job.row = std::lower_bound(recorded.data(), recorded.data() + job.record, job.first) - recorded.data();
+    job.row = std::lower_bound(recorded.data(), recorded.data() + job.record, first) - recorded.data();
 }
 
 // Returns whether every weight and bias was finite.
@@ -102,81 +117,35 @@ bool run(fastgrad::Outcome (*kernel)(const Job&), const Job& job) {
 bool backprop(py::handle given, int64_t start, int64_t stop) {
     const Fields fields{given};
     fastgrad::BackpropJob job{};
-    READ(weight);
-    READ(bias);
-    READ(x);
-    READ(cotangent);
-    READ(output);
-    READ(grad_weight);
-    READ(grad_bias);
-    READ(grad_x);
-    const Floats weight = fields.array<double>("weight");
-    job.depth = weight.shape(0);
-    job.ensemble = weight.shape(1);
-    job.start = start;
-    job.stop = stop;
+    FASTGRAD_BACKPROP_FIELDS(FASTGRAD_READ)
+    std::tie(job.depth, job.ensemble) = fields.shape("weight");
+    set_range(job, start, stop);
     return run(chosen->backprop, job);
 }
 
 fastgrad::State state_of(py::handle given) {
     const Fields fields{given};
     fastgrad::State job{};
-    READ(activation);
-    READ(scaled);
-    READ(product_before);
-    READ(bound_before);
+    FASTGRAD_STATE_FIELDS(FASTGRAD_READ)
     return job;
 }
 
 void propagate(py::handle given, py::handle state, int64_t first, int64_t last, int64_t start, int64_t stop) {
     const Fields fields{given};
     fastgrad::PropagateJob job{};
-    READ(weight_law);
-    READ(bias_law);
-    READ(seed);
-    READ(recorded_links);
-    READ(weight);
-    READ(input);
-    READ(slope);
-    READ(product);
-    READ(bound);
+    FASTGRAD_PROPAGATE_FIELDS(FASTGRAD_READ)
     job.state = state_of(state);
-    job.first = first;
-    job.last = last;
-    find_row(job, fields.array<int64_t>("recorded_links"));
-    job.ensemble = fields.array<double>("weight").shape(1);
-    job.start = start;
-    job.stop = stop;
+    job.ensemble = fields.shape("weight").second;
+    set_range(job, start, stop, first, last, fields.array<int64_t>("recorded_links"));
     run(chosen->propagate, job);
 }
 
 void train(py::handle given, int64_t first, int64_t last, int64_t start, int64_t stop) {
     const Fields fields{given};
     fastgrad::TrainJob job{};
-    READ(weight);
-    READ(bias);
-    READ(x);
-    READ(target);
-    READ(min_loss);
-    READ(loss_code);
-    READ(learning_rate);
-    READ(clip_value);
-    READ(clip_norm);
-    READ(tolerance);
-    READ(steps);
-    READ(recorded_steps);
-    READ(loss);
-    READ(last_update);
-    READ(converged_at);
-    READ(diverged_at);
-    job.first = first;
-    job.last = last;
-    find_row(job, fields.array<int64_t>("recorded_steps"));
-    const Floats weight = fields.array<double>("weight");
-    job.depth = weight.shape(0);
-    job.ensemble = weight.shape(1);
-    job.start = start;
-    job.stop = stop;
+    FASTGRAD_TRAIN_FIELDS(FASTGRAD_READ)
+    std::tie(job.depth, job.ensemble) = fields.shape("weight");
+    set_range(job, start, stop, first, last, fields.array<int64_t>("recorded_steps"));
     run(chosen->train, job);
 }
 

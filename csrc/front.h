@@ -1,5 +1,5 @@
-// Lanes on their way forward, nothing kept: what backprop, where it looks for the start of a stretch, and grow have in
-// common. The lanes are chains, or segments of one chain.
+// Lanes on their way forward, nothing kept: what backprop, where it looks for the start of a stretch, and propagate have
+// in common. The lanes are chains, or segments of one chain.
 #pragma once
 
 #include "scaled.h"
@@ -23,12 +23,12 @@ FASTGRAD_INLINE bool stays_wide(Scaled a) { return any((a.mantissa == 0.0) | (a.
 FASTGRAD_INLINE void prefetch(const double* from) { __builtin_prefetch(from, 0, 2); }
 
 // Lanes on their way forward: the state o, and the product of w sigmoid' since the stretch began. Nothing is kept.
-// With centered biases the state is the offset d = o - 1/2: see `grow` in fastgrad/kernels/__init__.py.
+// With centered biases the state is the offset d = o - 1/2: see fastgrad/kernels/contract.py.
 struct Front {
     Floats activation[VECTORS];
     Scaled product[VECTORS];
     Scaled scaled[VECTORS];  // the activation, after a link that took the general path; or a tiny offset
-    Scaled bound[VECTORS];   // the product of |w| / 4, which grow alone looks at
+    Scaled bound[VECTORS];   // the product of |w| / 4, which propagate alone looks at
     uint32_t wide;           // bit j where product j has a zero, or nears the smallest exponent
     uint32_t wide_bound;     // and bound j
 };

@@ -12,21 +12,7 @@
 
 namespace fastgrad {
 
-// value = mantissa * 2^exponent
-struct ScaledArrays {
-    double* mantissa;
-    int64_t* exponent;
-};
-
-struct BackpropJob {
-    const double *weight, *bias;                        // (depth, ensemble)
-    const double *x, *cotangent;                        // (ensemble,)
-    double* output;                                     // (ensemble,)
-    ScaledArrays grad_weight, grad_bias;                // (depth, ensemble)
-    ScaledArrays grad_x;                                // (ensemble,)
-    // of the call
-    int64_t depth, ensemble, start, stop;               // members start to stop - 1 are run
-};
+enum Loss : int { SQUARED = 0, CROSS_ENTROPY = 1 };
 
 // value = location + scale * variate; a constant is its location; centered is -weight / 2.
 enum Family : int { CONSTANT = 0, NORMAL = 1, UNIFORM = 2, CENTERED = 3 };
@@ -36,41 +22,50 @@ struct Law {
     double location, scale;
 };
 
+// value = mantissa * 2^exponent
+struct ScaledArrays {
+    double* mantissa;
+    int64_t* exponent;
+};
+
+// The fields that jobs have in Python, as lists: structs are made of them here, and bindings.cpp reads them by name.
+#define FASTGRAD_BACKPROP_FIELDS(FIELD)                                                                          \
+    FIELD(const double*, weight) FIELD(const double*, bias) FIELD(const double*, x) FIELD(const double*, cotangent) \
+    FIELD(double*, output) FIELD(ScaledArrays, grad_weight) FIELD(ScaledArrays, grad_bias) FIELD(ScaledArrays, grad_x)
+#define FASTGRAD_STATE_FIELDS(FIELD)                                                                             \
+    FIELD(double*, activation) FIELD(ScaledArrays, scaled)                                                       \
+    FIELD(ScaledArrays, product_before) FIELD(ScaledArrays, bound_before)
+#define FASTGRAD_PROPAGATE_FIELDS(FIELD)                                                                         \
+    FIELD(Law, weight_law) FIELD(Law, bias_law) FIELD(uint64_t, seed) FIELD(const int64_t*, recorded_links)      \
+    FIELD(double*, weight) FIELD(ScaledArrays, input) FIELD(ScaledArrays, slope)                                 \
+    FIELD(ScaledArrays, product) FIELD(ScaledArrays, bound)
+#define FASTGRAD_TRAIN_FIELDS(FIELD)                                                                             \
+    FIELD(double*, weight) FIELD(double*, bias) FIELD(const double*, x) FIELD(const double*, target)             \
+    FIELD(const double*, min_loss) FIELD(int, loss_code) FIELD(double, learning_rate) FIELD(double, clip_value)  \
+    FIELD(double, clip_norm) FIELD(double, tolerance) FIELD(int64_t, steps) FIELD(const int64_t*, recorded_steps) \
+    FIELD(double*, loss) FIELD(int64_t*, last_update) FIELD(int64_t*, converged_at) FIELD(int64_t*, diverged_at)
+#define FASTGRAD_DECLARE(type, name) type name;
+
+// Beside them: sizes, and the range of a call. Members start to stop - 1 are run, over the links or steps first to
+// last - 1; `row` is that of the first of the `record` recorded ones that is not below `first`.
+struct BackpropJob {
+    FASTGRAD_BACKPROP_FIELDS(FASTGRAD_DECLARE)
+    int64_t depth, ensemble, start, stop;
+};
+
 struct State {
-    double* activation;                                 // (ensemble,)
-    ScaledArrays scaled;                                // (ensemble,)
-    ScaledArrays product_before, bound_before;          // (ensemble,)
+    FASTGRAD_STATE_FIELDS(FASTGRAD_DECLARE)
 };
 
 struct PropagateJob {
-    Law weight_law, bias_law;
-    uint64_t seed;
-    const int64_t* recorded_links;                      // (record,)
-    double* weight;                                     // (record, ensemble)
-    ScaledArrays input, slope;                          // (record, ensemble)
-    ScaledArrays product, bound;                        // (record, ensemble)
-    // of the call
+    FASTGRAD_PROPAGATE_FIELDS(FASTGRAD_DECLARE)
     State state;
-    int64_t first, last;                                // links first to last - 1 are run
-    int64_t record, row;                                // row: of the first recorded link that is not below `first`
-    int64_t ensemble, start, stop;
+    int64_t ensemble, start, stop, first, last, record, row;
 };
 
-enum Loss : int { SQUARED = 0, CROSS_ENTROPY = 1 };
-
 struct TrainJob {
-    double *weight, *bias;                              // (depth, ensemble)
-    const double *x, *target, *min_loss;                // (ensemble,)
-    int loss_code;
-    double learning_rate, clip_value, clip_norm, tolerance;
-    int64_t steps;
-    const int64_t* recorded_steps;                      // (record,)
-    double* loss;                                       // (record, ensemble)
-    int64_t *last_update, *converged_at, *diverged_at;  // (ensemble,)
-    // of the call
-    int64_t first, last;                                // steps first to last - 1 are taken
-    int64_t record, row;                                // row: of the first recorded step that is not below `first`
-    int64_t depth, ensemble, start, stop;
+    FASTGRAD_TRAIN_FIELDS(FASTGRAD_DECLARE)
+    int64_t depth, ensemble, start, stop, first, last, record, row;
 };
 
 enum Outcome { DONE, NOT_FINITE, NO_MEMORY };  // NOT_FINITE: some weight or bias; the results mean nothing

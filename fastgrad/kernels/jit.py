@@ -1300,7 +1300,7 @@ def scaled_activation(lane, activation, scaled, scaled_exponent, narrow):
 
 @njit
 def scaled_state(centered, lane, z, activation, scaled, scaled_exponent, narrow):
-    """What a state between links holds beside the activation or the offset: see `grow` in the contract."""
+    """What a state between links holds beside the activation or the offset: see the contract."""
     if centered and narrow and abs(activation[lane]) >= TINY_OFFSET:
         _, mantissa, exponent, _, _ = sigmoid(z[lane])
         return normalize(mantissa, exponent)
