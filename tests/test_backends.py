@@ -174,6 +174,26 @@ def test_numba_works_where_it_can_cache_nothing(python, compiled, tmp_path):
     assert "set NUMBA_CACHE_DIR to a folder that can be written" in warned[0]
 
 
+def test_numba_compiles_again_what_a_changed_contract_is_part_of(python, compiled, tmp_path):
+    shutil.copytree(ROOT / "fastgrad", tmp_path / "fastgrad", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def hits():
+        code = (
+            "from fastgrad.kernels import jit\n"
+            "assert jit.power_of_two(3) == 8.0\n"
+            "print(sum(jit.power_of_two.stats.cache_hits.values()), jit.__file__)"
+        )
+        found, file = python(code, cwd=tmp_path, PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path)).split()
+        assert file == str(tmp_path / "fastgrad/kernels/jit.py")
+        return int(found)
+
+    assert [hits(), hits()] == [0, 1]
+    for name in ("contract.py", "coefficients.py"):
+        with (tmp_path / "fastgrad/kernels" / name).open("a") as file:
+            file.write("\n")
+        assert [hits(), hits()] == [0, 1]
+
+
 def test_coefficients_are_what_their_program_makes():
     script = ROOT / "csrc/coefficients.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, timeout=120)

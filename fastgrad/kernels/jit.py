@@ -10,8 +10,10 @@ cache on disk does not notice when an imported function changes.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -60,6 +62,9 @@ def _can_cache() -> bool:
 
 
 CACHE = _can_cache()
+# Of the modules whose constants and fields are compiled in.
+IMPORTED = [Path(__file__).with_name(name) for name in ("coefficients.py", "contract.py")]
+IMPORTED_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in IMPORTED)).hexdigest()
 
 
 def njit(function: Callable[..., Any], **more: Any) -> Any:
@@ -70,7 +75,12 @@ def njit(function: Callable[..., Any], **more: Any) -> Any:
     place to write.
     """
     options = {"nogil": True, "error_model": "numpy", "fastmath": False, "cache": CACHE, **more}
-    return numba.njit(function, **options)
+    compiled = numba.njit(function, **options)
+    if CACHE:
+        # Numba looks for changes in this file alone: fields of a job that changed places would be read at the old ones.
+        file = compiled._cache._cache_file
+        file._source_stamp = file._source_stamp, IMPORTED_DIGEST
+    return compiled
 
 
 def njit_row(function: Callable[..., Any]) -> Any:
