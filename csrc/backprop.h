@@ -1,4 +1,4 @@
-// backprop: the gradients of given chains. The contract and the formulas are in fastgrad/kernels/__init__.py; the
+// backprop: the gradients of given chains. The contract and the formulas are in fastgrad/kernels/contract.py; the
 // stages and names are those of reference.py and jit.py.
 //
 // Lanes of vectors, 32 side by side, are taken forward through a stretch of links and back again, so that what reverse

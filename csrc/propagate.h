@@ -18,9 +18,9 @@ namespace FASTGRAD_ISA {
 // multiplied out by itself, and the bits don't depend on how a chain was cut.
 constexpr int64_t LINK_BLOCK = 1024;
 
-struct Marked {
+struct RecordedLink {
     Floats weight;
-    Scaled input, derivative;
+    Scaled input, slope;
 };
 
 FASTGRAD_INLINE bool is_centered(const PropagateJob& a) { return a.bias_law.family == CENTERED; }
@@ -82,7 +82,7 @@ static void run_links(const PropagateJob& a, Front& front, Words* link, const Wo
 }
 
 // What a recorded link leaves, before the chain advances over it.
-FASTGRAD_INLINE Marked at_mark(const PropagateJob& a, const Front& front, int j, Words link, Words member) {
+FASTGRAD_INLINE RecordedLink recorded_link(const PropagateJob& a, const Front& front, int j, Words link, Words member) {
     double weight[LANES], bias[LANES];
     draw_rows<1>(a.weight_law, a.bias_law, a.seed, &link, &member, 1, weight, bias);
     const Floats w = load(weight);
@@ -110,10 +110,10 @@ FASTGRAD_INLINE void multiply(ScaledArrays to, int64_t cell, Scaled v, int n) {
     store(to, cell, times(load(to, cell, n), v.mantissa, v.exponent), n);
 }
 
-FASTGRAD_INLINE void record_mark(const PropagateJob& a, int64_t cell, const Marked& marked, int n) {
-    store(a.weight + cell, marked.weight, n);
-    store(a.input, cell, marked.input, n);
-    store(a.slope, cell, marked.derivative, n);
+FASTGRAD_INLINE void store_link(const PropagateJob& a, int64_t cell, const RecordedLink& link, int n) {
+    store(a.weight + cell, link.weight, n);
+    store(a.input, cell, link.input, n);
+    store(a.slope, cell, link.slope, n);
     store(a.product, cell, one(), n);
     store(a.bound, cell, one(), n);
 }
@@ -139,29 +139,31 @@ static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
         store(a.state.bound_before, cell, one(), lanes(j));
     }
     begin_products(front);
-    int64_t row = a.row - 1;  // of the last mark passed in this call; before the first, the carry
-    const auto multiply_onto = [&](int64_t mark) {
-        const bool carried = mark < a.row;
+    int64_t row = a.row - 1;  // of the last recorded link passed in this call; before the first, the state's products
+    const auto multiply_onto = [&](int64_t onto) {
+        const bool is_before = onto < a.row;
         for (int j = 0; j < vectors; ++j) {
-            const int64_t cell = (carried ? 0 : mark * a.ensemble) + begin + j * LANES;
-            multiply(carried ? a.state.product_before : a.product, cell, front.product[j], lanes(j));
-            multiply(carried ? a.state.bound_before : a.bound, cell, front.bound[j], lanes(j));
+            const int64_t cell = (is_before ? 0 : onto * a.ensemble) + begin + j * LANES;
+            multiply(is_before ? a.state.product_before : a.product, cell, front.product[j], lanes(j));
+            multiply(is_before ? a.state.bound_before : a.bound, cell, front.bound[j], lanes(j));
         }
         begin_products(front);
     };
     for (int64_t link = a.first; link < a.last;) {
-        const int64_t next_mark = row + 1 < a.record ? a.recorded_links[row + 1] : a.last;
-        if (next_mark == link) {
+        const int64_t next_recorded = row + 1 < a.record ? a.recorded_links[row + 1] : a.last;
+        if (next_recorded == link) {
             multiply_onto(row++);
-            for (int j = 0; j < vectors; ++j)
-                record_mark(a, row * a.ensemble + begin + j * LANES, at_mark(a, front, j, number[j], member[j]), lanes(j));
+            for (int j = 0; j < vectors; ++j) {
+                const RecordedLink recorded = recorded_link(a, front, j, number[j], member[j]);
+                store_link(a, row * a.ensemble + begin + j * LANES, recorded, lanes(j));
+            }
             run_links<N>(a, front, number, member, 1);
             begin_products(front);
             ++link;
             continue;
         }
         const int64_t block_end = ((link - 1) / LINK_BLOCK + 1) * LINK_BLOCK + 1;
-        const int64_t stop = smaller(smaller(next_mark, block_end), a.last);
+        const int64_t stop = smaller(smaller(next_recorded, block_end), a.last);
         run_links<N>(a, front, number, member, stop - link);
         link = stop;
         if (link == block_end || link == a.last) multiply_onto(row);
@@ -178,7 +180,9 @@ struct ChainState {
     int64_t exponent;
 };
 
-FASTGRAD_INLINE bool same_bits(const ChainState& a, const ChainState& b) { return __builtin_memcmp(&a, &b, sizeof a) == 0; }
+FASTGRAD_INLINE bool same_bits(const ChainState& a, const ChainState& b) {
+    return __builtin_memcmp(&a, &b, sizeof a) == 0;
+}
 
 // A run of links of one chain.
 struct Segment {
@@ -188,15 +192,17 @@ struct Segment {
 
 // Room for what the segments of one call leave.
 struct Pieces {
-    double *gap_mantissa, *bound_mantissa;    // (blocks, SEGMENTS): the product of a block's links since its last mark
-    int64_t *gap_exponent, *bound_exponent;
-    double *mark_gap_mantissa, *mark_bound_mantissa;  // (record,): of a block's links before a mark, since the one before
-    int64_t *mark_gap_exponent, *mark_bound_exponent;
+    // (blocks, SEGMENTS): products over a block's links since its last recorded one
+    double *product_mantissa, *bound_mantissa;
+    int64_t *product_exponent, *bound_exponent;
+    // (record,): products over a block's links between a recorded one and the one before
+    double *recorded_product_mantissa, *recorded_bound_mantissa;
+    int64_t *recorded_product_exponent, *recorded_bound_exponent;
 };
 
 constexpr int64_t NEVER = INT64_MAX;
 
-FASTGRAD_INLINE int64_t first_mark(const PropagateJob& a, int64_t link) {
+FASTGRAD_INLINE int64_t first_row(const PropagateJob& a, int64_t link) {
     int64_t row = a.row;
     while (row < a.record && a.recorded_links[row] < link) ++row;
     return row;
@@ -205,10 +211,11 @@ FASTGRAD_INLINE int64_t first_mark(const PropagateJob& a, int64_t link) {
 // Runs segments side by side, one in each lane; more than one only if each begins a block. `column` is the first one's
 // place among the pieces.
 template <int N>
-static void run_segments(const PropagateJob& a, int64_t member, Segment* segments, int count, int column, const Pieces& pieces) {
+static void run_segments(const PropagateJob& a, int64_t member, Segment* segments, int count, int column,
+                         const Pieces& pieces) {
     Front front;
     Words link[N], members[N];
-    int64_t next_mark[SEGMENTS], length = 0;
+    int64_t next_row[SEGMENTS], length = 0;
     bool at_event[SEGMENTS];
     for (int i = 0; i < N * LANES; ++i) {
         const Segment& from = segments[i < count ? i : count - 1];
@@ -221,10 +228,10 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
     }
     begin_products(front);
     for (int i = 0; i < count; ++i) {
-        next_mark[i] = first_mark(a, segments[i].first);
+        next_row[i] = first_row(a, segments[i].first);
         if (segments[i].last - segments[i].first > length) length = segments[i].last - segments[i].first;
     }
-    // An event of a lane is a step at which it stands before a marked link, or has come to its end.
+    // An event of a lane is a step at which it stands before a link to record, or has come to its end.
     int64_t next_event = 0, block = 0;
     for (int64_t step = 0;;) {
         bool events = false;
@@ -236,12 +243,13 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
                 const int j = i / LANES, k = i % LANES;
                 at_event[i] = false;
                 if (here == of.last)
-                    segments[i].end = {front.activation[j][k], front.scaled[j].mantissa[k], front.scaled[j].exponent[k]};
+                    segments[i].end = {front.activation[j][k], front.scaled[j].mantissa[k],
+                                       front.scaled[j].exponent[k]};
                 if (here >= of.last) continue;
-                const int64_t mark = next_mark[i] < a.record ? a.recorded_links[next_mark[i]] : NEVER;
-                at_event[i] = mark == here;
+                const int64_t next = next_row[i] < a.record ? a.recorded_links[next_row[i]] : NEVER;
+                at_event[i] = next == here;
                 events |= at_event[i];
-                next_event = smaller(next_event, at_event[i] ? step + 1 : smaller(mark, of.last) - of.first);
+                next_event = smaller(next_event, at_event[i] ? step + 1 : smaller(next, of.last) - of.first);
             }
         }
         if (step == length) break;
@@ -249,24 +257,24 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
         int64_t steps = smaller(smaller(next_event, length) - step, to_block_end);
         if (events) {
             steps = 1;
-            Marked marked[N];
-            for (int j = 0; j < N; ++j) marked[j] = at_mark(a, front, j, link[j], members[j]);
+            RecordedLink recorded[N];
+            for (int j = 0; j < N; ++j) recorded[j] = recorded_link(a, front, j, link[j], members[j]);
             const Front before = front;
             run_links<N>(a, front, link, members, 1);
             for (int i = 0; i < count; ++i) {
                 if (!at_event[i]) continue;
                 const int j = i / LANES, k = i % LANES;
-                const int64_t row = next_mark[i]++;
+                const int64_t row = next_row[i]++;
                 const int64_t cell = row * a.ensemble + member;
-                a.weight[cell] = marked[j].weight[k];
-                a.input.mantissa[cell] = marked[j].input.mantissa[k];
-                a.input.exponent[cell] = marked[j].input.exponent[k];
-                a.slope.mantissa[cell] = marked[j].derivative.mantissa[k];
-                a.slope.exponent[cell] = marked[j].derivative.exponent[k];
-                pieces.mark_gap_mantissa[row - a.row] = before.product[j].mantissa[k];
-                pieces.mark_gap_exponent[row - a.row] = before.product[j].exponent[k];
-                pieces.mark_bound_mantissa[row - a.row] = before.bound[j].mantissa[k];
-                pieces.mark_bound_exponent[row - a.row] = before.bound[j].exponent[k];
+                a.weight[cell] = recorded[j].weight[k];
+                a.input.mantissa[cell] = recorded[j].input.mantissa[k];
+                a.input.exponent[cell] = recorded[j].input.exponent[k];
+                a.slope.mantissa[cell] = recorded[j].slope.mantissa[k];
+                a.slope.exponent[cell] = recorded[j].slope.exponent[k];
+                pieces.recorded_product_mantissa[row - a.row] = before.product[j].mantissa[k];
+                pieces.recorded_product_exponent[row - a.row] = before.product[j].exponent[k];
+                pieces.recorded_bound_mantissa[row - a.row] = before.bound[j].mantissa[k];
+                pieces.recorded_bound_exponent[row - a.row] = before.bound[j].exponent[k];
                 front.product[j].mantissa[k] = front.bound[j].mantissa[k] = 0.5;
                 front.product[j].exponent[k] = front.bound[j].exponent[k] = 1;
             }
@@ -277,8 +285,8 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
         if (steps == to_block_end || (count == 1 && step == length)) {
             for (int i = 0; i < count; ++i) {
                 const int64_t piece = block * SEGMENTS + column + i;
-                pieces.gap_mantissa[piece] = front.product[i / LANES].mantissa[i % LANES];
-                pieces.gap_exponent[piece] = front.product[i / LANES].exponent[i % LANES];
+                pieces.product_mantissa[piece] = front.product[i / LANES].mantissa[i % LANES];
+                pieces.product_exponent[piece] = front.product[i / LANES].exponent[i % LANES];
                 pieces.bound_mantissa[piece] = front.bound[i / LANES].mantissa[i % LANES];
                 pieces.bound_exponent[piece] = front.bound[i / LANES].exponent[i % LANES];
             }
@@ -292,26 +300,31 @@ FASTGRAD_INLINE void multiply_piece(ScaledArrays to, int64_t cell, double mantis
     multiply(to, cell, {all_of(mantissa), all_of(exponent)}, 1);
 }
 
-// Multiplies a segment's pieces onto the gaps, in the order of the links. `row` is the last mark passed.
-static void combine(const PropagateJob& a, int64_t member, const Segment& of, int column, const Pieces& pieces, int64_t& row) {
+// Multiplies a segment's pieces onto the products, in the order of the links. `row` is that of the last recorded link
+// passed.
+static void combine(const PropagateJob& a, int64_t member, const Segment& of, int column, const Pieces& pieces,
+                    int64_t& row) {
     int64_t link = of.first;
     for (int64_t block = 0; link < of.last; ++block) {
         int64_t end = ((link - 1) / LINK_BLOCK + 1) * LINK_BLOCK + 1;
         if (end > of.last) end = of.last;
         while (true) {
-            const bool carried = row < a.row;
-            const ScaledArrays gap = carried ? a.state.product_before : a.product, bound = carried ? a.state.bound_before : a.bound;
-            const int64_t cell = carried ? member : row * a.ensemble + member;
+            const bool is_before = row < a.row;
+            const ScaledArrays product = is_before ? a.state.product_before : a.product;
+            const ScaledArrays bound = is_before ? a.state.bound_before : a.bound;
+            const int64_t cell = is_before ? member : row * a.ensemble + member;
             if (row + 1 < a.record && a.recorded_links[row + 1] < end) {
                 ++row;
-                const int64_t mark = row - a.row, at = row * a.ensemble + member;
-                multiply_piece(gap, cell, pieces.mark_gap_mantissa[mark], pieces.mark_gap_exponent[mark]);
-                multiply_piece(bound, cell, pieces.mark_bound_mantissa[mark], pieces.mark_bound_exponent[mark]);
+                const int64_t piece = row - a.row, at = row * a.ensemble + member;
+                multiply_piece(product, cell, pieces.recorded_product_mantissa[piece],
+                               pieces.recorded_product_exponent[piece]);
+                multiply_piece(bound, cell, pieces.recorded_bound_mantissa[piece],
+                               pieces.recorded_bound_exponent[piece]);
                 a.product.mantissa[at] = a.bound.mantissa[at] = 0.5;
                 a.product.exponent[at] = a.bound.exponent[at] = 1;
             } else {
                 const int64_t piece = block * SEGMENTS + column;
-                multiply_piece(gap, cell, pieces.gap_mantissa[piece], pieces.gap_exponent[piece]);
+                multiply_piece(product, cell, pieces.product_mantissa[piece], pieces.product_exponent[piece]);
                 multiply_piece(bound, cell, pieces.bound_mantissa[piece], pieces.bound_exponent[piece]);
                 break;
             }
@@ -320,14 +333,16 @@ static void combine(const PropagateJob& a, int64_t member, const Segment& of, in
     }
 }
 
-// An offset of exactly 0 stays 0 for ever; one that is very small is multiplied by w / 4 at each link, and forgets nothing.
+// An offset of exactly 0 stays 0 for ever; one that is very small is multiplied by w / 4 at each link, and forgets
+// nothing.
 FASTGRAD_INLINE bool can_be_guessed(const PropagateJob& a, const ChainState& state) {
     return !is_centered(a) || state.activation == 0.0 || __builtin_fabs(state.activation) >= NARROW_LOW;
 }
 
-// Guesses each segment's start by running the links that lead to it, from 1/2, or from an offset of `sign` / 2; from 0 if that
-// is what the chain has.
-static void warm_up(const PropagateJob& a, int64_t member, const ChainState& state, double sign, Segment* segments, int count) {
+// Guesses each segment's start by running the links that lead to it, from 1/2, or from an offset of `sign` / 2; from 0
+// if that is what the chain has.
+static void warm_up(const PropagateJob& a, int64_t member, const ChainState& state, double sign, Segment* segments,
+                    int count) {
     Front front;
     Words link[VECTORS], members[VECTORS];
     const double start = is_centered(a) ? (state.activation == 0.0 ? 0.0 : 0.5 * sign) : 0.5;
@@ -342,13 +357,15 @@ static void warm_up(const PropagateJob& a, int64_t member, const ChainState& sta
     run_links<VECTORS>(a, front, link, members, WARM_UP);
     for (int i = 0; i < count; ++i) {
         const Scaled& scaled = front.scaled[i / LANES];
-        segments[i].begin = {front.activation[i / LANES][i % LANES], scaled.mantissa[i % LANES], scaled.exponent[i % LANES]};
+        segments[i].begin = {front.activation[i / LANES][i % LANES], scaled.mantissa[i % LANES],
+                             scaled.exponent[i % LANES]};
     }
 }
 
-// Offsets forget their size, but not their sign, which is known once the segments have run: guesses again the starts of those
-// that began with the wrong one. True if there are any.
-static bool correct_signs(const PropagateJob& a, int64_t member, const ChainState& state, Segment* segments, int count) {
+// Offsets forget their size, but not their sign, which is known once the segments have run: guesses again the starts of
+// those that began with the wrong one. True if there are any.
+static bool correct_signs(const PropagateJob& a, int64_t member, const ChainState& state, Segment* segments,
+                          int count) {
     Segment mirrored[SEGMENTS];
     for (int i = 0; i < count; ++i) mirrored[i] = segments[i];
     warm_up(a, member, state, -1.0, mirrored + 1, count - 1);
@@ -365,13 +382,14 @@ static bool correct_signs(const PropagateJob& a, int64_t member, const ChainStat
 // One chain, cut in depth.
 static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
     const int64_t blocks = (a.last - 1) / LINK_BLOCK - (a.first - 1) / LINK_BLOCK + 1;
-    const int64_t marks = first_mark(a, a.last) - a.row;
-    const int64_t room = blocks * SEGMENTS + marks;
+    const int64_t record = first_row(a, a.last) - a.row;
+    const int64_t room = blocks * SEGMENTS + record;
     double* const memory = (double*)__builtin_malloc((size_t)(room * 32));
     if (!memory) return NO_MEMORY;
     int64_t* const integers = (int64_t*)memory + 2 * room;
-    const Pieces pieces{memory,   memory + room,   integers, integers + room, memory + blocks * SEGMENTS,
-                        memory + room + blocks * SEGMENTS, integers + blocks * SEGMENTS, integers + room + blocks * SEGMENTS};
+    const int64_t cells = blocks * SEGMENTS;
+    const Pieces pieces{memory,         memory + room,         integers,         integers + room,
+                        memory + cells, memory + room + cells, integers + cells, integers + room + cells};
 
     // The links before the first whole block and after the last run by themselves, the blocks between in segments.
     const int64_t aligned = ((a.first - 1 + LINK_BLOCK - 1) / LINK_BLOCK) * LINK_BLOCK + 1;
@@ -392,8 +410,8 @@ static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
         combine(a, member, alone, 0, pieces, row);
         state = alone.end;
     };
-    // Marks as dense as that leave nothing to gain.
-    const bool cut = whole >= 4 && marks * 8 < a.last - a.first && can_be_guessed(a, state);
+    // With more than one recorded link in eight, segments do not pay.
+    const bool cut = whole >= 4 && record * 8 < a.last - a.first && can_be_guessed(a, state);
     if (!cut) {
         run_alone(a.first, a.last);
     } else {

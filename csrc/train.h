@@ -1,4 +1,4 @@
-// train: gradient descent on chains. The contract and the formulas are in fastgrad/kernels/__init__.py; the stages and
+// train: gradient descent on chains. The contract and the formulas are in fastgrad/kernels/contract.py; the stages and
 // names are those of reference.py and jit.py.
 //
 // A block of lanes is copied, and takes all the steps of the call before the next block: what it needs stays in the cache.

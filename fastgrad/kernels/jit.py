@@ -1219,7 +1219,7 @@ def read_only(array: Any) -> Any:
 
 
 @njit
-def advance_tiny(w, activation, scaled, scaled_exponent, gap, gap_exponent, bound, bound_exponent):
+def advance_tiny(w, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent):
     """One link of every lane where all offsets are below TINY_OFFSET; False, and nothing done, where some are not.
 
     The offsets are multiplied by w / 4, and the slope is 1/4, in the bits of the general path.
@@ -1237,13 +1237,17 @@ def advance_tiny(w, activation, scaled, scaled_exponent, gap, gap_exponent, boun
         activation[lane] = offset
         scaled[lane] = mantissa if tiny else 0.5
         scaled_exponent[lane] = exponent - 2 if tiny and mantissa != 0.0 else 0
-        gap[lane], gap_exponent[lane] = normalize_narrow((gap[lane] * 0.25) * w[lane], gap_exponent[lane])
+        product[lane], product_exponent[lane] = normalize_narrow(
+            (product[lane] * 0.25) * w[lane], product_exponent[lane]
+        )
         bound[lane], bound_exponent[lane] = normalize_narrow(bound[lane] * abs(w[lane]), bound_exponent[lane] - 2)
     return True
 
 
 @njit
-def advance(centered, w, b, z, activation, scaled, scaled_exponent, gap, gap_exponent, bound, bound_exponent, wide):
+def advance(
+    centered, w, b, z, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent, wide
+):
     """One link of every lane; returns whether it was narrow, and whether the products stay wide.
 
     A narrow link does not make `scaled`. With centered biases the activations are offsets.
@@ -1262,19 +1266,23 @@ def advance(centered, w, b, z, activation, scaled, scaled_exponent, gap, gap_exp
     if outside == 0 and centered:
         for lane in range(lanes):
             activation[lane], derivative = offset_narrow(z[lane])
-            gap[lane], gap_exponent[lane] = normalize_narrow((gap[lane] * derivative) * w[lane], gap_exponent[lane])
+            product[lane], product_exponent[lane] = normalize_narrow(
+                (product[lane] * derivative) * w[lane], product_exponent[lane]
+            )
             bound[lane], bound_exponent[lane] = normalize_narrow(bound[lane] * abs(w[lane]), bound_exponent[lane] - 2)
         return True, False
     if outside == 0:
         for lane in range(lanes):
             activation[lane], derivative = sigmoid_narrow(z[lane])
-            gap[lane], gap_exponent[lane] = normalize_narrow((gap[lane] * derivative) * w[lane], gap_exponent[lane])
+            product[lane], product_exponent[lane] = normalize_narrow(
+                (product[lane] * derivative) * w[lane], product_exponent[lane]
+            )
             bound[lane], bound_exponent[lane] = normalize_narrow(bound[lane] * abs(w[lane]), bound_exponent[lane] - 2)
         return True, False
     if (
         centered
         and not wide
-        and advance_tiny(w, activation, scaled, scaled_exponent, gap, gap_exponent, bound, bound_exponent)
+        and advance_tiny(w, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent)
     ):
         return False, False
     wide = False
@@ -1288,12 +1296,12 @@ def advance(centered, w, b, z, activation, scaled, scaled_exponent, gap, gap_exp
         else:
             activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
         factor, factor_exponent = split(w[lane])
-        delta, delta_exponent = normalize(gap[lane] * derivative, gap_exponent[lane] + derivative_exponent)
-        gap[lane], gap_exponent[lane] = normalize(delta * factor, delta_exponent + factor_exponent)
+        delta, delta_exponent = normalize(product[lane] * derivative, product_exponent[lane] + derivative_exponent)
+        product[lane], product_exponent[lane] = normalize(delta * factor, delta_exponent + factor_exponent)
         bound[lane], bound_exponent[lane] = normalize(
             bound[lane] * abs(factor), bound_exponent[lane] + (factor_exponent - 2)
         )
-        if gap[lane] == 0.0 or gap_exponent[lane] < EXPONENT_MIN // 2:
+        if product[lane] == 0.0 or product_exponent[lane] < EXPONENT_MIN // 2:
             wide = True
         if bound[lane] == 0.0 or bound_exponent[lane] < EXPONENT_MIN // 2:
             wide = True
@@ -1318,7 +1326,7 @@ def scaled_state(centered, lane, z, activation, scaled, scaled_exponent, narrow)
 
 
 @njit
-def marked_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow):
+def recorded_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow):
     """Input and derivative of the next link, both as mantissa and exponent."""
     next_z = w[lane] * activation[lane] + b[lane]
     mantissa, exponent = scaled_state(centered, lane, z, activation, scaled, scaled_exponent, narrow)
@@ -1369,8 +1377,8 @@ def propagate_abreast(job, state, first, last, begin, lanes):
     for link in range(first, last):
         link_of[:] = np.uint64(link)
         draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
-        marked = row + 1 < len(recorded) and recorded[row + 1] == link
-        if marked:
+        is_recorded = row + 1 < len(recorded) and recorded[row + 1] == link
+        if is_recorded:
             for lane in range(lanes):
                 member = begin + lane
                 if row < first_row:
@@ -1388,7 +1396,7 @@ def propagate_abreast(job, state, first, last, begin, lanes):
                     job.input.exponent[cell],
                     job.slope.mantissa[cell],
                     job.slope.exponent[cell],
-                ) = marked_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow)
+                ) = recorded_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow)
                 set_to_one(job.product, cell)
                 set_to_one(job.bound, cell)
         narrow, wide = advance(
@@ -1405,7 +1413,7 @@ def propagate_abreast(job, state, first, last, begin, lanes):
             factor_exponent,
             wide,
         )
-        if not marked and (link % LINK_BLOCK == 0 or link + 1 == last):
+        if not is_recorded and (link % LINK_BLOCK == 0 or link + 1 == last):
             for lane in range(lanes):
                 member = begin + lane
                 if row < first_row:
@@ -1414,7 +1422,7 @@ def propagate_abreast(job, state, first, last, begin, lanes):
                 else:
                     multiply(job.product, (row, member), product[lane], product_exponent[lane])
                     multiply(job.bound, (row, member), factor[lane], factor_exponent[lane])
-        if marked or link % LINK_BLOCK == 0:
+        if is_recorded or link % LINK_BLOCK == 0:
             product[:], product_exponent[:] = 0.5, 1
             factor[:], factor_exponent[:] = 0.5, 1
             wide = False
@@ -1428,16 +1436,16 @@ def propagate_abreast(job, state, first, last, begin, lanes):
 
 @njit
 def run_segments(
-    job, first_row, member, firsts, lasts, begins, begin_exponents, ends, end_exponents, column, pieces, mark_pieces
+    job, first_row, member, firsts, lasts, begins, begin_exponents, ends, end_exponents, column, pieces, recorded_pieces
 ):
     """Run segments of one chain side by side, one in each lane; more than one only if each begins a block of links.
 
     States are rows of activation and mantissa, and exponents beside them. Of each block of links `pieces` gets the
-    products since its last mark, and `mark_pieces` those that end before a mark.
+    products since its last recorded link, and `recorded_pieces` those that end before one.
     """
     weight_law, bias_law, seed, recorded = job.weight_law, job.bias_law, job.seed, job.recorded_links
-    (piece_gap, piece_gap_exponent, piece_bound, piece_bound_exponent) = pieces
-    (mark_gap, mark_gap_exponent, mark_bound, mark_bound_exponent) = mark_pieces
+    (piece_product, piece_product_exponent, piece_bound, piece_bound_exponent) = pieces
+    (recorded_product, recorded_product_exponent, recorded_bound, recorded_bound_exponent) = recorded_pieces
     count = len(firsts)
     link_of = np.empty(count, dtype=np.uint64)
     member_of = np.full(count, np.uint64(member))
@@ -1446,21 +1454,21 @@ def run_segments(
     scaled_exponent = np.empty(count, dtype=np.int64)
     product, factor = np.full(count, 0.5), np.full(count, 0.5)
     product_exponent, factor_exponent = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.int64)
-    next_mark = np.empty(count, dtype=np.int64)
+    next_row = np.empty(count, dtype=np.int64)
     length = 0
     for lane in range(count):
         link_of[lane] = firsts[lane]
         activation[lane], scaled[lane] = begins[lane, 0], begins[lane, 1]
         scaled_exponent[lane] = begin_exponents[lane]
-        next_mark[lane] = max(first_row, np.searchsorted(recorded, firsts[lane]))
+        next_row[lane] = max(first_row, np.searchsorted(recorded, firsts[lane]))
         length = max(length, lasts[lane] - firsts[lane])
     narrow = False
     wide = False
     centered = bias_law[0] == CENTERED
-    next_event = 0  # the next step at which a lane stands before a marked link, or has come to its end
+    next_event = 0  # the next step at which a lane stands before a link to record, or has come to its end
     block = 0
     for step in range(length + 1):
-        marked = False
+        is_recorded = False
         if step == next_event:
             next_event = length
             for lane in range(count):
@@ -1472,32 +1480,32 @@ def run_segments(
                     )
                 elif here < lasts[lane]:
                     at = lasts[lane]
-                    if next_mark[lane] < len(recorded) and recorded[next_mark[lane]] < at:
-                        at = recorded[next_mark[lane]]
+                    if next_row[lane] < len(recorded) and recorded[next_row[lane]] < at:
+                        at = recorded[next_row[lane]]
                     if at == here:
-                        marked = True
+                        is_recorded = True
                         at += 1
                     next_event = min(next_event, at - firsts[lane])
         if step == length:
             break
         draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
-        if marked:
+        if is_recorded:
             for lane in range(count):
                 here = firsts[lane] + step
-                mark = next_mark[lane]
-                if here < lasts[lane] and mark < len(recorded) and recorded[mark] == here:
-                    job.weight[mark, member] = w[lane]
+                row = next_row[lane]
+                if here < lasts[lane] and row < len(recorded) and recorded[row] == here:
+                    job.weight[row, member] = w[lane]
                     (
-                        job.input.mantissa[mark, member],
-                        job.input.exponent[mark, member],
-                        job.slope.mantissa[mark, member],
-                        job.slope.exponent[mark, member],
-                    ) = marked_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow)
-                    mark_gap[mark - first_row], mark_gap_exponent[mark - first_row] = (
+                        job.input.mantissa[row, member],
+                        job.input.exponent[row, member],
+                        job.slope.mantissa[row, member],
+                        job.slope.exponent[row, member],
+                    ) = recorded_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, narrow)
+                    recorded_product[row - first_row], recorded_product_exponent[row - first_row] = (
                         product[lane],
                         product_exponent[lane],
                     )
-                    mark_bound[mark - first_row], mark_bound_exponent[mark - first_row] = (
+                    recorded_bound[row - first_row], recorded_bound_exponent[row - first_row] = (
                         factor[lane],
                         factor_exponent[lane],
                     )
@@ -1515,19 +1523,19 @@ def run_segments(
             factor_exponent,
             wide,
         )
-        if marked:
+        if is_recorded:
             for lane in range(count):
                 here = firsts[lane] + step
-                mark = next_mark[lane]
-                if here < lasts[lane] and mark < len(recorded) and recorded[mark] == here:
+                row = next_row[lane]
+                if here < lasts[lane] and row < len(recorded) and recorded[row] == here:
                     product[lane], product_exponent[lane] = 0.5, 1
                     factor[lane], factor_exponent[lane] = 0.5, 1
-                    next_mark[lane] += 1
+                    next_row[lane] += 1
         for lane in range(count):
             link_of[lane] += ONE
         if (firsts[0] + step) % LINK_BLOCK == 0 or (count == 1 and step + 1 == length):
             for lane in range(count):
-                piece_gap[block, column + lane], piece_gap_exponent[block, column + lane] = (
+                piece_product[block, column + lane], piece_product_exponent[block, column + lane] = (
                     product[lane],
                     product_exponent[lane],
                 )
@@ -1542,24 +1550,24 @@ def run_segments(
 
 
 @njit
-def combine(job, state, first_row, member, first, last, column, pieces, mark_pieces, row):
+def combine(job, state, first_row, member, first, last, column, pieces, recorded_pieces, row):
     """Multiply a segment's pieces onto the products, in the order of the links; returns the last row passed."""
     recorded = job.recorded_links
-    (piece_gap, piece_gap_exponent, piece_bound, piece_bound_exponent) = pieces
-    (mark_gap, mark_gap_exponent, mark_bound, mark_bound_exponent) = mark_pieces
+    (piece_product, piece_product_exponent, piece_bound, piece_bound_exponent) = pieces
+    (recorded_product, recorded_product_exponent, recorded_bound, recorded_bound_exponent) = recorded_pieces
     link = first
     block = 0
     while link < last:
         end = min(((link - 1) // LINK_BLOCK + 1) * LINK_BLOCK + 1, last)
         block_left = True
         while block_left:
-            marked = row + 1 < len(recorded) and recorded[row + 1] < end
-            if marked:
+            is_recorded = row + 1 < len(recorded) and recorded[row + 1] < end
+            if is_recorded:
                 at = row + 1 - first_row
-                g, g_exponent = mark_gap[at], mark_gap_exponent[at]
-                f, f_exponent = mark_bound[at], mark_bound_exponent[at]
+                g, g_exponent = recorded_product[at], recorded_product_exponent[at]
+                f, f_exponent = recorded_bound[at], recorded_bound_exponent[at]
             else:
-                g, g_exponent = piece_gap[block, column], piece_gap_exponent[block, column]
+                g, g_exponent = piece_product[block, column], piece_product_exponent[block, column]
                 f, f_exponent = piece_bound[block, column], piece_bound_exponent[block, column]
             if row < first_row:
                 multiply(state.product_before, member, g, g_exponent)
@@ -1567,11 +1575,11 @@ def combine(job, state, first_row, member, first, last, column, pieces, mark_pie
             else:
                 multiply(job.product, (row, member), g, g_exponent)
                 multiply(job.bound, (row, member), f, f_exponent)
-            if marked:
+            if is_recorded:
                 row += 1
                 set_to_one(job.product, (row, member))
                 set_to_one(job.bound, (row, member))
-            block_left = marked
+            block_left = is_recorded
         link = end
         block += 1
     return row
@@ -1653,13 +1661,13 @@ def propagate_deep(job, state, first, last, member):
     bias_law, recorded = job.bias_law, job.recorded_links
     row = np.searchsorted(recorded, first)
     blocks = (last - 1) // LINK_BLOCK - (first - 1) // LINK_BLOCK + 1
-    n_marks = np.searchsorted(recorded, last) - row
+    n_recorded = np.searchsorted(recorded, last) - row
     pieces = new_rows(blocks)
-    mark_pieces = (
-        np.empty(n_marks),
-        np.empty(n_marks, dtype=np.int64),
-        np.empty(n_marks),
-        np.empty(n_marks, dtype=np.int64),
+    recorded_pieces = (
+        np.empty(n_recorded),
+        np.empty(n_recorded, dtype=np.int64),
+        np.empty(n_recorded),
+        np.empty(n_recorded, dtype=np.int64),
     )
     set_to_one(state.product_before, member)
     set_to_one(state.bound_before, member)
@@ -1669,7 +1677,7 @@ def propagate_deep(job, state, first, last, member):
     whole = (last - begin) // LINK_BLOCK
     each = (whole + LANES - 1) // LANES
     if (
-        whole < 4 or n_marks * 8 >= last - first or not can_be_guessed(bias_law, state.activation[member])
+        whole < 4 or n_recorded * 8 >= last - first or not can_be_guessed(bias_law, state.activation[member])
     ):  # nothing to gain
         begin, whole, each = last, 0, 0
     count = -(-whole // each) if whole else 0
@@ -1708,7 +1716,7 @@ def propagate_deep(job, state, first, last, member):
                     end_exponents[cut],
                     0,
                     pieces,
-                    mark_pieces,
+                    recorded_pieces,
                 )
         same = (
             1 <= i <= count
@@ -1732,10 +1740,10 @@ def propagate_deep(job, state, first, last, member):
                 end_exponents[alone],
                 column,
                 pieces,
-                mark_pieces,
+                recorded_pieces,
             )
         activation, mantissa, exponent = ends[i, 0], ends[i, 1], end_exponents[i]
-        passed = combine(job, state, row, member, firsts[i], lasts[i], column, pieces, mark_pieces, passed)
+        passed = combine(job, state, row, member, firsts[i], lasts[i], column, pieces, recorded_pieces, passed)
     state.activation[member] = activation
     state.scaled.mantissa[member], state.scaled.exponent[member] = mantissa, exponent
 
