@@ -103,46 +103,46 @@ def simulate(
     weight_law, bias_law = parse(weight, "weight"), parse(bias, "bias")
     recorded = spaced(depth, min(record, depth))
     # A single chain needs batches for its standard error, however few links are recorded.
-    marks = np.union1d(recorded, spaced(depth, min(BATCHES + 1, depth))) if ensemble == 1 else recorded
-    memory = RECORD_BYTES * (len(marks) + 1) * ensemble  # one more for the burn-in
+    links = np.union1d(recorded, spaced(depth, min(BATCHES + 1, depth))) if ensemble == 1 else recorded
+    memory = RECORD_BYTES * (len(links) + 1) * ensemble  # one more for the burn-in
     if depth * ensemble > LINKS_MAX:
         raise TooLargeError(
             f"depth: {depth} links x {ensemble} chains are {depth * ensemble:.3g} links (and would take "
             f"{size_text(memory)} of memory), expected at most {LINKS_MAX:.0e}"
         )
-    require_memory(f"records of {len(marks)} links x {ensemble} chains", memory)
+    require_memory(f"records of {len(links)} links x {ensemble} chains", memory)
     inputs = per_member("x", x, ensemble)
     name, kernels = load(backend)
     burn_in = burn_in_links(weight_law, bias_law, inputs, seed, depth // 2)
     if burn_in is not None:
-        marks = _with_link_after(marks, burn_in, depth)
+        links = _with_link_after(links, burn_in, depth)
 
-    weight_at = np.empty((len(marks), ensemble))
-    input_at, derivative, gap, bound = (Scaled.empty(weight_at.shape) for _ in range(4))
+    weight_at = np.empty((len(links), ensemble))
+    input_at, slope, product, bound = (Scaled.empty(weight_at.shape) for _ in range(4))
     job = PropagateJob(
         weight_law=weight_law.code,
         bias_law=bias_law.code,
         seed=seed,
-        recorded_links=marks,
+        recorded_links=links,
         weight=weight_at,
         input=ScaledArrays.of(input_at),
-        slope=ScaledArrays.of(derivative),
-        product=ScaledArrays.of(gap),
+        slope=ScaledArrays.of(slope),
+        product=ScaledArrays.of(product),
         bound=ScaledArrays.of(bound),
     )
     start_state = State.at(inputs, bias_law.family == "centered")
     with Threads(threads) as pool:
         state = run_pages(kernels, job, start_state, depth, pool, progress)
 
-    adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, derivative, gap, bound)
-    lyapunov = lyapunov_of(marks, adjoint, depth)
+    adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, slope, product, bound)
+    lyapunov = lyapunov_of(links, adjoint, depth)
     stationary, stationary_link = Lyapunov(np.nan, np.nan), None
     if burn_in is not None:  # a chain that begins after it
-        row = int(np.searchsorted(marks, burn_in, side="right"))
-        stationary_link = int(marks[row])
+        row = int(np.searchsorted(links, burn_in, side="right"))
+        stationary_link = int(links[row])
         before = stationary_link - 1
-        stationary = lyapunov_of(marks[row:] - before, adjoint[row:], depth - before)
-    kept: Any = slice(None) if len(marks) == len(recorded) else np.isin(marks, recorded)
+        stationary = lyapunov_of(links[row:] - before, adjoint[row:], depth - before)
+    kept: Any = slice(None) if len(links) == len(recorded) else np.isin(links, recorded)
     return Growth(
         link=recorded,
         adjoint=adjoint[kept],
@@ -163,24 +163,24 @@ def simulate(
     )
 
 
-def _with_link_after(marks: Ints, burn_in: int, depth: int) -> Ints:
-    """Marks with one soon after the burn-in among them; most have it already."""
-    first = marks[np.searchsorted(marks, burn_in, side="right")]
-    return marks if first - burn_in - 1 <= BURN_IN_WASTE * (depth - burn_in) else np.union1d(marks, burn_in + 1)
+def _with_link_after(links: Ints, burn_in: int, depth: int) -> Ints:
+    """Links to record with one soon after the burn-in among them; most have it already."""
+    first = links[np.searchsorted(links, burn_in, side="right")]
+    return links if first - burn_in - 1 <= BURN_IN_WASTE * (depth - burn_in) else np.union1d(links, burn_in + 1)
 
 
 def suffix_products(
-    weight: Floats, input_at: Scaled, derivative: Scaled, gap: Scaled, bound: Scaled
+    weight: Floats, input_at: Scaled, slope: Scaled, product: Scaled, bound: Scaled
 ) -> tuple[Scaled, Scaled, Scaled]:
     """Recorded gradients from what `propagate` leaves, in place.
 
-    With a the adjoint of the link after a mark, ``delta = gap a sigmoid'``, ``grad_bias = delta``,
+    With a the adjoint of the link after a recorded one, ``delta = product a sigmoid'``, ``grad_bias = delta``,
     ``grad_weight = delta o_{l-1}`` and ``adjoint = delta w``.
 
     Parameters
     ----------
     weight : ndarray, shape (record, ensemble)
-    input_at, derivative, gap, bound : Scaled, shape (record, ensemble)
+    input_at, slope, product, bound : Scaled, shape (record, ensemble)
         Overwritten by grad_weight, grad_bias, the adjoint and the bound.
 
     Returns
@@ -190,11 +190,11 @@ def suffix_products(
     following = bound_following = Scaled.from_float(np.ones(weight.shape[1]))
     for row in range(len(weight) - 1, -1, -1):
         w = Scaled.from_float(weight[row])
-        delta = gap[row] * following * derivative[row]
+        delta = product[row] * following * slope[row]
         following = delta * w
         bound_following = bound[row] * bound_following * Scaled.of_parts(np.abs(w.mantissa), w.exponent - 2)
         input_at[row] = delta * input_at[row]
-        derivative[row] = delta
-        gap[row] = following
+        slope[row] = delta
+        product[row] = following
         bound[row] = bound_following
-    return gap, input_at, derivative
+    return product, input_at, slope
