@@ -551,8 +551,10 @@ def _part_name(target: Path) -> Path:
 
 def write_npz(arrays: Mapping[str, Any], path: Path) -> None:
     """Write arrays one after the other; in memory is a part of one."""
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
+    with zipfile.ZipFile(path, "w") as archive:  # which np.savez of NumPy 2.0 leaves open where writing fails
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, np.asanyarray(array), allow_pickle=False)
 
 
 @dataclass(frozen=True)
