@@ -730,13 +730,16 @@ def test_figures_and_chains_are_written_whole_or_not_at_all(error, tmp_path, mon
     from matplotlib.figure import Figure as Canvas
 
     def broken(target, *_, **__):
-        Path(target if isinstance(target, Path) else target.name).write_text("half")
+        if isinstance(target, Path):
+            target.write_text("half")
+        else:
+            target.write(b"half")
         raise error
 
     (tmp_path / "a.png").write_text("old")
     (tmp_path / "a.npz").write_text("old")
     monkeypatch.setattr(Canvas, "savefig", lambda self, target, **more: broken(target))
-    monkeypatch.setattr(np, "savez", broken)
+    monkeypatch.setattr(np.lib.format, "write_array", broken)
     figure = Figure("", "x", "y", np.arange(3.0), [Curve("bound", "b", np.arange(3.0))])
     with pytest.raises(type(error), match="no more"):
         save(figure, tmp_path / "a.png")
