@@ -20,7 +20,7 @@ MEMORY_ASKED_FROM = 2**20  # bytes: asking takes longer than a smaller job
 
 
 class TooLargeError(ValueError, MemoryError):
-    """What was asked for would not fit in memory, or would not end."""
+    """The request would not fit in memory, or would take longer than anyone waits."""
 
 
 def one_line(error: Exception) -> str:
@@ -56,7 +56,7 @@ def real_array(name: str, values: ArrayLike, finite: bool = True) -> Floats:
 
 
 def has_masked(values: Any, nested: int = 0) -> bool:
-    """Whether a masked array, or a list of them, hides a value, which NumPy would read as a number all the same."""
+    """Tell if a masked array, or a list of them, hides a value, which NumPy would read as a number all the same."""
     if isinstance(values, np.ma.MaskedArray):
         return bool(np.ma.is_masked(values))
     if isinstance(values, list | tuple) and nested < 64:  # the most axes that an array can have

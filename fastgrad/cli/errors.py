@@ -84,7 +84,7 @@ class OtherPipeError(Exception):
 
 
 def _reader_is_gone() -> bool:
-    """Whether it is stdout that nobody reads any more. Windows does not tell."""
+    """Tell if it is stdout that nobody reads any more. Windows does not."""
     import select
 
     if sys.stdout is None or not hasattr(select, "poll"):

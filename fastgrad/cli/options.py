@@ -50,7 +50,7 @@ def output_options(command: Command, output: Callable[[Command], Command] | None
 
 
 def backend_option(command: Command) -> Command:
-    """Which kernel runs."""
+    """Add the option that names the backend."""
     return click.option(
         "--backend",
         type=click.Choice(["auto", *BACKENDS]),
@@ -62,7 +62,7 @@ def backend_option(command: Command) -> Command:
 
 
 def threads_option(command: Command) -> Command:
-    """How many threads."""
+    """Add the option that says how many threads."""
     return click.option(
         "--threads",
         type=click.IntRange(1),

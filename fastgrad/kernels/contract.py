@@ -81,7 +81,7 @@ class BackpropJob(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where drawn chains stand between two calls of `propagate`, and the products that a call leaves behind."""
+    """State of drawn chains between two calls of `propagate`, and the products that a call leaves behind."""
 
     activation: Floats  #           (ensemble,)        in, out o_l; with centered biases d_l, and below 2^-900 a double
     #                                                          of its sign below 2^-900 that stands for it: 0 only for 0

@@ -1318,7 +1318,7 @@ def scaled_activation(lane, activation, scaled, scaled_exponent, narrow):
 
 @njit
 def scaled_state(centered, lane, z, activation, scaled, scaled_exponent, narrow):
-    """What a state between links holds beside the activation or the offset: see the contract."""
+    """Scaled part of a state between links, beside the activation or the offset: see the contract."""
     if centered and narrow and abs(activation[lane]) >= TINY_OFFSET:
         _, mantissa, exponent, _, _ = sigmoid(z[lane])
         return normalize(mantissa, exponent)
@@ -1587,7 +1587,7 @@ def combine(job, state, first_row, member, first, last, column, pieces, recorded
 
 @njit
 def can_be_guessed(bias_law, activation):
-    """Whether links forget where they began, or stay there: see csrc/propagate.h."""
+    """Tell if links forget where they began, or stay there: see csrc/propagate.h."""
     return bias_law[0] != CENTERED or activation == 0.0 or abs(activation) >= NARROW_LOW
 
 

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 PIECE_LINKS = 200_000  # that are timed for an estimate
 
 
-# What it would take, and how a grid is written
-
-
 class Estimate(NamedTuple):
     """Memory and time that a sweep would take.
 

@@ -25,7 +25,7 @@ COUNT_MAX = 10**6  # values in a range
 
 @cache
 def kind_of(job: JobName, key: str) -> Literal["law", "text", "whole", "number", "optional"]:
-    """What the values of a grid's key are: its default tells, and the parameters of laws are numbers."""
+    """Kind of the values of a grid's key: its default tells, and the parameters of laws are numbers."""
     takes = job_parameters(job)
     name, of_law, part = key.partition(".")
     parts = sorted({part for maker in laws.LAWS.values() for part in laws.takes(maker)})

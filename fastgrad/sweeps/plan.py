@@ -166,9 +166,6 @@ class Points(Mapping[str, Point]):
         return [self._at(place) for place in places]
 
 
-# What is run
-
-
 def plan(grid: Mapping[str, Iterable[Any]], job: JobName, backend: str = "auto", **arguments: Any) -> Plan:
     """Work out the points of a sweep, and check them before the first is run. Input and errors are those of `sweep`."""
     if not isinstance(job, str):

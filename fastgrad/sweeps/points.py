@@ -36,9 +36,6 @@ RESULTS: dict[JobName, tuple[str, ...]] = {
 }
 
 
-# What is read from a store
-
-
 def check_identity(identity: Identity) -> bool:
     """Whether this is what points of a store can have in common."""
     job, version, arithmetic = (identity.get(name) for name in ("job", "kernel_version", "arithmetic"))
@@ -79,9 +76,6 @@ def check_result(job: JobName, result: Result) -> None:
 
 def _is_plain_number(value: Any) -> bool:
     return (type(value) is float and math.isfinite(value)) or (type(value) is int and -(2**63) <= value < 2**63)
-
-
-# What comes out
 
 
 def growth_result(growth: Any, x: float) -> Result:

@@ -112,9 +112,6 @@ def sweep(
         return run(planned, kept, executor, **how)
 
 
-# How it is run
-
-
 def stored_results(planned: Plan, store: Store | None) -> dict[str, Result]:
     """Results that a store has of the points of a sweep, by key; those that are damaged are not among them."""
     if store is None:
