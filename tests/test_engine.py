@@ -568,7 +568,7 @@ def machine_code(compiled):
     [
         ("forward_row", 13, 0),  # w o, and in the sigmoid: nine for exp, three after it
         ("backward_narrow", 3, 0),  # delta, grad_weight and the adjoint
-        ("propagate_compiled", 46, 20),  # a link as in forward, three for the products, 30 for the draws; Philox's rounds
+        ("propagate_compiled", 46, 20),  # as forward, three for the products, 30 for the draws; Philox's rounds
     ],
 )
 def test_hot_loops_of_numba_are_vectorized(name, multiplications, words, machine_code):
