@@ -60,7 +60,7 @@ ENVIRONMENT = {
     "TERM": "|dumb|bogus|xterm-256color",
     "LANG": "C|bogus|tr_TR.UTF-8",
     "LC_ALL": "C|POSIX|bogus",
-    "PYTHONIOENCODING": "ascii|latin-1|utf-16|utf-8:strict",
+    "PYTHONIOENCODING": "ascii|latin-1|utf-8:strict",
     "PYTHONUTF8": "0|1",
     "HOME": "/nowhere|",
     "TMPDIR": "/nowhere|",

@@ -125,6 +125,8 @@ def _change_value(db: sqlite3.Connection, rng: random.Random) -> None:
         content = json.loads(text)
     except (TypeError, ValueError):  # an edit before this one has damaged it
         return
+    if not isinstance(content, dict) or not content:
+        return
     name = rng.choice(list(content))
     how = rng.choice(["value", "value", "number", "number", "drop", "rename", "add"])
     if how in ("drop", "rename"):
