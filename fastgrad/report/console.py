@@ -30,7 +30,7 @@ def show(content: Sequence[Part], file: IO[str], color: bool | None) -> None:
         file.reconfigure(errors="replace")
     console = _console(file, color)
     tables = {id(part): _rich_table(part) for part in content if isinstance(part, Table)}
-    # Where a terminal is narrower than tables that can't be broken, its own wrapping loses nothing, and rich's would.
+    # A terminal narrower than tables that can't be broken wraps them by itself and loses nothing; rich would.
     unbroken = [table for table in tables.values() if all(column.no_wrap for column in table.columns)]
     unbounded = console.options.update(max_width=sys.maxsize)
     console.width = max(

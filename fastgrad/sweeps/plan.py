@@ -29,7 +29,7 @@ ARITHMETICS = tuple(dict.fromkeys(entry.arithmetic for entry in BACKENDS.values(
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is to run.
+    """Points that a sweep is to run.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def identity(self) -> Identity:
-        """What the points of a store have in common."""
+        """Job, kernel version and arithmetic, which the points of a store have in common."""
         return identity_of(self.job, self.backend)
 
     @property
@@ -78,7 +78,7 @@ class Column(NamedTuple):
     axes: list[tuple[int, int, bool]]
 
     def which(self, place: int) -> int:
-        """Which of the values the point at a place of the grid has."""
+        """Index of the value that the point at a place of the grid has."""
         found = 0
         for step, length, _ in self.axes:
             found = found * length + place // step % length
@@ -145,7 +145,7 @@ class Points(Mapping[str, Point]):
         return Points(self.columns, places)
 
     def counts(self, *names: str, without: frozenset[str] = frozenset()) -> Counter[tuple[Any, ...]]:
-        """How many points there are of each combination of these parameters, leaving out some keys."""
+        """Numbers of points with each combination of these parameters, leaving out some keys."""
         columns = [self.columns[name] for name in names]
         places: Iterable[int] = self._places.values()
         if without:

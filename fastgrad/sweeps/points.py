@@ -37,7 +37,7 @@ RESULTS: dict[JobName, tuple[str, ...]] = {
 
 
 def check_identity(identity: Identity) -> bool:
-    """Whether this is what points of a store can have in common."""
+    """Tell if this is what points of a store can have in common."""
     job, version, arithmetic = (identity.get(name) for name in ("job", "kernel_version", "arithmetic"))
     return job in JOBS and arithmetic in ARITHMETICS and type(version) is int and version > 0
 
@@ -111,7 +111,7 @@ def _flat(name: str, measured: dict[str, Any]) -> Result:
 
 @cache
 def _theory(weight: str, bias: str, x: float) -> Result:
-    """What theory says, which neither depth nor seed changes."""
+    """Exponent and bound by theory, which neither depth nor seed changes."""
     found = theory.predict(weight, bias, x)
     rate, why = found.lyapunov, found.why_not
     return {

@@ -49,7 +49,7 @@ KEYS = 2**256  # of which the sum of keys is a remainder
 SALVAGE_ROWS = 10**6  # that are looked for one by one where SQLite can't read on
 MEND = "run the same sweep again, which does this point alone again, or `fastgrad merge COPY -o {0}`"
 SALVAGE = "`fastgrad merge --salvage {0} -o NEW` writes what is sound in it to a new store, and the sweep goes on there"
-# What to say for the errors that a user can meet; SQLite's names begin so.
+# Words for the errors that a user can meet, by how SQLite's names of them begin.
 REASONS = {
     "SQLITE_FULL": "the disk is full; what was finished before is kept",
     "SQLITE_READONLY": "is read-only",
@@ -114,7 +114,7 @@ class Contents(NamedTuple):
 
     @property
     def damage(self) -> str | None:
-        """What is damaged, in a few words; None if all is sound."""
+        """Damage in a few words; None if all is sound."""
         if self.damaged:
             more = f" (and {len(self.damaged) - 1} more)" if len(self.damaged) > 1 else ""
             return self.damaged[0].text + more
@@ -413,7 +413,7 @@ class Store:
         return self.found.points
 
     def seconds(self) -> list[float]:
-        """How long each point took that is sound."""
+        """Seconds that each sound point took."""
         return [point.row.seconds for point in self.found.points.values()]
 
     def add(
@@ -602,7 +602,7 @@ def _require_store(path: str) -> bool:
 
 
 def _has_checksums(path: str, connection: sqlite3.Connection) -> bool:
-    """Whether the tables are those of a store with checksums, or of one without; refuse others."""
+    """Tell if the tables are those of a store with checksums, or of one without; refuse others."""
     found = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
     tables = {name: "".join(sql.split()) for kind, name, sql in found if name in ("meta", "points")}
     if not any(kind == "trigger" for kind, _, _ in found) and tables.keys() == {"meta", "points"}:
