@@ -1,0 +1,99 @@
+"""The table of nonlinearities: each one's formula, and what the bound, the laws and theory need to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["NONLINEARITIES", "Nonlinearity", "parse"]
+
+
+@dataclass(frozen=True)
+class Nonlinearity:
+    """What maps a preactivation z to an activation phi(z).
+
+    Attributes
+    ----------
+    name : str
+    code : int
+        What kernels know it by.
+    slope : float
+        The largest magnitude of its derivative.
+    rest : float
+        phi(0).
+    centering : float
+        The bias per weight with which a unit that rests stays at rest, -phi(0).
+    value, derivative : callable
+        phi and phi' of an array of doubles, elementwise. The derivative is accurate where |z| is large, and 0 where
+        it is below the smallest double: kernels keep it as mantissa and exponent instead.
+    """
+
+    name: str
+    code: int
+    slope: float
+    rest: float
+    centering: float
+    value: Callable[[Floats], Floats]
+    derivative: Callable[[Floats], Floats]
+
+
+def _sigmoid(z: Floats) -> Floats:
+    e = np.exp(-np.abs(z))
+    return np.where(z < 0, e, 1.0) / (1.0 + e)
+
+
+def _sigmoid_derivative(z: Floats) -> Floats:
+    e = np.exp(-np.abs(z))
+    return e / np.square(1.0 + e)
+
+
+def _tanh_derivative(z: Floats) -> Floats:
+    # tanh(z) = 2 sigmoid(2z) - 1. 1 - tanh(z)² would be 0 from z = 19.1 on.
+    return 4.0 * _sigmoid_derivative(2.0 * z)
+
+
+def _relu(z: Floats) -> Floats:
+    return np.maximum(z, 0.0)
+
+
+def _relu_derivative(z: Floats) -> Floats:
+    return np.where(z > 0, 1.0, 0.0)
+
+
+def _identity(z: Floats) -> Floats:
+    return z
+
+
+NONLINEARITIES = {
+    of.name: of
+    for of in (
+        Nonlinearity("sigmoid", 0, 0.25, 0.5, -0.5, _sigmoid, _sigmoid_derivative),
+        Nonlinearity("tanh", 1, 1.0, 0.0, 0.0, np.tanh, _tanh_derivative),
+        Nonlinearity("relu", 2, 1.0, 0.0, 0.0, _relu, _relu_derivative),
+        Nonlinearity("linear", 3, 1.0, 0.0, 0.0, _identity, np.ones_like),
+    )
+}
+
+
+def parse(name: str, argument: str = "nonlinearity") -> Nonlinearity:
+    """Return the nonlinearity of that name.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message names the argument and those that there are.
+    """
+    try:
+        return NONLINEARITIES[name]
+    except (KeyError, TypeError):
+        *most, last = NONLINEARITIES
+        raise ValueError(f"{argument}: unknown nonlinearity {name!r}, expected {', '.join(most)} or {last}") from None
