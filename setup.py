@@ -20,12 +20,14 @@ HEADERS = [
     "coefficients.h",
     "jobs.h",
     "simd.h",
-    "scaled.h",
+    "numbers.h",
+    "nonlinearity.h",
     "draws.h",
-    "front.h",
+    "forward.h",
     "backprop.h",
     "propagate.h",
     "train.h",
+    "instruction_set.h",
 ]
 
 # One version of the results' bits for all backends: fastgrad/kernels/native.py refuses an extension of another one.

@@ -13,7 +13,7 @@
 //   for bit, with the end of the run before, and a run that differs is run again (as in propagate.h).
 #pragma once
 
-#include "front.h"
+#include "forward.h"
 #include "jobs.h"
 
 namespace fastgrad {

@@ -24,10 +24,10 @@ using Ints = Array<int64_t>;
 
 // Slowest first.
 const fastgrad::InstructionSet* const instruction_sets[] = {
-    &fastgrad::baseline,
+    &fastgrad::baseline::instruction_set,
 #if defined(FASTGRAD_X86_64_SETS)
-    &fastgrad::avx2,
-    &fastgrad::avx512,
+    &fastgrad::avx2::instruction_set,
+    &fastgrad::avx512::instruction_set,
 #endif
 };
 

@@ -3,8 +3,8 @@
 // holds the twins that return the same bits.
 #pragma once
 
-#include "front.h"
 #include "jobs.h"
+#include "numbers.h"
 
 namespace fastgrad {
 namespace FASTGRAD_ISA {

@@ -1,8 +1,10 @@
-// The same kernels for AVX2. The headers of the standard library come before the target: what they inline stays neutral.
+// The kernels for AVX2. The headers of the standard library come before the target: what they inline stays neutral.
 #include "jobs.h"
 
 #if defined(FASTGRAD_X86_64_SETS)
 #include <immintrin.h>
+
+static bool runs_here() { return __builtin_cpu_supports("avx2") != 0; }
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
@@ -10,19 +12,13 @@
 #pragma GCC target("avx2")
 #endif
 
-#define FASTGRAD_ISA isa_avx2
+#define FASTGRAD_ISA avx2
 #define FASTGRAD_LANES 4
-#include "backprop.h"
-#include "propagate.h"
-#include "train.h"
+#include "instruction_set.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
 #pragma GCC reset_options
 #endif
-
-namespace fastgrad {
-const InstructionSet avx2{"avx2", [] { return __builtin_cpu_supports("avx2") != 0; }, isa_avx2::backprop, isa_avx2::propagate, isa_avx2::train};
-}
 #endif

@@ -1,8 +1,10 @@
-// The same kernels for AVX-512 (F and DQ). The headers of the standard library come before the target: what they inline stays neutral.
+// The kernels for AVX-512 (F and DQ). The headers of the standard library come before the target: what they inline stays neutral.
 #include "jobs.h"
 
 #if defined(FASTGRAD_X86_64_SETS)
 #include <immintrin.h>
+
+static bool runs_here() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq"))), apply_to = function)
@@ -10,21 +12,13 @@
 #pragma GCC target("avx512f,avx512dq")
 #endif
 
-#define FASTGRAD_ISA isa_avx512
+#define FASTGRAD_ISA avx512
 #define FASTGRAD_LANES 8
-#include "backprop.h"
-#include "propagate.h"
-#include "train.h"
+#include "instruction_set.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
 #pragma GCC reset_options
 #endif
-
-namespace fastgrad {
-static bool runs_here() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
-
-const InstructionSet avx512{"avx512", runs_here, isa_avx512::backprop, isa_avx512::propagate, isa_avx512::train};
-}  // namespace fastgrad
 #endif

@@ -78,9 +78,10 @@ struct InstructionSet {
     Outcome (*train)(const TrainJob&);
 };
 
-extern const InstructionSet baseline;
+namespace baseline { extern const InstructionSet instruction_set; }
 #if defined(FASTGRAD_X86_64_SETS)
-extern const InstructionSet avx2, avx512;
+namespace avx2 { extern const InstructionSet instruction_set; }
+namespace avx512 { extern const InstructionSet instruction_set; }
 #endif
 
 }  // namespace fastgrad

@@ -8,7 +8,7 @@
 #pragma once
 
 #include "draws.h"
-#include "front.h"
+#include "forward.h"
 #include "jobs.h"
 
 namespace fastgrad {
@@ -17,6 +17,9 @@ namespace FASTGRAD_ISA {
 // Products are taken over whole blocks of links first, and then over the blocks: a segment of whole blocks can then be
 // multiplied out by itself, and the bits don't depend on how a chain was cut.
 constexpr int64_t LINK_BLOCK = 1024;
+
+// Links after which a contracting chain has forgotten its start, bit for bit: 37 / |lambda| as a rule.
+constexpr int64_t WARM_UP = 128;
 
 struct RecordedLink {
     Floats weight;

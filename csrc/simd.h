@@ -18,6 +18,13 @@ constexpr int LANES = FASTGRAD_LANES;
 constexpr int VECTORS = 32 / LANES;          // in flight together: they hide the latency of exp and division
 constexpr int SEGMENTS = VECTORS * LANES;    // chains of a block, or segments of one chain, side by side: 32
 
+constexpr int WIDTH = SEGMENTS;   // lanes
+constexpr int64_t PREFETCH = 16;  // links
+constexpr int64_t TILE = 8;       // links of a copy, or of draws, in the first-level cache
+
+// Where there are registers enough, a row of lanes is written out, and its state stays in them.
+#define FASTGRAD_ROW(N) _Pragma("GCC unroll 4") for (int j = 0; j < N; ++j)
+
 // Vector extensions of GCC and Clang: operators work lane by lane, a comparison gives -1 or 0 in each.
 typedef double Floats __attribute__((vector_size(8 * FASTGRAD_LANES)));
 typedef int64_t Ints __attribute__((vector_size(8 * FASTGRAD_LANES)));
@@ -30,6 +37,8 @@ FASTGRAD_INLINE Ints all_of(int64_t value) { return value - Ints{}; }
 FASTGRAD_INLINE Floats select(Ints mask, Floats a, Floats b) { return mask ? a : b; }
 FASTGRAD_INLINE Ints select(Ints mask, Ints a, Ints b) { return mask ? a : b; }
 FASTGRAD_INLINE Floats absolute(Floats v) { return float_of(bits_of(v) & INT64_MAX); }
+
+FASTGRAD_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 FASTGRAD_INLINE Floats load(const double* from) {
     Floats v;
@@ -142,6 +151,10 @@ FASTGRAD_INLINE Mask at_most(Mask mask, Floats v, double high) { return mask & (
 FASTGRAD_INLINE Mask at_least(Mask mask, Floats v, double low) { return mask & (v >= low); }
 FASTGRAD_INLINE Mask zero_or_at_least(Mask mask, Floats v, double low) { return mask & ((v >= low) | (v == 0.0)); }
 #endif
+
+// Rows of a block lie pages apart, where no prefetcher of the processor looks. Into the second-level cache: where the
+// ensemble is a power of two, the few ways of the first would lose rows before their turn.
+FASTGRAD_INLINE void prefetch(const double* from) { __builtin_prefetch(from, 0, 2); }
 
 // Swaps blocks of `STEP` lanes between rows `STEP` apart.
 template <int STEP>

@@ -10,17 +10,6 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-// mantissa * 2^exponent as a double, rounded once, for 2^-22 <= |mantissa| < 1, or 0; infinite where no double holds it.
-FASTGRAD_INLINE Floats to_float(Floats mantissa, Ints exponent) {
-    const Ints far = (exponent < -1000) | (exponent > 1000);
-    if (!any(far)) return mantissa * power_of_two(exponent);
-    const Ints low = all_of((int64_t)-1000), high = all_of((int64_t)1000);
-    const Ints first = select(exponent < low, low, select(exponent > high, high, exponent));
-    const Ints rest = exponent - first;
-    const Ints second = select(rest < low, low, select(rest > high, high, rest));
-    return (mantissa * power_of_two(first)) * power_of_two(second);
-}
-
 // ln(1 + exp(-|z|)).
 FASTGRAD_INLINE Floats softplus_rest(Floats z) {
     const Floats size = select(absolute(z) < 1000.0, absolute(z), all_of(1000.0));  // where exp(-|z|) is 0

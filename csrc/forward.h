@@ -2,25 +2,10 @@
 // in common. The lanes are chains, or segments of one chain.
 #pragma once
 
-#include "scaled.h"
+#include "nonlinearity.h"
 
 namespace fastgrad {
 namespace FASTGRAD_ISA {
-
-constexpr int WIDTH = SEGMENTS;   // lanes
-constexpr int64_t PREFETCH = 16;  // links
-constexpr int64_t TILE = 8;       // links of a copy, or of draws, in the first-level cache
-
-// Where there are registers enough, a row of lanes is written out, and its state stays in them.
-#define FASTGRAD_ROW(N) _Pragma("GCC unroll 4") for (int j = 0; j < N; ++j)
-
-FASTGRAD_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-FASTGRAD_INLINE bool stays_wide(Scaled a) { return any((a.mantissa == 0.0) | (a.exponent < EXPONENT_MIN / 2)); }
-
-// Rows of a block lie pages apart, where no prefetcher of the processor looks. Into the second-level cache: where the
-// ensemble is a power of two, the few ways of the first would lose rows before their turn.
-FASTGRAD_INLINE void prefetch(const double* from) { __builtin_prefetch(from, 0, 2); }
 
 // Lanes on their way forward: the state o, and the product of w sigmoid' since the stretch began. Nothing is kept.
 // With centered biases the state is the offset d = o - 1/2: see fastgrad/kernels/contract.py.

@@ -1,0 +1,19 @@
+// The kernels for one instruction set, and its row of the table. The isa_*.cpp files include this once each; they define
+// FASTGRAD_ISA, its name, FASTGRAD_LANES, the doubles of its vectors, and runs_here(), and set the target of the compiler.
+#pragma once
+
+#include "backprop.h"
+#include "propagate.h"
+#include "train.h"
+
+#define FASTGRAD_NAME_OF(name) #name
+#define FASTGRAD_NAME(name) FASTGRAD_NAME_OF(name)
+
+namespace fastgrad {
+namespace FASTGRAD_ISA {
+
+// A constant: no code for a newer processor runs when the module is loaded.
+const InstructionSet instruction_set{FASTGRAD_NAME(FASTGRAD_ISA), runs_here, backprop, propagate, train};
+
+}  // namespace FASTGRAD_ISA
+}  // namespace fastgrad
