@@ -361,7 +361,7 @@ def student_tail(t, freedom):
 
 
 def test_exponent_and_formats_are_those_of_the_json(folder):
-    arguments = ("simulate", "--depth", "500", "--ensemble", "7")
+    arguments = ("simulate", "--weight", "normal:std=10", "--depth", "500", "--ensemble", "7")
     text, result = run(folder, *arguments), document(folder, *arguments)["result"]
     mean, stderr = re.search(r"Lyapunov exponent (\S+) ± (\S+) nats per link", text).groups()
     assert stderr == f"{result['stationary']['stderr']:#.2g}"

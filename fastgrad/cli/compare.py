@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from fastgrad.cli.errors import EXIT_DISAGREE, say
-from fastgrad.cli.options import law_options, output_options, size_options, threads_option
+from fastgrad.cli.options import job_options, output_options, threads_option
 from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show, shown_warnings
 
 
@@ -13,8 +15,7 @@ from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show
 @click.option(
     "--job", type=click.Choice(["backprop", "simulate"]), default="backprop", show_default=True, help="What is run."
 )
-@size_options(1000, 1000)
-@law_options("normal:std=4", "normal:std=1")
+@job_options("compare")
 @click.option("--repeats", type=click.IntRange(2), default=7, show_default=True, help="Timed rounds.")
 @threads_option
 @output_options
@@ -22,11 +23,7 @@ from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show
 def compare(
     ctx: click.Context,
     job: str,
-    depth: int,
-    ensemble: int,
-    weight: str,
-    bias: str,
-    seed: int,
+    parameters: dict[str, Any],
     repeats: int,
     threads: int | None,
     form: str | None,
@@ -46,18 +43,9 @@ def compare(
 
     chosen = chosen_format(form, output)
     check_outputs(output)
-    parameters = {
-        "job": job,
-        "depth": depth,
-        "ensemble": ensemble,
-        "weight": weight,
-        "bias": bias,
-        "seed": seed,
-        "repeats": repeats,
-        "threads": threads,
-    }
+    parameters = {"job": job, **parameters, "repeats": repeats, "threads": threads}
     with shown_warnings(quiet), progress_bar("comparing", quiet, color) as progress:
-        comparison = run(**parameters, progress=progress)  # type: ignore[arg-type]
+        comparison = run(**parameters, progress=progress)
     show(comparison_report(comparison, parameters), chosen, output, color)
     if not comparison.agree:
         say("fastgrad: the backends disagree")

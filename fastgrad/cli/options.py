@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from decimal import Decimal, InvalidOperation
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fastgrad.jobs.parameters import JOBS, REQUIRED, job_parameters
+from fastgrad.jobs.parameters import JOBS, REQUIRED, parameters_of
 from fastgrad.kernels import BACKENDS
-from fastgrad.sweeps.grid import whole
+
+if TYPE_CHECKING:
+    from fastgrad.jobs.parameters import CommandName, JobName, Parameter
 
 FORMATS = ("table", "json", "csv")
 
@@ -78,41 +82,6 @@ def plot_option(command: Command) -> Command:
     )(command)
 
 
-def law_options(weight: str, bias: str) -> Callable[[Command], Command]:
-    """Build the options that say what is drawn."""
-
-    def add(command: Command) -> Command:
-        for option in (
-            click.option(
-                "--seed",
-                callback=whole_number,
-                metavar="N",
-                default="0",
-                show_default=True,
-                help="Seed, 0 to 2^64 - 1.",
-            ),
-            click.option(
-                "--bias",
-                metavar="LAW",
-                default=bias,
-                show_default=True,
-                help="Law of the biases: one of the above, zero, or centered (-w/2).",
-            ),
-            click.option(
-                "--weight",
-                metavar="LAW",
-                default=weight,
-                show_default=True,
-                help="Law of the weights: constant:VALUE, normal:mean=,std=, uniform:low=,high=, glorot_normal, "
-                "glorot_uniform, he_normal, he_uniform, lecun_normal, torch_default (each takes :gain=).",
-            ),
-        ):
-            command = option(command)
-        return command
-
-    return add
-
-
 def finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
     """Numbers, but not nan and inf."""
     if value is not None and not math.isfinite(value):
@@ -121,98 +90,98 @@ def finite(_: click.Context, __: click.Parameter, value: float | None) -> float 
 
 
 def whole_number(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
-    """Whole numbers, also as 1e6."""
+    """Whole numbers, exactly, also as 1e6 or 12345678901234567.0."""
     if value is None:
         return None
     try:
-        return whole(value)
-    except ValueError:
-        raise click.BadParameter(f"expected a whole number, got {value!r}") from None
+        number = Decimal(value)
+    except InvalidOperation:
+        number = Decimal("nan")
+    # 1e999999999 is whole too, but an integer of as many digits would not end.
+    if not number.is_finite() or number.adjusted() > 308 or number != number.to_integral_value():
+        raise click.BadParameter(f"expected a whole number, got {value!r}")
+    return int(number)
 
 
-def size_options(depth: int, ensemble: int) -> Callable[[Command], Command]:
-    """Build the options that say how much is drawn."""
+def job_options(
+    job: CommandName, *, defaults: dict[str, Any] | None = None, sources: dict[str, str] | None = None
+) -> Callable[[Command], Command]:
+    """Build the options of a job's parameters, which a command receives as one dict, in the order of the table.
+
+    Parameters
+    ----------
+    job : str
+        A job of `PARAMETERS`.
+    defaults : dict, optional
+        Of what the job itself leaves to the caller.
+    sources : dict, optional
+        Where a value comes from that is not given: what the help says in place of a default. The command receives
+        None for it.
+    """
+    taken = parameters_of(job)
 
     def add(command: Command) -> Command:
-        for name, default, help_text in (
-            ("--ensemble", ensemble, "Independent chains."),
-            ("--depth", depth, "Links of each chain."),
-        ):
-            command = click.option(
-                name, callback=whole_number, metavar="N", default=str(default), show_default=True, help=help_text
-            )(command)
-        return command
+        @wraps(command)
+        def run(*args: Any, **given: Any) -> Any:
+            return command(*args, parameters={name: given.pop(name) for name in taken}, **given)
+
+        for name, row in reversed(taken.items()):
+            default = (defaults or {}).get(name, row.defaults[job])
+            run = _option(row, default, (sources or {}).get(name))(run)
+        return run  # type: ignore[return-value]
 
     return add
 
 
-def training_options(learning_rate: str) -> Callable[[Command], Command]:
-    """Build the options of gradient descent."""
-
-    def add(command: Command) -> Command:
-        for option in (
-            click.option(
-                "--tolerance",
-                type=float,
-                default=1e-12,
-                show_default=True,
-                help="Distance of a converged chain's loss from its least.",
-            ),
-            click.option(
-                "--clip-norm", type=float, help="Largest Euclidean norm of a chain's gradients.  [default: none]"
-            ),
-            click.option("--clip-value", type=float, help="Largest magnitude of a gradient.  [default: none]"),
-            click.option(
-                "--loss",
-                type=click.Choice(["squared", "cross_entropy"]),
-                default="squared",
-                show_default=True,
-                help="(o - y)² / 2, or -y ln o - (1 - y) ln(1 - o).",
-            ),
-            click.option(
-                "--steps",
-                callback=whole_number,
-                metavar="N",
-                default="1000",
-                show_default=True,
-                help="Steps of gradient descent.",
-            ),
-            click.option("--learning-rate", type=float, help=f"Factor on each gradient.  [default: {learning_rate}]"),
-        ):
-            command = option(command)
-        return command
-
-    return add
+def _option(row: Parameter, default: Any, source: str | None) -> Callable[[Any], Any]:
+    """Build the option of a parameter; with a source in place of the default, None is what is not given."""
+    kinds: dict[str, dict[str, Any]] = {
+        "whole": {"callback": whole_number, "metavar": row.unit.upper() or "N"},
+        "number": {"callback": finite, "type": float},
+        "law": {"metavar": "LAW"},
+        "law or number": {"metavar": "LAW"},
+        "name": {"type": click.Choice(row.choices)},
+    }
+    more = kinds[row.kind]
+    if source is None and default is None:
+        source = "none"
+    if source is not None:
+        return click.option(_flag(row.name), row.name, help=f"{row.help}  [default: {source}]", **more)
+    return click.option(_flag(row.name), row.name, default=_text(default), show_default=True, help=row.help, **more)
 
 
-JOB_OPTIONS = {
-    "depth": "Links of each chain.",
-    "ensemble": "Independent chains.",
-    "weight": "Law of the weights, as for simulate.",
-    "bias": "Law of the biases, as for simulate.",
-    "x": "The input of every chain; to train also a law.",
-    "target": "The wanted output: a number or a law.",
-    "seed": "Seed, 0 to 2^64 - 1.",
-    "learning_rate": "Factor on each gradient.",
-    "steps": "Steps of gradient descent.",
-    "loss": "squared or cross_entropy.",
-    "clip_value": "Largest magnitude of a gradient.",
-    "clip_norm": "Largest Euclidean norm of a chain's gradients.",
-    "tolerance": "Distance of a converged chain's loss from its least.",
-    "record": "Links, or losses, to record.",
-}
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def job_options(command: Command) -> Command:
-    """One option for each parameter of the jobs of a sweep, with the job's own default."""
-    for name, help_text in reversed(JOB_OPTIONS.items()):
-        taken = {job: job_parameters(job)[name] for job in JOBS if name in job_parameters(job)}
-        texts = {job: "needed" if of is REQUIRED else str(of).lower() for job, of in taken.items()}
-        same = len(texts) == len(JOBS) and len(set(texts.values())) == 1
-        default = texts[JOBS[0]] if same else ", ".join(f"{text} for {job}" for job, text in texts.items())
-        option = f"--{name.replace('_', '-')}"
-        command = click.option(option, name, metavar="VALUE", help=f"{help_text}  [default: {default}]")(command)
+def sweep_options(command: Command) -> Command:
+    """Add an option for each parameter of the jobs of a sweep, read as the values of a grid are."""
+    for name in reversed(dict.fromkeys(row.name for job in JOBS for row in parameters_of(job).values())):
+        rows = {job: parameters_of(job)[name] for job in JOBS if name in parameters_of(job)}
+        choices = next(iter(rows.values())).choices
+        metavar = f"[{'|'.join(choices)}]" if choices else "VALUE"
+        command = click.option(_flag(name), name, metavar=metavar, help=_sweep_help(rows))(command)
     return command
+
+
+def _sweep_help(rows: dict[JobName, Parameter]) -> str:
+    """Join what the jobs say of a parameter, and their defaults: once where they agree."""
+    texts = {job: row.help.removesuffix(".") for job, row in rows.items()}
+    defaults = {job: _default_text(row.defaults[job]) for job, row in rows.items()}
+    text = texts[next(iter(rows))]
+    if len(set(texts.values())) > 1:
+        text = ". ".join(f"{text} ({job})" for job, text in texts.items())
+    same = len(rows) == len(JOBS) and len(set(defaults.values())) == 1
+    default = defaults[JOBS[0]] if same else ", ".join(f"{text} for {job}" for job, text in defaults.items())
+    return f"{text}.  [default: {default}]"
+
+
+def _default_text(default: Any) -> str:
+    return "needed" if default is REQUIRED else "none" if default is None else _text(default)
+
+
+def _text(value: Any) -> str:
+    return str(value).removesuffix(".0")
 
 
 def shard_of(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:

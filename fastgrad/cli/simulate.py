@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 import fastgrad
-from fastgrad.cli.options import (
-    backend_option,
-    finite,
-    law_options,
-    output_options,
-    plot_option,
-    size_options,
-    threads_option,
-    whole_number,
-)
+from fastgrad.cli.options import backend_option, job_options, output_options, plot_option, threads_option
 from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show, shown_warnings
 
 
 @click.command()
-@size_options(1000, 1000)
-@law_options("normal:std=10", "zero")
-@click.option("--x", type=float, callback=finite, default=0.5, show_default=True, help="The input of every chain.")
-@click.option("--record", callback=whole_number, metavar="N", default="64", show_default=True, help="Links to record.")
+@job_options("simulate", defaults={"depth": 1000})
 @backend_option
 @threads_option
 @plot_option
 @output_options
 def simulate(
-    depth: int,
-    ensemble: int,
-    weight: str,
-    bias: str,
-    seed: int,
-    x: float,
-    record: int,
+    parameters: dict[str, Any],
     backend: str,
     threads: int | None,
     plot: str | None,
@@ -57,16 +41,8 @@ def simulate(
 
     chosen = chosen_format(form, output)
     check_outputs(output, plot)
+    depth, record = parameters["depth"], parameters["record"]
     require_memory(f"the statistics of {plural(min(record, depth), 'recorded link')}", growth_bytes(depth, record))
-    parameters = {
-        "depth": depth,
-        "ensemble": ensemble,
-        "weight": weight,
-        "bias": bias,
-        "x": x,
-        "seed": seed,
-        "record": record,
-    }
     with shown_warnings(quiet), progress_bar("simulating", quiet, color) as progress:
         growth = fastgrad.simulate(**parameters, backend=backend, threads=threads, progress=progress)  # type: ignore[arg-type]
     show(growth_report(growth, parameters), chosen, output, color, plot)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastgrad.cli.errors import Interrupted
-from fastgrad.cli.options import backend_option, job_options, output_options, shard_of, threads_option
+from fastgrad.cli.options import backend_option, output_options, shard_of, sweep_options, threads_option
 from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show, shown_warnings
 from fastgrad.jobs.parameters import JOBS, job_parameters
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     help="Values of a parameter below, or of one of a law, as weight.std: 1,2,4 or LOW:HIGH:COUNT or "
     "LOW:HIGH:COUNT:log. Once for each parameter; the points are all combinations.",
 )
-@job_options
+@sweep_options
 @click.option(
     "--store", metavar="FILE", help="SQLite file that keeps what is done; run again to go on.  [default: none is kept]"
 )

@@ -7,30 +7,25 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from fastgrad.cli.options import (
-    backend_option,
-    law_options,
-    output_options,
-    plot_option,
-    size_options,
-    threads_option,
-    training_options,
-    whole_number,
-)
+from fastgrad.cli.options import backend_option, job_options, output_options, plot_option, threads_option
 from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show, shown_warnings
+from fastgrad.jobs.parameters import GIVEN_LEARNING_RATE, job_parameters
+
+DRAWN = job_parameters("train")
+DRAWING = ("depth", "ensemble", "weight", "bias", "seed")  # parameters that a given chain does not have
 
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False))
 @click.option("--example", "worked", is_flag=True, help="Train the chain of the textbook's worked example.")
-@size_options(3, 1000)
-@law_options("normal:std=4", "zero")
-@click.option("--x", metavar="LAW", help="Inputs: a number or a law.  [default: from FILE, or uniform:low=0,high=1]")
-@click.option(
-    "--target", metavar="LAW", help="Targets: a number or a law.  [default: from FILE, or uniform:low=0.1,high=0.9]"
+@job_options(
+    "train",
+    sources={
+        "x": f"from FILE, or {DRAWN['x']}",
+        "target": f"from FILE, or {DRAWN['target']}",
+        "learning_rate": f"{DRAWN['learning_rate']:g}; with FILE or --example {GIVEN_LEARNING_RATE}",
+    },
 )
-@training_options("1; with --example 0.01")
-@click.option("--record", callback=whole_number, metavar="N", default="64", show_default=True, help="Losses to record.")
 @backend_option
 @threads_option
 @plot_option
@@ -40,20 +35,7 @@ def train(
     ctx: click.Context,
     file: str | None,
     worked: bool,
-    depth: int,
-    ensemble: int,
-    weight: str,
-    bias: str,
-    seed: int,
-    x: str | None,
-    target: str | None,
-    learning_rate: float | None,
-    steps: int,
-    loss: str,
-    clip_value: float | None,
-    clip_norm: float | None,
-    tolerance: float,
-    record: int,
+    parameters: dict[str, Any],
     backend: str,
     threads: int | None,
     plot: str | None,
@@ -73,56 +55,45 @@ def train(
     """
     from fastgrad.files import load_task
     from fastgrad.jobs.example import worked_task
-    from fastgrad.jobs.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train_chain
+    from fastgrad.jobs.train import drawn_task, train_chain
     from fastgrad.report.text import plural
     from fastgrad.report.train import training_report
 
     chosen = chosen_format(form, output, "npz")
     check_outputs(output, plot, file)
-    how: dict[str, Any] = {
-        "learning_rate": (0.01 if worked else DRAWN_LEARNING_RATE) if learning_rate is None else learning_rate,
-        "steps": steps,
-        "loss": loss,
-        "clip_value": clip_value,
-        "clip_norm": clip_norm,
-        "tolerance": tolerance,
-        "record": record,
-    }
-    drawing = ("depth", "ensemble", "weight", "bias", "seed")
-    given = [name for name in drawing if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if file is not None and worked:
         raise click.UsageError("FILE or --example, not both")
-    if (file is not None or worked) and given:
-        raise click.UsageError(f"--{given[0]} is for chains that are drawn, not for {file or '--example'}")
-    parameters: dict[str, Any] = {"file": file, "example": worked}
-    if file is None and not worked:
-        drawn = {
-            "depth": depth,
-            "ensemble": ensemble,
-            "weight": weight,
-            "bias": bias,
-            "x": DRAWN_X if x is None else x,
-            "target": DRAWN_TARGET if target is None else target,
-            "seed": seed,
-        }
-        chain, wanted = drawn_task(**drawn)  # type: ignore[arg-type]
-        parameters |= drawn
-        what = f"{plural(ensemble, 'chain')} of {plural(depth, 'link')}, weight {weight}, bias {bias}, seed {seed}"
+    is_drawn = file is None and not worked
+    typed = [name for name in DRAWING if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if not is_drawn and typed:
+        raise click.UsageError(f"--{typed[0]} is for chains that are drawn, not for {file or '--example'}")
+    task = {name: parameters.pop(name) for name in (*DRAWING, "x", "target")}
+    given = {name: value for name, value in task.items() if value is not None}
+    if parameters["learning_rate"] is None:
+        parameters["learning_rate"] = DRAWN["learning_rate"] if is_drawn else GIVEN_LEARNING_RATE
+    if is_drawn:
+        task = {name: given.get(name, DRAWN[name]) for name in DRAWN if name in task}
+        chain, target = drawn_task(**task)
+        what = (
+            f"{plural(chain.ensemble, 'chain')} of {plural(chain.depth, 'link')}, weight {task['weight']}, "
+            f"bias {task['bias']}, seed {task['seed']}"
+        )
     else:
-        numbers = {name: _as_number(name, text) for name, text in (("x", x), ("target", target)) if text is not None}
+        numbers = {name: _as_number(name, given[name]) for name in ("x", "target") if name in given}
         if worked:
-            chain, wanted = worked_task(**numbers)
+            chain, target = worked_task(**numbers)
             what = "the worked example, one chain of 3 links"
         else:
             try:
-                chain, wanted = load_task(str(file), **numbers)
+                chain, target = load_task(str(file), **numbers)
             except ValueError as error:
                 raise click.ClickException(str(error)) from None
             what = f"{plural(chain.ensemble, 'chain')} of {plural(chain.depth, 'link')} from {file}"
-        parameters |= {"x": chain.x, "target": wanted}
+        task = {"x": chain.x, "target": target}
     with shown_warnings(quiet), progress_bar("training", quiet, color) as progress:
-        training = train_chain(chain, wanted, **how, backend=backend, threads=threads, progress=progress)  # type: ignore[arg-type]
-    show(training_report(training, chain, what, {**parameters, **how}), chosen, output, color, plot)
+        training = train_chain(chain, target, **parameters, backend=backend, threads=threads, progress=progress)  # type: ignore[arg-type]
+    told = {"file": file, "example": worked, **task, **parameters}
+    show(training_report(training, chain, what, told), chosen, output, color, plot)
 
 
 def _as_number(name: str, text: str) -> float:

@@ -86,7 +86,7 @@ def compare(
     depth: int = 1000,
     ensemble: int = 1000,
     weight: LawLike = "normal:std=4",
-    bias: LawLike = "normal:std=1",
+    bias: LawLike = "zero",
     seed: int = 0,
     repeats: int = 7,
     threads: int | None = None,

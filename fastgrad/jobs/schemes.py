@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fastgrad.checks import integer, require_progress
+from fastgrad.jobs.parameters import job_parameters
 from fastgrad.jobs.simulate import simulate
-from fastgrad.jobs.train import DRAWN_LEARNING_RATE, DRAWN_TARGET, DRAWN_X, drawn_task, train
+from fastgrad.jobs.train import drawn_task, train
 from fastgrad.theory import predict
 
 if TYPE_CHECKING:
@@ -87,11 +88,11 @@ def schemes(
     ensemble: int = 1000,
     seed: int = 0,
     *,
-    learning_rate: float = DRAWN_LEARNING_RATE,
+    learning_rate: float = 1.0,
     backend: BackendName | Literal["auto"] = "auto",
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    **how: Any,
+    **options: Any,
 ) -> Schemes:
     """Compare the named initialization schemes, one that is too small, and two that are large.
 
@@ -105,7 +106,7 @@ def schemes(
         0 to 2^64 - 1.
     learning_rate, backend, threads, progress
         As for `train_drawn`; progress is called as ``progress(done, total)``.
-    **how
+    **options
         What else `train` takes: steps, loss, clip_value, clip_norm, tolerance.
 
     Raises
@@ -116,20 +117,21 @@ def schemes(
     depth = integer("depth", depth, 1, 10**9)
     require_progress(progress)
     depths = np.unique(np.round(np.linspace(1, depth, DEPTHS_SHOWN)).astype(np.int64))
-    found = []
+    drawn = job_parameters("train")
+    results = []
     for i, (weight, bias) in enumerate(SCHEMES):
         growth = simulate(MEASURED_DEPTH, ensemble, weight, bias, seed=seed, backend=backend, threads=threads)
         first = growth.summary()["first_depth"]
         share, change = [], []
         for j, links in enumerate(depths):
-            chain, target = drawn_task(int(links), ensemble, weight, bias, DRAWN_X, DRAWN_TARGET, seed)
+            chain, target = drawn_task(int(links), ensemble, weight, bias, drawn["x"], drawn["target"], seed)
             task = chain.weight, chain.bias, chain.x, target
-            training = train(*task, learning_rate=learning_rate, record=2, backend=backend, threads=threads, **how)
+            training = train(*task, learning_rate=learning_rate, record=2, backend=backend, threads=threads, **options)
             share.append(np.mean(training.status == "converged"))
             change.append(np.median(np.abs(training.weight[0] - chain.weight[0])))
             if progress is not None:
                 progress(i * len(depths) + j + 1, len(SCHEMES) * len(depths))
-        found.append(
+        results.append(
             Scheme(
                 weight=weight,
                 bias=bias,
@@ -141,4 +143,4 @@ def schemes(
                 first_change=np.array(change),
             )
         )
-    return Schemes(depths, found, growth.backend)
+    return Schemes(depths, results, growth.backend)

@@ -12,6 +12,7 @@ from fastgrad.chain import Chain
 from fastgrad.checks import integer, per_member, real_array, require_memory
 from fastgrad.jobs.backprop import caught_at_start, warn_of_caught
 from fastgrad.jobs.draw import draw
+from fastgrad.jobs.parameters import GIVEN_LEARNING_RATE
 from fastgrad.jobs.threads import SLICE_MIN, Threads
 from fastgrad.kernels import BackendName, TrainJob, load
 from fastgrad.laws import LawLike, law_or_number
@@ -31,8 +32,6 @@ LOSSES: dict[LossName, int] = {"squared": 0, "cross_entropy": 1}  # the numbers 
 STATUSES = ("converged", "stalled", "diverged", "running")
 STEPS_MAX = 10**15
 LANE_BYTES = 90  # that a compiled backend works in, for each link of a lane
-DRAWN_LEARNING_RATE = 1.0
-DRAWN_X, DRAWN_TARGET = "uniform:low=0,high=1", "uniform:low=0.1,high=0.9"
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +117,7 @@ def train(
     x: ArrayLike,
     target: ArrayLike,
     *,
-    learning_rate: float = 0.01,
+    learning_rate: float = GIVEN_LEARNING_RATE,
     steps: int = 1000,
     loss: LossName = "squared",
     clip_value: float | None = None,
@@ -142,7 +141,7 @@ def train(
     bias : array_like
         The shape of `weight`, or one that broadcasts to it.
     x, target : array_like, a number or shape (ensemble,)
-        The input o_0 and the wanted output y.
+        The input o_0 and the target y of the output.
     learning_rate : float
         Above 0.
     steps : int
@@ -312,12 +311,12 @@ def train_drawn(
     ensemble: int = 1000,
     weight: LawLike = "normal:std=4",
     bias: LawLike = "zero",
-    x: LawLike | float = DRAWN_X,
-    target: LawLike | float = DRAWN_TARGET,
+    x: LawLike | float = "uniform:low=0,high=1",
+    target: LawLike | float = "uniform:low=0.1,high=0.9",
     seed: int = 0,
     *,
-    learning_rate: float = DRAWN_LEARNING_RATE,
-    **how: Any,
+    learning_rate: float = 1.0,
+    **options: Any,
 ) -> Training:
     """Train drawn chains on drawn inputs and targets.
 
@@ -330,7 +329,7 @@ def train_drawn(
         number is the same for all.
     learning_rate : float
         Larger than the default of `train`: inputs and targets lie within (0, 1), where gradients are small.
-    **how
+    **options
         What else `train` takes.
 
     Raises
@@ -338,8 +337,8 @@ def train_drawn(
     TypeError, ValueError, TooLargeError
         As `draw` and `train` do.
     """
-    chain, wanted = drawn_task(depth, ensemble, weight, bias, x, target, seed)
-    return train(chain.weight, chain.bias, chain.x, wanted, learning_rate=learning_rate, **how)
+    chain, y = drawn_task(depth, ensemble, weight, bias, x, target, seed)
+    return train(chain.weight, chain.bias, chain.x, y, learning_rate=learning_rate, **options)
 
 
 def drawn_task(
@@ -354,8 +353,8 @@ def drawn_task(
     """Chains with their inputs, and their targets, as `train_drawn` draws them."""
     laws = law_or_number(x, "x"), law_or_number(target, "target")
     chains = draw(depth, ensemble, weight, bias, seed)
-    inputs, wanted = draw_inputs(*laws, seed, np.arange(ensemble))
-    return Chain.of(*chains, inputs), wanted
+    inputs, targets = draw_inputs(*laws, seed, np.arange(ensemble))
+    return Chain.of(*chains, inputs), targets
 
 
 def _number(name: str, value: Any) -> float:

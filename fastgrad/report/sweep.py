@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgrad.checks import size_text
-from fastgrad.jobs.parameters import LAWS, job_parameters
+from fastgrad.jobs.parameters import job_parameters, law_names
 from fastgrad.jobs.train import STATUSES
 from fastgrad.report.document import Cell, Part, Report, Table, Text, numbers, words
 from fastgrad.report.text import percent, plural, seconds_text, value_text, with_error
@@ -95,7 +95,7 @@ def _points(
     If `rows` are the first of `count` themselves, `different` are rows that differ in all in which those differ.
     """
     varying, fixed = varying_parameters(job, rows if different is None else different)
-    columns = [column for name in varying for column in (words(name) if name in LAWS[job] else numbers(name))]
+    columns = [column for name in varying for column in (words(name) if name in law_names(job) else numbers(name))]
     table = Table([*columns, *numbers(*results)], dense=True)
     shown = rows if hint is None else rows[:SWEEP_ROWS]
     for row in shown:
@@ -113,7 +113,7 @@ def _is_done(row: dict[str, Any]) -> Cell:
 
 def varying_parameters(job: JobName, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """Names of the parameters that vary among points, and the others with their values as text."""
-    families = {law: {row[law].partition(":")[0] for row in rows} for law in LAWS[job]}
+    families = {law: {row[law].partition(":")[0] for row in rows} for law in law_names(job)}
     varying, fixed = [], []
     for name in next(iter(with_equal_columns(rows)), {}):
         of, in_law, _ = name.partition(".")

@@ -7,8 +7,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastgrad.jobs.parameters import job_function
-from fastgrad.sweeps.plan import WORK_PARAMETERS, Plan, links_of, point_key
+from fastgrad.sweeps.plan import WORK_PARAMETERS, Plan, job_function, links_of, point_key
 from fastgrad.sweeps.run import run_point, stored_results
 
 if TYPE_CHECKING:

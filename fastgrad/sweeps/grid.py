@@ -8,11 +8,11 @@ import operator
 import re
 from decimal import Decimal, InvalidOperation, localcontext
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fastgrad import laws
 from fastgrad.checks import integer, real_array
-from fastgrad.jobs.parameters import LAWS, JobName, job_parameters
+from fastgrad.jobs.parameters import JobName, Parameter, law_names, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,52 +24,46 @@ COUNT_MAX = 10**6  # values in a range
 
 
 @cache
-def kind_of(job: JobName, key: str) -> Literal["law", "text", "whole", "number", "optional"]:
-    """Kind of the values of a grid's key: its default tells, and the parameters of laws are numbers."""
-    takes = job_parameters(job)
+def parameter_of(job: JobName, key: str) -> Parameter:
+    """Find what a grid's key stands for: a parameter of the job, or a number that is one of a law."""
+    rows = parameters_of(job)
     name, of_law, part = key.partition(".")
     parts = sorted({part for maker in laws.LAWS.values() for part in laws.takes(maker)})
-    if name not in takes or (of_law and not (name in LAWS[job] and part in parts)):
+    if name not in rows or (of_law and not (rows[name].is_law and part in parts)):
         raise ValueError(
-            f"grid: unknown key {key!r}, expected one of {', '.join(takes)}, or {' or '.join(LAWS[job])} with one of "
-            f".{', .'.join(parts)}"
+            f"grid: unknown key {key!r}, expected one of {', '.join(rows)}, or {' or '.join(law_names(job))} with one "
+            f"of .{', .'.join(parts)}"
         )
-    if of_law:
-        return "number"
-    if name in LAWS[job]:
-        return "law"
-    if takes[name] is None:
-        return "optional"
-    return "text" if isinstance(takes[name], str) else "number" if isinstance(takes[name], float) else "whole"
+    return Parameter(key, "number", f"{part} of the law {name}", {}) if of_law else rows[name]
 
 
 def checked_axis(job: JobName, key: str, values: Iterable[Any]) -> list[Any]:
     """Check a key of a grid and its values."""
-    kind_of(job, key)
+    parameter_of(job, key)
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise TypeError(f"{key}: expected a list of values, got {values!r}")
-    found = list(dict.fromkeys(canonical(job, key, value) for value in values))
-    if not found:
+    written = list(dict.fromkeys(canonical(job, key, value) for value in values))
+    if not written:
         raise ValueError(f"{key} has no values")
-    return found
+    return written
 
 
 def canonical(job: JobName, key: str, value: Any) -> Any:
     """Write a value in the one form in which it enters a point."""
-    kind = kind_of(job, key)
-    if kind == "law":
+    parameter = parameter_of(job, key)
+    if parameter.is_law:
         argument: Any = key
-        law = (laws.law_or_number if key in ("x", "target") else laws.parse)(value, argument)
+        law = (laws.parse if parameter.kind == "law" else laws.law_or_number)(value, argument)
         if law != laws.parse(str(law), argument):
             raise ValueError(f"{key}: expected a law of fastgrad.laws, got {law!r}")
         return str(law)
-    if kind == "whole":
+    if parameter.kind == "whole":
         return integer(key, value, -WHOLE_MAX, WHOLE_MAX)
-    if kind == "text":
+    if parameter.kind == "name":
         if not isinstance(value, str):
             raise TypeError(f"{key}: expected a name, got {value!r}")
         return value
-    if kind == "optional" and value is None:
+    if parameter.is_optional and value is None:
         return None
     number = real_array(key, value)
     if number.shape != ():
@@ -95,13 +89,13 @@ def read_values(job: JobName, key: str, text: str) -> list[Any]:
     ValueError
         With the key, what was wrong, and what was expected.
     """
-    kind = kind_of(job, key)
+    parameter = parameter_of(job, key)
     pieces = [piece.strip() for piece in text.split(",")]
     if "" in pieces:
         raise ValueError(f"{key} has no value, or an empty one, in {text!r}")
-    if kind == "text":
+    if parameter.kind == "name":
         return pieces
-    if kind == "law" and not re.fullmatch("[^:=,]+:[^:=,]+:[^=,]+", text):  # a range of numbers is no law
+    if parameter.is_law and not re.fullmatch("[^:=,]+:[^:=,]+:[^=,]+", text):  # a range of numbers is no law
         listed: list[Any] = []
         for piece in pieces:
             if listed and "=" in piece and piece.partition(":")[0] not in laws.LAWS:
@@ -112,32 +106,13 @@ def read_values(job: JobName, key: str, text: str) -> list[Any]:
     if ":" in text:
         exact: list[Decimal | None] = [*_range(key, text)]
     else:
-        exact = [None if kind == "optional" and piece == "none" else _decimal(key, piece) for piece in pieces]
-    if kind != "whole":
+        exact = [None if parameter.is_optional and piece == "none" else _decimal(key, piece) for piece in pieces]
+    if parameter.kind != "whole":
         return [None if value is None else float(value) for value in exact]
     for value in exact:
         if value is None or value.copy_abs() > WHOLE_MAX or value != value.to_integral_value():
             raise ValueError(f"{key}: expected whole numbers, got {value:.6g} from {text!r}")
     return [int(value) for value in exact if value is not None]
-
-
-def whole(text: str) -> int:
-    """Read a whole number that may be written as 1e6 or 12345678901234567.0, exactly.
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(text) from None
-    if (
-        not value.is_finite() or value.adjusted() > 308 or value != value.to_integral_value()
-    ):  # no integer of 10^9 digits
-        raise ValueError(text)
-    return int(value)
 
 
 def _range(key: str, text: str) -> list[Decimal]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastgrad.checks import TooLargeError
-from fastgrad.jobs.parameters import JOBS, LAWS, REQUIRED, JobName, job_function, job_parameters
-from fastgrad.jobs.simulate import LINKS_MAX, RECORD_BYTES
+from fastgrad.jobs.parameters import REQUIRED, JobName, job_parameters, law_names, require_job
+from fastgrad.jobs.simulate import LINKS_MAX, RECORD_BYTES, simulate
+from fastgrad.jobs.train import train_drawn
 from fastgrad.kernels import BACKENDS, KERNEL_VERSION, BackendName, load
 from fastgrad.sweeps.grid import canonical, changed_law, checked_axis
 
@@ -168,8 +169,7 @@ class Points(Mapping[str, Point]):
 
 def plan(grid: Mapping[str, Iterable[Any]], job: JobName, backend: str = "auto", **arguments: Any) -> Plan:
     """Work out the points of a sweep, and check them before the first is run. Input and errors are those of `sweep`."""
-    if not isinstance(job, str):
-        raise TypeError(f"job: expected {' or '.join(JOBS)}, got {job!r}")
+    require_job(job)
     takes = job_parameters(job)
     if not isinstance(grid, Mapping):
         raise TypeError(f"grid: expected a dict of values, got {grid!r}")
@@ -200,7 +200,7 @@ def plan(grid: Mapping[str, Iterable[Any]], job: JobName, backend: str = "auto",
         mine = [key for key in axes if key == name or key.partition(".")[0] == name]
         chosen = ({name: base.get(name), **dict(zip(mine, of, strict=True))} for of in _product(axes, mine))
         columns[name] = Column(
-            [changed_law(name, of) if name in LAWS[job] else of[name] for of in chosen],
+            [changed_law(name, of) if name in law_names(job) else of[name] for of in chosen],
             [(steps[key], len(axes[key]), isinstance(axes[key][0], str)) for key in mine],
         )
     planned = Plan(job, loaded, Points.of(columns, size, identity_of(job, loaded)))
@@ -220,6 +220,11 @@ def _steps(lengths: list[int]) -> list[int]:
 def arithmetic_of(backend: BackendName) -> str:
     """Backends of one arithmetic return equal bits."""
     return BACKENDS[backend].arithmetic
+
+
+def job_function(job: JobName) -> Callable[..., Any]:
+    """Return what runs the job."""
+    return simulate if job == "simulate" else train_drawn
 
 
 def identity_of(job: JobName, backend: BackendName) -> Identity:

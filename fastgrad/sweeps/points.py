@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastgrad import theory
 from fastgrad.jobs.growth import Lyapunov, degrees_of_freedom
-from fastgrad.jobs.parameters import JOBS, LAWS, JobName, job_parameters
+from fastgrad.jobs.parameters import JOBS, JobName, job_parameters, law_names
 from fastgrad.jobs.train import STATUSES
 from fastgrad.summary import json_ready
-from fastgrad.sweeps.grid import kind_of, law_parameters
+from fastgrad.sweeps.grid import law_parameters, parameter_of
 from fastgrad.sweeps.plan import ARITHMETICS, Identity, Plan, Point, Result
 
 if TYPE_CHECKING:
@@ -47,16 +47,16 @@ def check_point(job: JobName, point: Point) -> None:
     if list(point) != list(job_parameters(job)):
         raise ValueError(f"its parameters are not those of {job}")
     for name, value in point.items():
-        kind = kind_of(job, name)
-        if kind in ("law", "text"):
+        parameter = parameter_of(job, name)
+        if parameter.is_law or parameter.kind == "name":
             if type(value) is not str:
                 raise ValueError(f"its {name} is no text")
-            if kind == "law":
+            if parameter.is_law:
                 law_parameters(value, name)
-        elif kind == "whole":
+        elif parameter.kind == "whole":
             if type(value) is not int or not 0 <= value < 2 ** (64 if name == "seed" else 63):
                 raise ValueError(f"its {name} is no whole number in range")
-        elif not (kind == "optional" and value is None) and not (type(value) is float and math.isfinite(value)):
+        elif not (parameter.is_optional and value is None) and not (type(value) is float and math.isfinite(value)):
             raise ValueError(f"its {name} is no finite number")
 
 
@@ -141,7 +141,7 @@ def flat_row(job: JobName, point: Point, result: Result) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in point.items():
         flat[name] = value
-        if name in LAWS[job]:
+        if name in law_names(job):
             flat |= {f"{name}.{part}": number for part, number in law_parameters(value, name)}
     return flat | result
 
@@ -152,7 +152,7 @@ def stored_rows(store: Store) -> list[dict[str, Any]]:
 
     def order(item: tuple[str, Point, Result]) -> list[tuple[str, tuple[float, ...]]]:
         def of(name: str, value: Any) -> tuple[str, tuple[float, ...]]:
-            if name in LAWS[job]:
+            if name in law_names(job):
                 return value.partition(":")[0], tuple(number for _, number in law_parameters(value, name))
             return (value, ()) if isinstance(value, str) else ("", () if value is None else (value,))
 

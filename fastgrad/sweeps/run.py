@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastgrad.checks import TooLargeError, integer, require_memory, require_progress
 from fastgrad.info import provenance
-from fastgrad.jobs.parameters import EXECUTION_ARGUMENTS, JobName, job_function
+from fastgrad.jobs.parameters import EXECUTION_ARGUMENTS, JobName
 from fastgrad.jobs.threads import THREADS_MAX
 from fastgrad.kernels import KERNEL_VERSION, BackendName
 from fastgrad.sweeps.plan import (
@@ -21,6 +21,7 @@ from fastgrad.sweeps.plan import (
     Point,
     Result,
     identity_of,
+    job_function,
     plan,
     point_bytes,
     point_key,
