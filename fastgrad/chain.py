@@ -84,13 +84,14 @@ class Chain:
         if 0 in w.shape:
             raise ValueError(f"weight: expected at least one link and one chain, got shape {w.shape}")
         b = real_array("bias", bias, finite)
-        try:
-            b = np.broadcast_to(b, w.shape)
-        except ValueError:
-            hint = "; for one bias a link use bias[:, None]" if b.shape == w.shape[:1] else ""
-            raise ValueError(
-                f"bias: expected the shape of weight {w.shape} or one that broadcasts to it, got {b.shape}{hint}"
-            ) from None
+        if b.shape != w.shape:
+            try:
+                b = np.broadcast_to(b, w.shape)
+            except ValueError:
+                hint = "; for one bias a link use bias[:, None]" if b.shape == w.shape[:1] else ""
+                raise ValueError(
+                    f"bias: expected the shape of weight {w.shape} or one that broadcasts to it, got {b.shape}{hint}"
+                ) from None
         single = w.ndim == 1
         if single:
             w, b = w[:, None], b[:, None]

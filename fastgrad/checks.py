@@ -46,10 +46,13 @@ def real_array(name: str, values: ArrayLike, finite: bool = True) -> Floats:
         raise ValueError(f"{name}: not an array ({one_line(error)})") from None
     except Exception as error:  # an object that refuses, each kind in its own way
         raise TypeError(f"{name}: not an array ({one_line(error)})") from None
-    if given.dtype.kind not in "iuf":
+    if given.dtype == np.float64:
+        values64 = given.astype(np.float64, copy=False)  # in the byte order of this machine
+    elif given.dtype.kind in "iuf":
+        with np.errstate(over="ignore"):  # a long double beyond float64 becomes inf, and is refused below
+            values64 = given.astype(np.float64)
+    else:
         raise TypeError(f"{name}: expected real numbers, got {_kind_of(given)}")
-    with np.errstate(over="ignore"):  # a long double beyond float64 becomes inf, and is refused below
-        values64 = given.astype(np.float64, copy=False)
     if finite:
         require_finite(name, values64)
     return values64
@@ -78,7 +81,7 @@ def _kind_of(array: NDArray[Any]) -> str:
 def require_finite(name: str, values: Floats) -> None:
     """Raise ValueError with the index of the first value that is NaN or infinite."""
     found = np.isfinite(values)
-    if not found.all():
+    if np.count_nonzero(found) < found.size:
         where = tuple(int(i) for i in np.argwhere(~found)[0])
         place = f" at index [{', '.join(map(str, where))}]" if where else ""
         raise ValueError(f"{name}: expected finite numbers, got {values[where]}{place}")
@@ -87,9 +90,11 @@ def require_finite(name: str, values: Floats) -> None:
 def per_member(name: str, values: ArrayLike, ensemble: int) -> Floats:
     """One value a member: a number, or an array of shape (ensemble,)."""
     given = real_array(name, values)
-    if given.shape not in ((), (ensemble,)):
+    if given.shape == (ensemble,):
+        return np.ascontiguousarray(given)
+    if given.shape != ():
         raise ValueError(f"{name}: expected a number or shape ({ensemble},), got {given.shape}")
-    return np.ascontiguousarray(np.broadcast_to(given, (ensemble,)))
+    return np.full(ensemble, given)
 
 
 def integer(name: str, value: Any, low: int, high: int) -> int:

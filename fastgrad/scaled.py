@@ -264,9 +264,14 @@ class Scaled:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-    """Make an array that begins where a cache line does: vectors are then loaded and stored in one piece."""
-    line = 64
+    """Make an array that begins where a cache line does: vectors are then loaded and stored in one piece.
+
+    One that is smaller than a page of memory begins anywhere: there it gains nothing.
+    """
+    line, page = 64, 4096
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if n_bytes < page:
+        return np.empty(shape, dtype)
     memory = np.empty(n_bytes + line, dtype=np.uint8)
     first = -memory.ctypes.data % line
     return memory[first : first + n_bytes].view(dtype).reshape(shape)

@@ -15,7 +15,7 @@ from fastgrad.checks import integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
     from types import TracebackType
     from typing import Self
 
@@ -46,15 +46,14 @@ class Threads:
 
     def __init__(self, threads: int | None) -> None:
         self.count = default_threads() if threads is None else integer("threads", threads, 1, THREADS_MAX)
-        from concurrent.futures import ThreadPoolExecutor  # here: import fastgrad stays light
-
-        self._pool = ThreadPoolExecutor(self.count)  # starts a thread when there is work for it
+        self._pool: ThreadPoolExecutor | None = None  # made for the first call
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def run(
         self,
@@ -81,6 +80,10 @@ class Threads:
 
         Even a single one runs on a thread of the pool: the main thread waits where Ctrl-C can wake it.
         """
+        if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # here: import fastgrad stays light
+
+            self._pool = ThreadPoolExecutor(self.count)
         futures = [self._pool.submit(call) for call in calls]
         try:
             for done, future in enumerate(futures, 1):
