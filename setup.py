@@ -17,7 +17,7 @@ STRICT = (
 
 SOURCES = ["bindings.cpp", "isa_baseline.cpp", "isa_avx2.cpp", "isa_avx512.cpp"]
 HEADERS = [
-    "coefficients.h",
+    "constants.h",
     "jobs.h",
     "simd.h",
     "numbers.h",
@@ -29,12 +29,6 @@ HEADERS = [
     "train.h",
     "instruction_set.h",
 ]
-
-# One version of the results' bits for all backends: fastgrad/kernels/native.py refuses an extension of another one.
-TABLE = "fastgrad/kernels/__init__.py"
-KERNEL_VERSION = re.search(
-    r"^KERNEL_VERSION = (\d+)$", (Path(__file__).parent / TABLE).read_text(encoding="utf-8"), re.MULTILINE
-)[1]
 
 # PyPI has no files beside the page: an image becomes the sentence that describes it, a link into the repository text.
 README = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
@@ -48,14 +42,11 @@ setup(
         Pybind11Extension(
             "fastgrad._cpp",
             [f"csrc/{name}" for name in SOURCES],
-            depends=[TABLE, *(f"csrc/{name}" for name in HEADERS)],
+            depends=[f"csrc/{name}" for name in HEADERS],
             cxx_std=17,
             extra_compile_args=STRICT,
-            # Recorded for fastgrad.build_info(), and to notice an extension that is out of date.
-            define_macros=[
-                ("FASTGRAD_COMPILE_FLAGS", '"' + " ".join(STRICT) + '"'),
-                ("FASTGRAD_KERNEL_VERSION", KERNEL_VERSION),
-            ],
+            # Recorded for fastgrad.build_info().
+            define_macros=[("FASTGRAD_COMPILE_FLAGS", '"' + " ".join(STRICT) + '"')],
         )
     ],
 )

@@ -19,10 +19,7 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-constexpr int64_t STRETCH = 1024;   // links of a stretch where chains lie
-constexpr int64_t SEGMENT = 128;    // links of a stretch that is copied
 constexpr int64_t KEPT = 3 * WIDTH; // doubles of a link
-constexpr int64_t DEEP_MEMBERS = 8, DEEP_LINKS = 8192;  // few chains, and deep: worth cutting
 
 // Where a stretch keeps its links: a row of o_l, sigmoid'(z_l) and w_l of each lane; and of wide links the exponent k of
 // exp(-|z_l|), with the sign of z_l. Pointers to link 0; the next one lies `step` rows further on, or before.
@@ -342,7 +339,7 @@ FASTGRAD_INLINE void put_grad_x(const BackpropJob& job, int64_t member, Scaled a
 
 // Whole blocks of chains: members begin to end - 1, where they lie.
 static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t end) {
-    const int64_t rows = smaller(job.depth, STRETCH), stretches = (job.depth + STRETCH - 1) / STRETCH;
+    const int64_t rows = smaller(job.depth, IN_PLACE_SEGMENT), stretches = (job.depth + IN_PLACE_SEGMENT - 1) / IN_PLACE_SEGMENT;
     Room room(Room::of_kept(rows) + Room::of_states(stretches * WIDTH));
     if (!room.memory) return NO_MEMORY;
     const Kept kept = room.take_kept(rows);
@@ -359,14 +356,14 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
         for (int64_t s = 0; s + 1 < stretches; ++s) {
             Front front;
             load_activations(front, starts + s * WIDTH);
-            const Links links = links_at(job, s * STRETCH, members);
-            advance_rows<false, VECTORS>(front, links.weight, links.bias, links.stride, STRETCH, true);
+            const Links links = links_at(job, s * IN_PLACE_SEGMENT, members);
+            advance_rows<false, VECTORS>(front, links.weight, links.bias, links.stride, IN_PLACE_SEGMENT, true);
             store_states(starts + (s + 1) * WIDTH, front);
         }
         for (int64_t s = stretches - 1; s >= 0; --s, mirror = !mirror) {
-            ahead.links = links_at(job, s * STRETCH, members);
+            ahead.links = links_at(job, s * IN_PLACE_SEGMENT, members);
             ahead.kept = mirror ? mirrored(kept, rows) : kept;
-            ahead.count = smaller(job.depth - s * STRETCH, STRETCH);
+            ahead.count = smaller(job.depth - s * IN_PLACE_SEGMENT, IN_PLACE_SEGMENT);
             ahead.follows = false;
             start_stretch(ahead, starts + s * WIDTH);
             finite &= run(ahead, back);
@@ -498,10 +495,10 @@ FASTGRAD_INLINE void drain(const Lanes& lanes, const Tile& tile, int64_t count) 
 template <bool PRODUCT>
 static void advance_segment(Front& front, const Lanes& lanes) {
     Tile tile;
-    for (int64_t t = 0; t < SEGMENT; t += TILE) {
+    for (int64_t t = 0; t < COPIED_SEGMENT; t += TILE) {
         fill(tile, further(lanes, t), TILE);
         (lanes.count > LANES ? advance_rows<PRODUCT, VECTORS> : advance_rows<PRODUCT, 1>)(
-            front, tile.weight, tile.bias, WIDTH, TILE, t + TILE == SEGMENT);
+            front, tile.weight, tile.bias, WIDTH, TILE, t + TILE == COPIED_SEGMENT);
     }
 }
 
@@ -521,7 +518,7 @@ static bool run_segment(Stretch& at, const Lanes& lanes, int64_t count) {
     look_at_adjoints(at);
     // What has been made of one tile is written while the next one is computed.
     const Links& to = lanes.links;
-    const bool streams = to.stride == 1 && count == SEGMENT && is_aligned(to.grad_weight_mantissa) &&
+    const bool streams = to.stride == 1 && count == COPIED_SEGMENT && is_aligned(to.grad_weight_mantissa) &&
                          is_aligned(to.grad_weight_exponent) && is_aligned(to.grad_bias_mantissa) &&
                          is_aligned(to.grad_bias_exponent);
     for (int64_t t = (count - 1) / TILE * TILE; t >= 0; t -= TILE) {
@@ -548,11 +545,11 @@ static bool run_segment(Stretch& at, const Lanes& lanes, int64_t count) {
 
 // Fewer chains than lanes: members begin to begin + lanes - 1.
 static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lanes) {
-    const int64_t segments = (job.depth + SEGMENT - 1) / SEGMENT;
-    Room room(Room::of_kept(SEGMENT) + Room::of_states(segments * WIDTH));
+    const int64_t segments = (job.depth + COPIED_SEGMENT - 1) / COPIED_SEGMENT;
+    Room room(Room::of_kept(COPIED_SEGMENT) + Room::of_states(segments * WIDTH));
     if (!room.memory) return NO_MEMORY;
     Stretch at;
-    at.kept = room.take_kept(SEGMENT);
+    at.kept = room.take_kept(COPIED_SEGMENT);
     const States starts = room.take_states(segments * WIDTH);
     const Lanes from{links_at(job, 0, begin), 1, lanes, 0};
     bool finite = true;
@@ -563,12 +560,12 @@ static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lane
     for (int64_t s = 0; s + 1 < segments; ++s) {
         Front front;
         load_activations(front, starts + s * WIDTH);
-        advance_segment<false>(front, further(from, s * SEGMENT));
+        advance_segment<false>(front, further(from, s * COPIED_SEGMENT));
         store_states(starts + (s + 1) * WIDTH, front);
     }
     for (int64_t s = segments - 1; s >= 0; --s) {
         start_stretch(at, starts + s * WIDTH);
-        finite &= run_segment(at, further(from, s * SEGMENT), smaller(job.depth - s * SEGMENT, SEGMENT));
+        finite &= run_segment(at, further(from, s * COPIED_SEGMENT), smaller(job.depth - s * COPIED_SEGMENT, COPIED_SEGMENT));
         if (s == segments - 1)
             for (int i = 0; i < lanes; ++i) job.output[begin + i] = at.activation[i / LANES][i % LANES];
     }
@@ -592,10 +589,10 @@ static void run_forward(const Cut& cut, int64_t first, int64_t pitch, int64_t ru
     load_activations(front, ends);
     for (int64_t s = first; s < first + length; ++s) {
         const int64_t running = s + (runs - 1) * pitch < cut.segments ? runs : runs - 1;
-        const Lanes lanes{cut.links, pitch * SEGMENT * cut.links.stride, running, 4 * TILE};
+        const Lanes lanes{cut.links, pitch * COPIED_SEGMENT * cut.links.stride, running, 4 * TILE};
         for (int64_t i = 0; i < running; ++i) copy_state(cut.starts, s + i * pitch, ends, i);
         begin_product(front);
-        advance_segment<true>(front, further(lanes, s * SEGMENT));
+        advance_segment<true>(front, further(lanes, s * COPIED_SEGMENT));
         for (int64_t i = 0; i < running; ++i) {
             const int j = (int)(i / LANES), k = (int)(i % LANES);
             ends.activation[i] = front.activation[j][k];
@@ -610,13 +607,13 @@ static void run_forward(const Cut& cut, int64_t first, int64_t pitch, int64_t ru
 // One deep chain, in segments. Its adjoints are defined segment by segment: at the end of each the cotangent times the
 // products of the segments after it, within it link by link.
 static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
-    const int64_t segments = job.depth / SEGMENT, rest = job.depth % SEGMENT;
+    const int64_t segments = job.depth / COPIED_SEGMENT, rest = job.depth % COPIED_SEGMENT;
     const int64_t length = ((segments + WIDTH - 1) / WIDTH) | 1;  // odd: powers of two would collide in the cache
     const int64_t runs = (segments + length - 1) / length, padded = (segments + WIDTH) / WIDTH * WIDTH;
-    Room room(Room::of_kept(SEGMENT) + Room::of_states(padded) + 3 * Room::of_states(WIDTH) + 4 * Room::size(padded * 8));
+    Room room(Room::of_kept(COPIED_SEGMENT) + Room::of_states(padded) + 3 * Room::of_states(WIDTH) + 4 * Room::size(padded * 8));
     if (!room.memory) return NO_MEMORY;
     Stretch at;
-    at.kept = room.take_kept(SEGMENT);
+    at.kept = room.take_kept(COPIED_SEGMENT);
     const Cut cut{links_at(job, 0, member), segments, room.take_states(padded),
                   {room.take<double>(padded), room.take<int64_t>(padded)}};
     const ScaledArrays adjoints{room.take<double>(padded), room.take<int64_t>(padded)};
@@ -628,8 +625,8 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
     if (runs > 1) {
         Front front;
         load_activations(front, guesses);
-        const Lanes lanes{cut.links, length * SEGMENT * stride, runs - 1, 0};
-        advance_segment<false>(front, further(lanes, (length - 1) * SEGMENT));
+        const Lanes lanes{cut.links, length * COPIED_SEGMENT * stride, runs - 1, 0};
+        advance_segment<false>(front, further(lanes, (length - 1) * COPIED_SEGMENT));
         store_states(ends, front);
         for (int64_t i = 1; i < runs; ++i) copy_state(guesses, i, ends, i - 1);
     }
@@ -655,7 +652,7 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
             set_adjoint(at, i, adjoint);
         }
         start_stretch(at, alone);
-        finite &= run_segment(at, further({cut.links, 0, 1, 0}, segments * SEGMENT), rest);
+        finite &= run_segment(at, further({cut.links, 0, 1, 0}, segments * COPIED_SEGMENT), rest);
         job.output[member] = at.activation[0][0];
         adjoint = adjoint_of(at, 0);
     }
@@ -671,13 +668,13 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
         adjoints.exponent[s] = 1;
     }
     for (int64_t first = (segments - 1) / WIDTH * WIDTH; first >= 0; first -= WIDTH) {
-        const Lanes lanes{cut.links, SEGMENT * stride, smaller(segments - first, WIDTH), -WIDTH * SEGMENT};
+        const Lanes lanes{cut.links, COPIED_SEGMENT * stride, smaller(segments - first, WIDTH), -WIDTH * COPIED_SEGMENT};
         start_stretch(at, cut.starts + first);
         for (int j = 0; j < VECTORS; ++j) {
             at.adjoint[j] = load(adjoints.mantissa + first + j * LANES);
             at.exponent[j] = load(adjoints.exponent + first + j * LANES);
         }
-        finite &= run_segment(at, further(lanes, first * SEGMENT), SEGMENT);
+        finite &= run_segment(at, further(lanes, first * COPIED_SEGMENT), COPIED_SEGMENT);
     }
     stream_end();
     return finite ? DONE : NOT_FINITE;
@@ -688,7 +685,7 @@ static Outcome backprop(const BackpropJob& job) {
     const auto add = [&](Outcome of_some) {
         if (of_some > outcome) outcome = of_some;
     };
-    if (job.ensemble <= DEEP_MEMBERS && job.depth >= DEEP_LINKS) {
+    if (job.ensemble <= SEGMENTED_ENSEMBLE_MAX && job.depth >= SEGMENTED_DEPTH_MIN) {
         for (int64_t member = job.start; member < job.stop; ++member) add(backprop_deep(job, member));
         return outcome;
     }

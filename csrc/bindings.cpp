@@ -161,7 +161,7 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     module.attr("compiler") = "unknown";
 #endif
     module.attr("compile_flags") = FASTGRAD_COMPILE_FLAGS;
-    module.attr("kernel_version") = FASTGRAD_KERNEL_VERSION;
+    module.attr("kernel_version") = (int)fastgrad::KERNEL_VERSION;
     choose(available().back());
     module.def("instruction_sets", &available, "Names of the instruction sets that run here, slowest first.");
     module.def("choose", &choose, py::arg("instruction_set"), "Choose the instruction set; before any kernel runs.");

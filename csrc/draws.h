@@ -25,21 +25,21 @@ FASTGRAD_INLINE Pair uniforms(uint64_t stream, uint64_t seed, Words link, Words 
     Words r0 = link, r1 = link >> 32, r2 = member, r3 = Words{} + stream;
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; ++round) {
-        const Words product0 = multiply_low(r0, Words{} + (uint64_t)0xD2511F53u);
-        const Words product1 = multiply_low(r2, Words{} + (uint64_t)0xCD9E8D57u);
+        const Words product0 = multiply_low(r0, Words{} + MULTIPLIER_0);
+        const Words product1 = multiply_low(r2, Words{} + MULTIPLIER_1);
         r0 = (product1 >> 32) ^ r1 ^ (uint64_t)key0;
         r2 = (product0 >> 32) ^ r3 ^ (uint64_t)key1;
         r1 = product1;
         r3 = product0;
-        key0 += 0x9E3779B9u;
-        key1 += 0xBB67AE85u;
+        key0 += (uint32_t)KEY_STEP_0;
+        key1 += (uint32_t)KEY_STEP_1;
     }
     return {uniform(r0, r1), uniform(r2, r3)};
 }
 
 // ln u for 0 < u < 1: u = 2^k (1 + f).
 FASTGRAD_INLINE Floats log_of(Floats u) {
-    const Words offset = (Words)(bits_of(u) - 0x3FE6A09E667F3BCD + ((int64_t)1024 << 52));
+    const Words offset = (Words)(bits_of(u) - SQRT_HALF_BITS + ((int64_t)1024 << 52));
     const Ints k = (Ints)(offset >> 52) - 1024;
     return log_reduced(float_of(k + ROUNDER_BITS) - ROUNDER, float_of(bits_of(u) - (k << 52)) - 1.0);
 }
@@ -61,9 +61,6 @@ FASTGRAD_INLINE Pair cos_sin_turns(Floats v) {
 }
 
 FASTGRAD_INLINE bool is_drawn(const Law& law) { return law.family == NORMAL || law.family == UNIFORM; }
-
-// Streams of the generator: links, and the bias beside a weight of another family.
-constexpr uint64_t STREAM_LINKS = 0, STREAM_MIXED = 4;
 
 // Two independent variates of a family, uniforms or standard normals, for `rows` rows of N vectors, WIDTH doubles apart;
 // `link` and `member` belong to the first row, and each row is one link further. Stage by stage: a stage is short enough for

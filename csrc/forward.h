@@ -30,7 +30,7 @@ FASTGRAD_INLINE bool advance_tiny(Front& front, const double* weight) {
     Mask is_tiny = EVERY;
     for (int j = 0; j < N; ++j) {
         const Floats size = absolute(load(weight + j * LANES));
-        is_tiny = at_most(at_least(is_tiny, size, NARROW_LOW), size, NARROW_HIGH);
+        is_tiny = at_most(at_least(is_tiny, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
         is_tiny = at_most(is_tiny, absolute(front.activation[j]), 0x1.fffffffffffffp-901);  // below TINY_OFFSET
     }
     if (!all(is_tiny) || front.wide) return false;
@@ -71,8 +71,8 @@ static void advance_rows(Front& front, const double* weights, const double* bias
                 }
                 w[j] = load(weight + j * LANES);
                 z[j] = CENTERED ? w[j] * activation[j] : w[j] * activation[j] + load(bias + j * LANES);
-                if (CENTERED) is_narrow = zero_or_at_least(is_narrow, absolute(activation[j]), NARROW_LOW);
-                is_narrow = PRODUCT ? narrow(is_narrow, z[j], w[j]) : at_most(is_narrow, absolute(z[j]), NARROW_Z);
+                if (CENTERED) is_narrow = zero_or_at_least(is_narrow, absolute(activation[j]), IN_RANGE_MIN);
+                is_narrow = PRODUCT ? narrow(is_narrow, z[j], w[j]) : at_most(is_narrow, absolute(z[j]), SIGMOID_RANGE);
             }
             if (!all(is_narrow)) break;
             FASTGRAD_ROW(N) {

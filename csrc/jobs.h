@@ -2,8 +2,7 @@
 // Plain data only: this is shared by code for different instruction sets.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include "constants.h"
 
 // Kernels for newer processors are compiled by target attributes, which GCC and Clang have; clang-cl defines no __GNUC__.
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -12,13 +11,9 @@
 
 namespace fastgrad {
 
-enum Loss : int { SQUARED = 0, CROSS_ENTROPY = 1 };
-
 // value = location + scale * variate; a constant is its location; centered is -weight / 2.
-enum Family : int { CONSTANT = 0, NORMAL = 1, UNIFORM = 2, CENTERED = 3 };
-
 struct Law {
-    int family;
+    int family;  // of enum Family
     double location, scale;
 };
 

@@ -7,24 +7,13 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-// Within these bounds a link is narrow: activation, derivative, weight and the products of any two of them are normal
-// doubles, so that no exponent need be kept apart. The bits are the same: powers of two scale exactly.
-constexpr double NARROW_Z = 340.0;
-constexpr double NARROW_LOW = 0x1p-400, NARROW_HIGH = 0x1p400;
-
-// From here down an offset d = o - 1/2 is kept as mantissa and exponent. A narrow link begins at NARROW_LOW or above, and
-// makes none as small as that. The double that stands for a preactivation has an exponent within these bounds: below, d
-// is z / 4 to all digits, and above, the derivative is 0.
-constexpr double TINY_OFFSET = 0x1p-900;
-constexpr int64_t STAND_IN_MIN = -950, STAND_IN_MAX = 100;
-
 // The lanes of `mask` that are narrow.
 FASTGRAD_INLINE Mask narrow(Mask mask, Floats z, Floats w) {
     const Floats size = absolute(w);
-    return at_most(at_least(at_most(mask, absolute(z), NARROW_Z), size, NARROW_LOW), size, NARROW_HIGH);
+    return at_most(at_least(at_most(mask, absolute(z), SIGMOID_RANGE), size, IN_RANGE_MIN), size, IN_RANGE_MAX);
 }
 
-// sigmoid(z) and sigmoid'(z) for |z| <= NARROW_Z.
+// sigmoid(z) and sigmoid'(z) for |z| <= SIGMOID_RANGE.
 struct NarrowLink {
     Floats activation, derivative;
 };
@@ -76,7 +65,7 @@ FASTGRAD_INLINE Link sigmoid(Floats z) {
     };
 }
 
-// The offset d = o - 1/2 = tanh(z/2) / 2 and the derivative, for |z| <= NARROW_Z.
+// The offset d = o - 1/2 = tanh(z/2) / 2 and the derivative, for |z| <= SIGMOID_RANGE.
 //
 // With exp(-z) = N/D 2^-k, N = even + odd and D = even - odd, d = (D - N 2^-k) / (2 (D + N 2^-k)). Written with even and
 // odd parts the numerator is even (1 - 2^-k) - odd (1 + 2^-k): for k = 0, where D and N may agree in all digits, it is

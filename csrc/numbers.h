@@ -3,30 +3,11 @@
 // IEEE operations in the same order: the two return the same bits.
 #pragma once
 
-#include "coefficients.h"
+#include "constants.h"
 #include "simd.h"
 
 namespace fastgrad {
 namespace FASTGRAD_ISA {
-
-constexpr int64_t SIGN_AND_FRACTION = (int64_t)0x800FFFFFFFFFFFFFull;
-constexpr int64_t EXPONENT_OF_HALF = (int64_t)1022 << 52;
-
-// Adding this leaves the nearest integer of |v| < 2^51 in the low bits, and taking it off again leaves that integer as
-// a double.
-constexpr double ROUNDER = 0x1.8p52;
-constexpr int64_t ROUNDER_BITS = 0x4338000000000000;
-
-// From here on k * LN2_HIGH is rounded, and k ln 2 is formed in two doubles.
-constexpr double LARGE = 0x1p20;
-// From here on ROUNDER does not round |z| / ln 2 to an integer; clearing its last bits does.
-constexpr double HUGE_Z = 0x1p50;
-// Veltkamp's constant, to split a double in two halves.
-constexpr double SPLITTER = 0x1p27 + 1.0;
-// From here on the exponent of exp(-|z|) can't be held: the derivative is 0.
-constexpr double DEAD = 0x1p60;
-// A product whose exponent falls below this becomes 0, so that exponents can't overflow.
-constexpr int64_t EXPONENT_MIN = -((int64_t)1 << 62);
 
 struct Scaled {
     Floats mantissa;
@@ -113,11 +94,11 @@ struct Reduced {
 };
 
 FASTGRAD_INLINE Reduced reduce(Floats t) {
-    const Floats near = select(t > LARGE, all_of(LARGE), t);
+    const Floats near = select(t > LARGE_Z, all_of(LARGE_Z), t);
     const Floats shifted = near * LOG2_E + ROUNDER;
     const Floats whole = shifted - ROUNDER;
     Reduced reduced{(whole * LN2_HIGH - near) + whole * LN2_LOW, bits_of(shifted) - ROUNDER_BITS};
-    const Ints large = t > LARGE;
+    const Ints large = t > LARGE_Z;
     if (any(large)) {
         // k ln 2 = product + error exactly; what is left of t, and once more where k itself was coarse
         const Floats ratio = t * LOG2_E;

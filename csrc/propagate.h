@@ -14,13 +14,6 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-// Products are taken over whole blocks of links first, and then over the blocks: a segment of whole blocks can then be
-// multiplied out by itself, and the bits don't depend on how a chain was cut.
-constexpr int64_t LINK_BLOCK = 1024;
-
-// Links after which a contracting chain has forgotten its start, bit for bit: 37 / |lambda| as a rule.
-constexpr int64_t WARM_UP = 128;
-
 struct RecordedLink {
     Floats weight;
     Scaled input, slope;
@@ -45,7 +38,7 @@ static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
     for (int64_t t = 0; t < count; ++t)
         for (int j = 0; j < N; ++j) {
             const Floats size = absolute(load(draws.weight + t * WIDTH + j * LANES));
-            is_narrow = at_most(at_least(is_narrow, size, NARROW_LOW), size, NARROW_HIGH);
+            is_narrow = at_most(at_least(is_narrow, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
         }
     if (all(is_narrow) && !front.wide_bound) {
         Scaled bound[N];
@@ -165,7 +158,7 @@ static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
             ++link;
             continue;
         }
-        const int64_t block_end = ((link - 1) / LINK_BLOCK + 1) * LINK_BLOCK + 1;
+        const int64_t block_end = ((link - 1) / PRODUCT_LINKS + 1) * PRODUCT_LINKS + 1;
         const int64_t stop = smaller(smaller(next_recorded, block_end), a.last);
         run_links<N>(a, front, number, member, stop - link);
         link = stop;
@@ -256,7 +249,7 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
             }
         }
         if (step == length) break;
-        const int64_t to_block_end = LINK_BLOCK - (segments[0].first + step - 1) % LINK_BLOCK;
+        const int64_t to_block_end = PRODUCT_LINKS - (segments[0].first + step - 1) % PRODUCT_LINKS;
         int64_t steps = smaller(smaller(next_event, length) - step, to_block_end);
         if (events) {
             steps = 1;
@@ -309,7 +302,7 @@ static void combine(const PropagateJob& a, int64_t member, const Segment& of, in
                     int64_t& row) {
     int64_t link = of.first;
     for (int64_t block = 0; link < of.last; ++block) {
-        int64_t end = ((link - 1) / LINK_BLOCK + 1) * LINK_BLOCK + 1;
+        int64_t end = ((link - 1) / PRODUCT_LINKS + 1) * PRODUCT_LINKS + 1;
         if (end > of.last) end = of.last;
         while (true) {
             const bool is_before = row < a.row;
@@ -339,7 +332,7 @@ static void combine(const PropagateJob& a, int64_t member, const Segment& of, in
 // An offset of exactly 0 stays 0 for ever; one that is very small is multiplied by w / 4 at each link, and forgets
 // nothing.
 FASTGRAD_INLINE bool can_be_guessed(const PropagateJob& a, const ChainState& state) {
-    return !is_centered(a) || state.activation == 0.0 || __builtin_fabs(state.activation) >= NARROW_LOW;
+    return !is_centered(a) || state.activation == 0.0 || __builtin_fabs(state.activation) >= IN_RANGE_MIN;
 }
 
 // Guesses each segment's start by running the links that lead to it, from 1/2, or from an offset of `sign` / 2; from 0
@@ -353,11 +346,11 @@ static void warm_up(const PropagateJob& a, int64_t member, const ChainState& sta
         front.activation[i / LANES][i % LANES] = start;
         front.scaled[i / LANES].mantissa[i % LANES] = 0.0;
         front.scaled[i / LANES].exponent[i % LANES] = 0;
-        link[i / LANES][i % LANES] = (uint64_t)(segments[i < count ? i : 0].first - WARM_UP);
+        link[i / LANES][i % LANES] = (uint64_t)(segments[i < count ? i : 0].first - BURN_IN_LINKS);
         members[i / LANES][i % LANES] = (uint64_t)member;
     }
     begin_products(front);
-    run_links<VECTORS>(a, front, link, members, WARM_UP);
+    run_links<VECTORS>(a, front, link, members, BURN_IN_LINKS);
     for (int i = 0; i < count; ++i) {
         const Scaled& scaled = front.scaled[i / LANES];
         segments[i].begin = {front.activation[i / LANES][i % LANES], scaled.mantissa[i % LANES],
@@ -384,7 +377,7 @@ static bool correct_signs(const PropagateJob& a, int64_t member, const ChainStat
 
 // One chain, cut in depth.
 static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
-    const int64_t blocks = (a.last - 1) / LINK_BLOCK - (a.first - 1) / LINK_BLOCK + 1;
+    const int64_t blocks = (a.last - 1) / PRODUCT_LINKS - (a.first - 1) / PRODUCT_LINKS + 1;
     const int64_t record = first_row(a, a.last) - a.row;
     const int64_t room = blocks * SEGMENTS + record;
     double* const memory = (double*)__builtin_malloc((size_t)(room * 32));
@@ -395,9 +388,9 @@ static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
                         memory + cells, memory + room + cells, integers + cells, integers + room + cells};
 
     // The links before the first whole block and after the last run by themselves, the blocks between in segments.
-    const int64_t aligned = ((a.first - 1 + LINK_BLOCK - 1) / LINK_BLOCK) * LINK_BLOCK + 1;
+    const int64_t aligned = ((a.first - 1 + PRODUCT_LINKS - 1) / PRODUCT_LINKS) * PRODUCT_LINKS + 1;
     const int64_t begin = aligned < a.last ? aligned : a.last;
-    const int64_t whole = (a.last - begin) / LINK_BLOCK;
+    const int64_t whole = (a.last - begin) / PRODUCT_LINKS;
     const int64_t each = (whole + SEGMENTS - 1) / SEGMENTS;
     ChainState state{a.state.activation[member], a.state.scaled.mantissa[member], a.state.scaled.exponent[member]};
     a.state.product_before.mantissa[member] = a.state.bound_before.mantissa[member] = 0.5;
@@ -419,9 +412,9 @@ static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
         run_alone(a.first, a.last);
     } else {
         run_alone(a.first, begin);
-        const int64_t end = begin + whole * LINK_BLOCK;
-        for (int64_t first = begin; first < end; first += each * LINK_BLOCK, ++count) {
-            const int64_t last = first + each * LINK_BLOCK < end ? first + each * LINK_BLOCK : end;
+        const int64_t end = begin + whole * PRODUCT_LINKS;
+        for (int64_t first = begin; first < end; first += each * PRODUCT_LINKS, ++count) {
+            const int64_t last = first + each * PRODUCT_LINKS < end ? first + each * PRODUCT_LINKS : end;
             segments[count] = {first, last, state, {}};
         }
         warm_up(a, member, state, 1.0, segments + 1, count - 1);
@@ -447,7 +440,7 @@ static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
 
 static Outcome propagate(const PropagateJob& job) {
     const int64_t count = job.stop - job.start;
-    if (count <= SEGMENTS / 2 && job.last - job.first >= 8 * LINK_BLOCK) {
+    if (count <= SEGMENTS / 2 && job.last - job.first >= 8 * PRODUCT_LINKS) {
         for (int64_t member = job.start; member < job.stop; ++member)
             if (propagate_deep(job, member) != DONE) return NO_MEMORY;
         return DONE;

@@ -188,14 +188,14 @@ def test_numba_compiles_again_what_a_changed_contract_is_part_of(python, compile
         return int(found)
 
     assert [hits(), hits()] == [0, 1]
-    for name in ("contract.py", "coefficients.py"):
+    for name in ("contract.py", "constants.py"):
         with (tmp_path / "fastgrad/kernels" / name).open("a") as file:
             file.write("\n")
         assert [hits(), hits()] == [0, 1]
 
 
-def test_coefficients_are_what_their_program_makes():
-    script = ROOT / "csrc/coefficients.py"
+def test_constants_are_what_their_program_makes():
+    script = ROOT / "csrc/constants.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("relative error 2^-") == 4

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastgrad import kernels
 from fastgrad.kernels import ScaledArrays
+from fastgrad.kernels.constants import TINY_OFFSET
 from fastgrad.scaled import Scaled
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 ENSEMBLE_CUT_IN_DEPTH = 16  # an ensemble of so few chains leaves threads idle, and is cut in depth for them
 WARM_UP = 1024  # links, a whole block of them: from a guess to the bits of the true state, if the chain forgets at all
-TINY_OFFSET = 2.0**-900  # from here down the kernels keep an offset from 1/2 as mantissa and exponent
 
 
 class State:

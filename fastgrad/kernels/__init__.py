@@ -6,6 +6,7 @@ import contextlib
 import importlib
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
+from fastgrad.kernels.constants import KERNEL_VERSION
 from fastgrad.kernels.contract import Backend, BackpropJob, Limits, PropagateJob, ScaledArrays, State, TrainJob
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ __all__ = [
 ]
 
 BackendName = Literal["cpp", "numba", "numpy"]
-
-# Part of every sweep point's key, and compiled into the extension. Increment it when any result changes in any bit; the
-# pinned digests in tests/ show when.
-KERNEL_VERSION = 2
 
 
 class Entry(NamedTuple):

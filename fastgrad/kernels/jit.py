@@ -23,7 +23,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastgrad.kernels.coefficients import (
+from fastgrad.kernels.constants import (
     COS,
     EXP_EVEN,
     EXP_ODD,
@@ -63,7 +63,7 @@ def _can_cache() -> bool:
 
 CACHE = _can_cache()
 # Of the modules whose constants and fields are compiled in.
-IMPORTED = [Path(__file__).with_name(name) for name in ("coefficients.py", "contract.py")]
+IMPORTED = [Path(__file__).with_name(name) for name in ("constants.py", "contract.py")]
 IMPORTED_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in IMPORTED)).hexdigest()
 
 
