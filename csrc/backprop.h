@@ -56,7 +56,7 @@ struct Stretch {
 
 // Is any lane of either infinite or not a number? Such values are never narrow: only the general path asks.
 FASTGRAD_INLINE bool not_finite(Floats a, Floats b) {
-    return any(~((absolute(a) <= __DBL_MAX__) & (absolute(b) <= __DBL_MAX__)));
+    return any(~((abs(a) <= __DBL_MAX__) & (abs(b) <= __DBL_MAX__)));
 }
 
 FASTGRAD_INLINE void keep(double* slot, Floats activation, Floats derivative, Floats weight) {
@@ -89,7 +89,7 @@ static bool forward_row(Stretch& at, int64_t i) {
         double* const slot = at.kept.row + i * at.kept.step * KEPT + j * LANES;
         const Floats w = load(at.links.weight + cell), b = load(at.links.bias + cell);
         const Floats z = w * at.activation[j] + b;
-        if (all(narrow(EVERY, z, w))) {
+        if (all(narrow(ALL, z, w))) {
             const NarrowLink next = sigmoid_narrow(z);
             keep(slot, next.activation, next.derivative, w);
             at.activation[j] = next.activation;
@@ -122,9 +122,9 @@ static void backward_row(Stretch& at, int64_t i) {
                 o.exponent = select(k_before < 0, k_before, Ints{});
             }
         }
-        const Scaled adjoint = normalize(at.adjoint[j], at.exponent[j]);
+        const Scaled adjoint = renormalize(at.adjoint[j], at.exponent[j]);
         const Scaled delta = times(adjoint, load(slot + WIDTH), select(k < 0, k, -k));
-        const Scaled factor = split(load(slot + 2 * WIDTH));
+        const Scaled factor = to_scaled(load(slot + 2 * WIDTH));
         const Scaled next = times(delta, factor.mantissa, factor.exponent);
         at.adjoint[j] = next.mantissa;
         at.exponent[j] = next.exponent;
@@ -155,7 +155,7 @@ static int64_t narrow_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t 
     for (; step < end; ++step) {
         Floats w[VECTORS], z[VECTORS];
         if (FORWARD) {
-            Mask is_narrow = EVERY;
+            Mask is_narrow = ALL;
             const double* const weight = from.weight + step * from.stride;
             const double* const bias = from.bias + step * from.stride;
             FASTGRAD_ROW(VECTORS) {
@@ -214,7 +214,7 @@ static bool run_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
 // Takes one stretch forward and, at the same time, the one before it back. Returns whether every weight and bias was finite.
 template <bool STREAM>
 static bool run_stretches(Stretch& ahead, Stretch& back) {
-    const int64_t both = smaller(ahead.count, back.count);
+    const int64_t both = min(ahead.count, back.count);
     bool finite = run_rows<true, true, STREAM>(ahead, back, 0, both);
     finite &= run_rows<true, false, STREAM>(ahead, back, both, ahead.count);
     run_rows<false, true, STREAM>(ahead, back, both, back.count);
@@ -232,7 +232,7 @@ FASTGRAD_INLINE States operator+(States states, int64_t lanes) {
 }
 
 FASTGRAD_INLINE void set_state(States to, int64_t lane, double activation) {
-    const Scaled scaled = split(all_of(activation));
+    const Scaled scaled = to_scaled(broadcast(activation));
     to.activation[lane] = activation;
     to.mantissa[lane] = scaled.mantissa[0];
     to.exponent[lane] = scaled.exponent[0];
@@ -274,7 +274,7 @@ FASTGRAD_INLINE void look_at_adjoints(Stretch& at) {
 }
 
 FASTGRAD_INLINE Scaled adjoint_of(const Stretch& at, int64_t lane) {
-    return normalize(all_of(at.adjoint[lane / LANES][lane % LANES]), all_of(at.exponent[lane / LANES][lane % LANES]));
+    return renormalize(broadcast(at.adjoint[lane / LANES][lane % LANES]), broadcast(at.exponent[lane / LANES][lane % LANES]));
 }
 
 // One piece of memory for a call, handed out in cache lines. What is asked for must be known beforehand.
@@ -339,7 +339,7 @@ FASTGRAD_INLINE void put_grad_x(const BackpropJob& job, int64_t member, Scaled a
 
 // Whole blocks of chains: members begin to end - 1, where they lie.
 static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t end) {
-    const int64_t rows = smaller(job.depth, IN_PLACE_SEGMENT), stretches = (job.depth + IN_PLACE_SEGMENT - 1) / IN_PLACE_SEGMENT;
+    const int64_t rows = min(job.depth, IN_PLACE_SEGMENT), stretches = (job.depth + IN_PLACE_SEGMENT - 1) / IN_PLACE_SEGMENT;
     Room room(Room::of_kept(rows) + Room::of_states(stretches * WIDTH));
     if (!room.memory) return NO_MEMORY;
     const Kept kept = room.take_kept(rows);
@@ -363,7 +363,7 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
         for (int64_t s = stretches - 1; s >= 0; --s, mirror = !mirror) {
             ahead.links = links_at(job, s * IN_PLACE_SEGMENT, members);
             ahead.kept = mirror ? mirrored(kept, rows) : kept;
-            ahead.count = smaller(job.depth - s * IN_PLACE_SEGMENT, IN_PLACE_SEGMENT);
+            ahead.count = min(job.depth - s * IN_PLACE_SEGMENT, IN_PLACE_SEGMENT);
             ahead.follows = false;
             start_stretch(ahead, starts + s * WIDTH);
             finite &= run(ahead, back);
@@ -372,7 +372,7 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
                 members_back = members;
                 for (int i = 0; i < WIDTH; ++i) {
                     job.output[members + i] = ahead.activation[i / LANES][i % LANES];
-                    set_adjoint(ahead, i, split(all_of(job.cotangent[members + i])));
+                    set_adjoint(ahead, i, to_scaled(broadcast(job.cotangent[members + i])));
                 }
             } else {
                 for (int j = 0; j < VECTORS; ++j) {
@@ -509,7 +509,7 @@ static bool run_segment(Stretch& at, const Lanes& lanes, int64_t count) {
     const Kept kept = at.kept;
     bool finite = true;
     for (int64_t t = 0; t < count; t += TILE) {
-        at.count = smaller(count - t, TILE);
+        at.count = min(count - t, TILE);
         at.links = tiles[0].links();
         at.kept = later(kept, t);
         fill(tiles[0], further(lanes, t), at.count);
@@ -523,7 +523,7 @@ static bool run_segment(Stretch& at, const Lanes& lanes, int64_t count) {
                          is_aligned(to.grad_bias_exponent);
     for (int64_t t = (count - 1) / TILE * TILE; t >= 0; t -= TILE) {
         const int64_t parity = t / TILE % 2;
-        at.count = smaller(count - t, TILE);
+        at.count = min(count - t, TILE);
         at.kept = later(kept, t);
         at.follows = t > 0;
         at.links = tiles[parity].links();
@@ -555,7 +555,7 @@ static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lane
     bool finite = true;
     for (int i = 0; i < WIDTH; ++i) {
         set_state(starts, i, i < lanes ? job.x[begin + i] : 0.5);
-        set_adjoint(at, i, split(all_of(i < lanes ? job.cotangent[begin + i] : 1.0)));
+        set_adjoint(at, i, to_scaled(broadcast(i < lanes ? job.cotangent[begin + i] : 1.0)));
     }
     for (int64_t s = 0; s + 1 < segments; ++s) {
         Front front;
@@ -565,7 +565,7 @@ static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lane
     }
     for (int64_t s = segments - 1; s >= 0; --s) {
         start_stretch(at, starts + s * WIDTH);
-        finite &= run_segment(at, further(from, s * COPIED_SEGMENT), smaller(job.depth - s * COPIED_SEGMENT, COPIED_SEGMENT));
+        finite &= run_segment(at, further(from, s * COPIED_SEGMENT), min(job.depth - s * COPIED_SEGMENT, COPIED_SEGMENT));
         if (s == segments - 1)
             for (int i = 0; i < lanes; ++i) job.output[begin + i] = at.activation[i / LANES][i % LANES];
     }
@@ -638,13 +638,13 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
             guesses.mantissa[i] == ends.mantissa[i - 1] && guesses.exponent[i] == ends.exponent[i - 1])
             continue;
         copy_state(alone, 0, ends, i - 1);
-        run_forward(cut, i * length, 0, 1, smaller(length, segments - i * length), alone);
+        run_forward(cut, i * length, 0, 1, min(length, segments - i * length), alone);
         copy_state(ends, i, alone, 0);
     }
 
     // Back: the links that fill no segment, and then a lane for each segment.
     bool finite = true;
-    Scaled adjoint = split(all_of(job.cotangent[member]));
+    Scaled adjoint = to_scaled(broadcast(job.cotangent[member]));
     job.output[member] = ends.activation[runs - 1];
     if (rest) {
         for (int i = 0; i < WIDTH; ++i) {
@@ -659,7 +659,7 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
     for (int64_t s = segments - 1; s >= 0; --s) {
         adjoints.mantissa[s] = adjoint.mantissa[0];
         adjoints.exponent[s] = adjoint.exponent[0];
-        adjoint = times(adjoint, all_of(cut.product.mantissa[s]), all_of(cut.product.exponent[s]));
+        adjoint = times(adjoint, broadcast(cut.product.mantissa[s]), broadcast(cut.product.exponent[s]));
     }
     put_grad_x(job, member, adjoint);
     for (int64_t s = segments; s < padded; ++s) {
@@ -668,7 +668,7 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
         adjoints.exponent[s] = 1;
     }
     for (int64_t first = (segments - 1) / WIDTH * WIDTH; first >= 0; first -= WIDTH) {
-        const Lanes lanes{cut.links, COPIED_SEGMENT * stride, smaller(segments - first, WIDTH), -WIDTH * COPIED_SEGMENT};
+        const Lanes lanes{cut.links, COPIED_SEGMENT * stride, min(segments - first, WIDTH), -WIDTH * COPIED_SEGMENT};
         start_stretch(at, cut.starts + first);
         for (int j = 0; j < VECTORS; ++j) {
             at.adjoint[j] = load(adjoints.mantissa + first + j * LANES);

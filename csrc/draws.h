@@ -14,19 +14,19 @@ struct Pair {
 };
 
 // (i + 1/2) * 2^-53 from the 53 high bits; the largest is rounded to 1, and taken back inside (0, 1).
-FASTGRAD_INLINE Floats uniform(Words high, Words low) {
-    const Words i = ((high << 32) | (low & 0xFFFFFFFFu)) >> 11;
+FASTGRAD_INLINE Floats uniform(UInts high, UInts low) {
+    const UInts i = ((high << 32) | (low & 0xFFFFFFFFu)) >> 11;
     const Floats u = (to_floats(i) + 0.5) * 0x1p-53;
-    return select(u < 1.0, u, all_of(1.0 - 0x1p-53));
+    return select(u < 1.0, u, broadcast(1.0 - 0x1p-53));
 }
 
 // Of each 64-bit lane only the low half counts; what the operations leave above it is never read.
-FASTGRAD_INLINE Pair uniforms(uint64_t stream, uint64_t seed, Words link, Words member) {
-    Words r0 = link, r1 = link >> 32, r2 = member, r3 = Words{} + stream;
+FASTGRAD_INLINE Pair uniforms(uint64_t stream, uint64_t seed, UInts link, UInts member) {
+    UInts r0 = link, r1 = link >> 32, r2 = member, r3 = UInts{} + stream;
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; ++round) {
-        const Words product0 = multiply_low(r0, Words{} + MULTIPLIER_0);
-        const Words product1 = multiply_low(r2, Words{} + MULTIPLIER_1);
+        const UInts product0 = multiply_low(r0, UInts{} + MULTIPLIER_0);
+        const UInts product1 = multiply_low(r2, UInts{} + MULTIPLIER_1);
         r0 = (product1 >> 32) ^ r1 ^ (uint64_t)key0;
         r2 = (product0 >> 32) ^ r3 ^ (uint64_t)key1;
         r1 = product1;
@@ -39,7 +39,7 @@ FASTGRAD_INLINE Pair uniforms(uint64_t stream, uint64_t seed, Words link, Words 
 
 // ln u for 0 < u < 1: u = 2^k (1 + f).
 FASTGRAD_INLINE Floats log_of(Floats u) {
-    const Words offset = (Words)(bits_of(u) - SQRT_HALF_BITS + ((int64_t)1024 << 52));
+    const UInts offset = (UInts)(bits_of(u) - SQRT_HALF_BITS + ((int64_t)1024 << 52));
     const Ints k = (Ints)(offset >> 52) - 1024;
     return log_reduced(float_of(k + ROUNDER_BITS) - ROUNDER, float_of(bits_of(u) - (k << 52)) - 1.0);
 }
@@ -66,7 +66,7 @@ FASTGRAD_INLINE bool is_drawn(const Law& law) { return law.family == NORMAL || l
 // `link` and `member` belong to the first row, and each row is one link further. Stage by stage: a stage is short enough for
 // the processor to work on several vectors at once.
 template <int N>
-static void draw_variates(int family, uint64_t stream, uint64_t seed, const Words* link, const Words* member, int64_t rows,
+static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInts* link, const UInts* member, int64_t rows,
                           double* first, double* second) {
     for (int64_t t = 0; t < rows; ++t)
         for (int j = 0; j < N; ++j) {
@@ -90,7 +90,7 @@ static void draw_variates(int family, uint64_t stream, uint64_t seed, const Word
 
 // Weights and biases of `rows` rows, as above.
 template <int N>
-static void draw_rows(const Law& weight, const Law& bias, uint64_t seed, const Words* link, const Words* member, int64_t rows,
+static void draw_rows(const Law& weight, const Law& bias, uint64_t seed, const UInts* link, const UInts* member, int64_t rows,
                       double* weights, double* biases) {
     if (is_drawn(weight) || is_drawn(bias))
         draw_variates<N>(is_drawn(weight) ? weight.family : bias.family, STREAM_LINKS, seed, link, member, rows, weights,
@@ -102,7 +102,7 @@ static void draw_rows(const Law& weight, const Law& bias, uint64_t seed, const W
     for (int64_t t = 0; t < rows; ++t)
         for (int j = 0; j < N; ++j) {
             const int64_t cell = t * WIDTH + j * LANES;
-            Floats w = all_of(weight.location), b = all_of(bias.location);
+            Floats w = broadcast(weight.location), b = broadcast(bias.location);
             if (is_drawn(weight)) w = weight.location + weight.scale * load(weights + cell);
             if (is_drawn(bias)) b = bias.location + bias.scale * load(biases + cell);
             if (bias.family == CENTERED) b = -0.5 * w;

@@ -27,19 +27,19 @@ FASTGRAD_INLINE void begin_product(Front& front) {
 // The bits are those of the general path. False, and nothing done, where that does not hold.
 template <int N>
 FASTGRAD_INLINE bool advance_tiny(Front& front, const double* weight) {
-    Mask is_tiny = EVERY;
+    Mask is_tiny = ALL;
     for (int j = 0; j < N; ++j) {
-        const Floats size = absolute(load(weight + j * LANES));
+        const Floats size = abs(load(weight + j * LANES));
         is_tiny = at_most(at_least(is_tiny, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
-        is_tiny = at_most(is_tiny, absolute(front.activation[j]), 0x1.fffffffffffffp-901);  // below TINY_OFFSET
+        is_tiny = at_most(is_tiny, abs(front.activation[j]), 0x1.fffffffffffffp-901);  // below TINY_OFFSET
     }
     if (!all(is_tiny) || front.wide) return false;
     FASTGRAD_ROW(N) {
         const Floats w = load(weight + j * LANES);
-        const Scaled z = normalize(front.scaled[j].mantissa * w, front.scaled[j].exponent);
+        const Scaled z = renormalize(front.scaled[j].mantissa * w, front.scaled[j].exponent);
         front.activation[j] = 0.25 * stand_in(z);
-        const Ints tiny = absolute(front.activation[j]) < TINY_OFFSET;
-        front.scaled[j] = {select(tiny, z.mantissa, all_of(0.5)),
+        const Ints tiny = abs(front.activation[j]) < TINY_OFFSET;
+        front.scaled[j] = {select(tiny, z.mantissa, broadcast(0.5)),
                            select(tiny & (z.mantissa != 0.0), z.exponent - 2, Ints{})};
         front.product[j] = normalize_narrow((front.product[j].mantissa * 0.25) * w, front.product[j].exponent);
     }
@@ -63,7 +63,7 @@ static void advance_rows(Front& front, const double* weights, const double* bias
             const double* const weight = weights + step * stride;
             const double* const bias = biases + step * stride;
             Floats w[N], z[N];
-            Mask is_narrow = EVERY;
+            Mask is_narrow = ALL;
             FASTGRAD_ROW(N) {
                 if (stride != WIDTH) {  // a copy is in the cache already
                     prefetch(weight + PREFETCH * stride + j * LANES);
@@ -71,8 +71,8 @@ static void advance_rows(Front& front, const double* weights, const double* bias
                 }
                 w[j] = load(weight + j * LANES);
                 z[j] = CENTERED ? w[j] * activation[j] : w[j] * activation[j] + load(bias + j * LANES);
-                if (CENTERED) is_narrow = zero_or_at_least(is_narrow, absolute(activation[j]), IN_RANGE_MIN);
-                is_narrow = PRODUCT ? narrow(is_narrow, z[j], w[j]) : at_most(is_narrow, absolute(z[j]), SIGMOID_RANGE);
+                if (CENTERED) is_narrow = zero_or_at_least(is_narrow, abs(activation[j]), IN_RANGE_MIN);
+                is_narrow = PRODUCT ? narrow(is_narrow, z[j], w[j]) : at_most(is_narrow, abs(z[j]), SIGMOID_RANGE);
             }
             if (!all(is_narrow)) break;
             FASTGRAD_ROW(N) {
@@ -102,16 +102,16 @@ static void advance_rows(Front& front, const double* weights, const double* bias
                 const Preactivation at = preactivation(w, activation[j], front.scaled[j]);
                 next = sigmoid(at.z);
                 front.activation[j] = offset_of(at.z);
-                const Ints tiny = absolute(front.activation[j]) < TINY_OFFSET;  // and then d is z / 4
-                front.scaled[j] = normalize(select(tiny, at.scaled.mantissa, next.mantissa),
+                const Ints tiny = abs(front.activation[j]) < TINY_OFFSET;  // and then d is z / 4
+                front.scaled[j] = renormalize(select(tiny, at.scaled.mantissa, next.mantissa),
                                             select(tiny, at.scaled.exponent - 2, next.exponent));
             } else {
                 next = sigmoid(w * activation[j] + load(biases + step * stride + j * LANES));
                 front.activation[j] = next.activation;
-                front.scaled[j] = normalize(next.mantissa, next.exponent);
+                front.scaled[j] = renormalize(next.mantissa, next.exponent);
             }
             if (!PRODUCT) continue;
-            const Scaled factor = split(w), delta = times(product[j], next.derivative, next.derivative_exponent);
+            const Scaled factor = to_scaled(w), delta = times(product[j], next.derivative, next.derivative_exponent);
             front.product[j] = times(delta, factor.mantissa, factor.exponent);
             front.wide = (front.wide & ~(1u << j)) | (uint32_t)stays_wide(front.product[j]) << j;
         }

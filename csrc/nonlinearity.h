@@ -9,8 +9,8 @@ namespace FASTGRAD_ISA {
 
 // The lanes of `mask` that are narrow.
 FASTGRAD_INLINE Mask narrow(Mask mask, Floats z, Floats w) {
-    const Floats size = absolute(w);
-    return at_most(at_least(at_most(mask, absolute(z), SIGMOID_RANGE), size, IN_RANGE_MIN), size, IN_RANGE_MAX);
+    const Floats size = abs(w);
+    return at_most(at_least(at_most(mask, abs(z), SIGMOID_RANGE), size, IN_RANGE_MIN), size, IN_RANGE_MAX);
 }
 
 // sigmoid(z) and sigmoid'(z) for |z| <= SIGMOID_RANGE.
@@ -39,15 +39,15 @@ struct Link {
 };
 
 FASTGRAD_INLINE Link sigmoid(Floats z) {
-    const Ints dead = ~(absolute(z) <= DEAD);
-    const Reduced reduced = reduce(select(dead, Floats{}, absolute(z)));
-    const Quotient p = exp_reduced(reduced.r);
-    const Ints k = reduced.k;
+    const Ints dead = ~(abs(z) <= DEAD);
+    const ExpArgument argument = reduce_exp_argument(select(dead, Floats{}, abs(z)));
+    const Quotient p = exp_reduced(argument.r);
+    const Ints k = argument.k;
 
     // e = p 2^-k; where the power is clipped, 1 + e is 1 all the same
-    const Ints near_k = select(k < 1000, k, all_of((int64_t)1000));
+    const Ints near_k = select(k < 1000, k, broadcast((int64_t)1000));
     const Ints rest = k - near_k;
-    const Ints far_k = select(rest < 1000, rest, all_of((int64_t)1000));
+    const Ints far_k = select(rest < 1000, rest, broadcast((int64_t)1000));
     const Floats scale = power_of_two(-near_k);
     const Floats inverse = 1.0 / (p.denominator + p.numerator * scale);
     const Floats positive = p.denominator * inverse;  // 1 / (1 + e)
@@ -57,8 +57,8 @@ FASTGRAD_INLINE Link sigmoid(Floats z) {
     const Floats small = (negative * scale) * power_of_two(-far_k);
     const Ints below = z < 0.0;
     return {
-        select(below, select(dead, Floats{}, small), select(dead, all_of(1.0), positive)),
-        select(below, select(dead, Floats{}, negative), select(dead, all_of(1.0), positive)),
+        select(below, select(dead, Floats{}, small), select(dead, broadcast(1.0), positive)),
+        select(below, select(dead, Floats{}, negative), select(dead, broadcast(1.0), positive)),
         select(below, -k, Ints{}),
         select(dead, Floats{}, negative * positive),
         -k,
@@ -78,8 +78,8 @@ struct OffsetLink {
 FASTGRAD_INLINE OffsetLink offset_narrow(Floats z) {
     const Floats shifted = z * LOG2_E + ROUNDER;
     const Floats whole = shifted - ROUNDER;
-    const Parts p = exp_parts((whole * LN2_HIGH - z) + whole * LN2_LOW);
-    const Floats scale = float_of(bits_of(all_of(1.0)) - (bits_of(shifted) << 52));  // 2^-k
+    const ExpParts p = exp_parts((whole * LN2_HIGH - z) + whole * LN2_LOW);
+    const Floats scale = float_of(bits_of(broadcast(1.0)) - (bits_of(shifted) << 52));  // 2^-k
     const Floats scaled = (p.even + p.odd) * scale;
     const Floats denominator = p.even - p.odd;
     const Floats inverse = 1.0 / (denominator + scaled);
@@ -89,21 +89,21 @@ FASTGRAD_INLINE OffsetLink offset_narrow(Floats z) {
 
 // The offset for every z.
 FASTGRAD_INLINE Floats offset_of(Floats z) {
-    const Ints dead = ~(absolute(z) <= DEAD);
-    const Reduced reduced = reduce(select(dead, Floats{}, absolute(z)));
-    const Parts p = exp_parts(reduced.r);
-    const Floats scale = power_of_two(-select(reduced.k < 1000, reduced.k, all_of((int64_t)1000)));
+    const Ints dead = ~(abs(z) <= DEAD);
+    const ExpArgument argument = reduce_exp_argument(select(dead, Floats{}, abs(z)));
+    const ExpParts p = exp_parts(argument.r);
+    const Floats scale = power_of_two(-select(argument.k < 1000, argument.k, broadcast((int64_t)1000)));
     const Floats inverse = 1.0 / ((p.even - p.odd) + (p.even + p.odd) * scale);
     const Floats difference = p.even * (1.0 - scale) - p.odd * (1.0 + scale);
-    const Floats size = select(dead, all_of(0.5), (0.5 * difference) * inverse);
+    const Floats size = select(dead, broadcast(0.5), (0.5 * difference) * inverse);
     return select(z < 0.0, -size, size);
 }
 
 // z = w d with centered biases, as mantissa * 2^exponent and as the double that stands for it. Where |d| is below
 // TINY_OFFSET, `scaled` holds d.
 FASTGRAD_INLINE Floats stand_in(Scaled z) {
-    const Ints raised = select(z.exponent < STAND_IN_MIN, all_of(STAND_IN_MIN), z.exponent);
-    return z.mantissa * power_of_two(select(raised > STAND_IN_MAX, all_of(STAND_IN_MAX), raised));
+    const Ints raised = select(z.exponent < STAND_IN_MIN, broadcast(STAND_IN_MIN), z.exponent);
+    return z.mantissa * power_of_two(select(raised > STAND_IN_MAX, broadcast(STAND_IN_MAX), raised));
 }
 
 struct Preactivation {
@@ -112,8 +112,8 @@ struct Preactivation {
 };
 
 FASTGRAD_INLINE Preactivation preactivation(Floats w, Floats offset, Scaled scaled) {
-    const Ints tiny = absolute(offset) < TINY_OFFSET;
-    const Scaled factor = split(w), whole = split(offset);
+    const Ints tiny = abs(offset) < TINY_OFFSET;
+    const Scaled factor = to_scaled(w), whole = to_scaled(offset);
     const Scaled d{select(tiny, scaled.mantissa, whole.mantissa), select(tiny, scaled.exponent, whole.exponent)};
     const Scaled z = times(d, factor.mantissa, factor.exponent);
     return {z, stand_in(z)};

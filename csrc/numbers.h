@@ -14,7 +14,7 @@ struct Scaled {
     Ints exponent;
 };
 
-FASTGRAD_INLINE Scaled one() { return {all_of(0.5), all_of((int64_t)1)}; }
+FASTGRAD_INLINE Scaled one() { return {broadcast(0.5), broadcast((int64_t)1)}; }
 
 // 2^k for -1022 <= k <= 1023.
 FASTGRAD_INLINE Floats power_of_two(Ints k) { return float_of((k + 1023) << 52); }
@@ -22,34 +22,34 @@ FASTGRAD_INLINE Floats power_of_two(Ints k) { return float_of((k + 1023) << 52);
 // mantissa * 2^exponent, renormalized; the mantissa is a normal number and the exponent far from its limits.
 FASTGRAD_INLINE Scaled normalize_narrow(Floats mantissa, Ints exponent) {
     const Ints bits = bits_of(mantissa);
-    const Ints field = (Ints)((Words)(bits << 1) >> 53);
+    const Ints field = (Ints)((UInts)(bits << 1) >> 53);
     return {float_of((bits & SIGN_AND_FRACTION) | EXPONENT_OF_HALF), exponent + (field - 1022)};
 }
 
 // mantissa * 2^exponent, renormalized; the mantissa is 0 or a normal number.
-FASTGRAD_INLINE Scaled normalize(Floats mantissa, Ints exponent) {
+FASTGRAD_INLINE Scaled renormalize(Floats mantissa, Ints exponent) {
     const Scaled scaled = normalize_narrow(mantissa, exponent);
     // Compared before the sum, which could pass the smallest integer.
-    const Ints field = (Ints)((Words)(bits_of(mantissa) << 1) >> 53);
+    const Ints field = (Ints)((UInts)(bits_of(mantissa) << 1) >> 53);
     const Ints zero = (mantissa == 0.0) | (exponent < EXPONENT_MIN + 1022 - field);
     return {select(zero, Floats{}, scaled.mantissa), select(zero, Ints{}, scaled.exponent)};
 }
 
 // The scaled form of any finite double, subnormals included.
-FASTGRAD_INLINE Scaled split(Floats value) {
-    const Ints subnormal = absolute(value) < 0x1p-1022;
-    return normalize(select(subnormal, value * 0x1p64, value), select(subnormal, all_of((int64_t)-64), Ints{}));
+FASTGRAD_INLINE Scaled to_scaled(Floats value) {
+    const Ints subnormal = abs(value) < 0x1p-1022;
+    return renormalize(select(subnormal, value * 0x1p64, value), select(subnormal, broadcast((int64_t)-64), Ints{}));
 }
 
 FASTGRAD_INLINE Scaled times(Scaled a, Floats mantissa, Ints exponent) {
-    return normalize(a.mantissa * mantissa, a.exponent + exponent);
+    return renormalize(a.mantissa * mantissa, a.exponent + exponent);
 }
 
 // mantissa * 2^exponent as a double, rounded once, for 2^-22 <= |mantissa| < 1, or 0; infinite where no double holds it.
 FASTGRAD_INLINE Floats to_float(Floats mantissa, Ints exponent) {
     const Ints far = (exponent < -1000) | (exponent > 1000);
     if (!any(far)) return mantissa * power_of_two(exponent);
-    const Ints low = all_of((int64_t)-1000), high = all_of((int64_t)1000);
+    const Ints low = broadcast((int64_t)-1000), high = broadcast((int64_t)1000);
     const Ints first = select(exponent < low, low, select(exponent > high, high, exponent));
     const Ints rest = exponent - first;
     const Ints second = select(rest < low, low, select(rest > high, high, rest));
@@ -57,11 +57,11 @@ FASTGRAD_INLINE Floats to_float(Floats mantissa, Ints exponent) {
 }
 
 // exp(r) = (even + odd) / (even - odd) for |r| <= ln2 / 2, and a little beyond.
-struct Parts {
+struct ExpParts {
     Floats even, odd;
 };
 
-FASTGRAD_INLINE Parts exp_parts(Floats r) {
+FASTGRAD_INLINE ExpParts exp_parts(Floats r) {
     const Floats t = r * r;
     return {EXP_EVEN[0] + t * (EXP_EVEN[1] + t * EXP_EVEN[2]), r * (EXP_ODD[0] + t * (EXP_ODD[1] + t * EXP_ODD[2]))};
 }
@@ -71,7 +71,7 @@ struct Quotient {
 };
 
 FASTGRAD_INLINE Quotient exp_reduced(Floats r) {
-    const Parts p = exp_parts(r);
+    const ExpParts p = exp_parts(r);
     return {p.even + p.odd, p.even - p.odd};
 }
 
@@ -88,16 +88,16 @@ FASTGRAD_INLINE Floats log_reduced(Floats whole, Floats f) {
 }
 
 // exp(-t) = exp(r) 2^-k with |r| <= ln2 / 2, for t up to DEAD.
-struct Reduced {
+struct ExpArgument {
     Floats r;
     Ints k;
 };
 
-FASTGRAD_INLINE Reduced reduce(Floats t) {
-    const Floats near = select(t > LARGE_Z, all_of(LARGE_Z), t);
+FASTGRAD_INLINE ExpArgument reduce_exp_argument(Floats t) {
+    const Floats near = select(t > LARGE_Z, broadcast(LARGE_Z), t);
     const Floats shifted = near * LOG2_E + ROUNDER;
     const Floats whole = shifted - ROUNDER;
-    Reduced reduced{(whole * LN2_HIGH - near) + whole * LN2_LOW, bits_of(shifted) - ROUNDER_BITS};
+    ExpArgument argument{(whole * LN2_HIGH - near) + whole * LN2_LOW, bits_of(shifted) - ROUNDER_BITS};
     const Ints large = t > LARGE_Z;
     if (any(large)) {
         // k ln 2 = product + error exactly; what is left of t, and once more where k itself was coarse
@@ -109,11 +109,11 @@ FASTGRAD_INLINE Reduced reduce(Floats t) {
         const Floats error = ((front * LN2_FRONT - product) + front * LN2_BACK + back * LN2_FRONT) + back * LN2_BACK;
         const Floats rest = ((product - t) + error) + k * LN2_TAIL;
         const Floats again = (rest * LOG2_E + ROUNDER) - ROUNDER;
-        reduced.r = select(large, (rest - again * LN2_HIGH) - again * LN2_LOW, reduced.r);
+        argument.r = select(large, (rest - again * LN2_HIGH) - again * LN2_LOW, argument.r);
         for (int i = 0; i < LANES; ++i)
-            if (large[i]) reduced.k[i] = (int64_t)k[i] - (int64_t)again[i];
+            if (large[i]) argument.k[i] = (int64_t)k[i] - (int64_t)again[i];
     }
-    return reduced;
+    return argument;
 }
 
 FASTGRAD_INLINE bool stays_wide(Scaled a) { return any((a.mantissa == 0.0) | (a.exponent < EXPONENT_MIN / 2)); }

@@ -34,10 +34,10 @@ struct Draws {
 // Multiplies |w| / 4 of `count` links onto the bounds.
 template <int N>
 static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
-    Mask is_narrow = EVERY;
+    Mask is_narrow = ALL;
     for (int64_t t = 0; t < count; ++t)
         for (int j = 0; j < N; ++j) {
-            const Floats size = absolute(load(draws.weight + t * WIDTH + j * LANES));
+            const Floats size = abs(load(draws.weight + t * WIDTH + j * LANES));
             is_narrow = at_most(at_least(is_narrow, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
         }
     if (all(is_narrow) && !front.wide_bound) {
@@ -45,7 +45,7 @@ static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
         FASTGRAD_ROW(N) bound[j] = front.bound[j];
         for (int64_t t = 0; t < count; ++t)
             FASTGRAD_ROW(N) {
-                const Floats size = absolute(load(draws.weight + t * WIDTH + j * LANES));
+                const Floats size = abs(load(draws.weight + t * WIDTH + j * LANES));
                 bound[j] = normalize_narrow(bound[j].mantissa * size, bound[j].exponent - 2);
             }
         FASTGRAD_ROW(N) front.bound[j] = bound[j];
@@ -54,8 +54,8 @@ static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
     front.wide_bound = 0;
     for (int j = 0; j < N; ++j) {
         for (int64_t t = 0; t < count; ++t) {
-            const Scaled factor = split(load(draws.weight + t * WIDTH + j * LANES));
-            front.bound[j] = times(front.bound[j], absolute(factor.mantissa), factor.exponent - 2);
+            const Scaled factor = to_scaled(load(draws.weight + t * WIDTH + j * LANES));
+            front.bound[j] = times(front.bound[j], abs(factor.mantissa), factor.exponent - 2);
         }
         front.wide_bound |= (uint32_t)stays_wide(front.bound[j]) << j;
     }
@@ -63,10 +63,10 @@ static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
 
 // `count` links of N vectors of lanes: drawn, and run forward. `link` and `member` are the next ones of each lane.
 template <int N>
-static void run_links(const PropagateJob& a, Front& front, Words* link, const Words* member, int64_t count) {
+static void run_links(const PropagateJob& a, Front& front, UInts* link, const UInts* member, int64_t count) {
     Draws draws;
     for (int64_t at = 0; at < count; at += TILE) {
-        const int64_t n = smaller(count - at, TILE);
+        const int64_t n = min(count - at, TILE);
         draw_rows<N>(a.weight_law, a.bias_law, a.seed, link, member, n, draws.weight, draws.bias);
         for (int j = 0; j < N; ++j) link[j] += (uint64_t)n;
         multiply_bounds<N>(front, draws, n);
@@ -78,19 +78,19 @@ static void run_links(const PropagateJob& a, Front& front, Words* link, const Wo
 }
 
 // What a recorded link leaves, before the chain advances over it.
-FASTGRAD_INLINE RecordedLink recorded_link(const PropagateJob& a, const Front& front, int j, Words link, Words member) {
+FASTGRAD_INLINE RecordedLink recorded_link(const PropagateJob& a, const Front& front, int j, UInts link, UInts member) {
     double weight[LANES], bias[LANES];
     draw_rows<1>(a.weight_law, a.bias_law, a.seed, &link, &member, 1, weight, bias);
     const Floats w = load(weight);
     Floats z = w * front.activation[j] + load(bias);
     Scaled input = front.scaled[j];
     if (is_centered(a)) {
-        const Ints tiny = absolute(front.activation[j]) < TINY_OFFSET;
+        const Ints tiny = abs(front.activation[j]) < TINY_OFFSET;
         z = preactivation(w, front.activation[j], front.scaled[j]).z;
-        input = {select(tiny, all_of(0.5), input.mantissa), select(tiny, Ints{}, input.exponent)};
+        input = {select(tiny, broadcast(0.5), input.mantissa), select(tiny, Ints{}, input.exponent)};
     }
     const Link next = sigmoid(z);
-    return {w, input, normalize(next.derivative, next.derivative_exponent)};
+    return {w, input, renormalize(next.derivative, next.derivative_exponent)};
 }
 
 FASTGRAD_INLINE void store(ScaledArrays to, int64_t cell, Scaled v, int n) {
@@ -118,13 +118,13 @@ FASTGRAD_INLINE void store_link(const PropagateJob& a, int64_t cell, const Recor
 template <int N>
 static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
     Front front;
-    Words member[N], number[N];
+    UInts member[N], number[N];
     const int vectors = (count + LANES - 1) / LANES;
     const auto lanes = [&](int j) { return count - j * LANES < LANES ? count - j * LANES : LANES; };
     for (int j = 0; j < N; ++j) {
-        front.activation[j] = all_of(0.5);
+        front.activation[j] = broadcast(0.5);
         front.scaled[j] = one();
-        number[j] = Words{} + (uint64_t)a.first;
+        number[j] = UInts{} + (uint64_t)a.first;
         for (int i = 0; i < LANES; ++i) member[j][i] = (uint64_t)(begin + j * LANES + i);
     }
     for (int j = 0; j < vectors; ++j) {
@@ -159,7 +159,7 @@ static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
             continue;
         }
         const int64_t block_end = ((link - 1) / PRODUCT_LINKS + 1) * PRODUCT_LINKS + 1;
-        const int64_t stop = smaller(smaller(next_recorded, block_end), a.last);
+        const int64_t stop = min(min(next_recorded, block_end), a.last);
         run_links<N>(a, front, number, member, stop - link);
         link = stop;
         if (link == block_end || link == a.last) multiply_onto(row);
@@ -210,7 +210,7 @@ template <int N>
 static void run_segments(const PropagateJob& a, int64_t member, Segment* segments, int count, int column,
                          const Pieces& pieces) {
     Front front;
-    Words link[N], members[N];
+    UInts link[N], members[N];
     int64_t next_row[SEGMENTS], length = 0;
     bool at_event[SEGMENTS];
     for (int i = 0; i < N * LANES; ++i) {
@@ -245,12 +245,12 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
                 const int64_t next = next_row[i] < a.record ? a.recorded_links[next_row[i]] : NEVER;
                 at_event[i] = next == here;
                 events |= at_event[i];
-                next_event = smaller(next_event, at_event[i] ? step + 1 : smaller(next, of.last) - of.first);
+                next_event = min(next_event, at_event[i] ? step + 1 : min(next, of.last) - of.first);
             }
         }
         if (step == length) break;
         const int64_t to_block_end = PRODUCT_LINKS - (segments[0].first + step - 1) % PRODUCT_LINKS;
-        int64_t steps = smaller(smaller(next_event, length) - step, to_block_end);
+        int64_t steps = min(min(next_event, length) - step, to_block_end);
         if (events) {
             steps = 1;
             RecordedLink recorded[N];
@@ -293,7 +293,7 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
 }
 
 FASTGRAD_INLINE void multiply_piece(ScaledArrays to, int64_t cell, double mantissa, int64_t exponent) {
-    multiply(to, cell, {all_of(mantissa), all_of(exponent)}, 1);
+    multiply(to, cell, {broadcast(mantissa), broadcast(exponent)}, 1);
 }
 
 // Multiplies a segment's pieces onto the products, in the order of the links. `row` is that of the last recorded link
@@ -340,7 +340,7 @@ FASTGRAD_INLINE bool can_be_guessed(const PropagateJob& a, const ChainState& sta
 static void warm_up(const PropagateJob& a, int64_t member, const ChainState& state, double sign, Segment* segments,
                     int count) {
     Front front;
-    Words link[VECTORS], members[VECTORS];
+    UInts link[VECTORS], members[VECTORS];
     const double start = is_centered(a) ? (state.activation == 0.0 ? 0.0 : 0.5 * sign) : 0.5;
     for (int i = 0; i < WIDTH; ++i) {
         front.activation[i / LANES][i % LANES] = start;
@@ -446,7 +446,7 @@ static Outcome propagate(const PropagateJob& job) {
         return DONE;
     }
     for (int64_t begin = job.start; begin < job.stop; begin += WIDTH) {
-        const int lanes = (int)smaller(job.stop - begin, WIDTH);
+        const int lanes = (int)min(job.stop - begin, WIDTH);
         (lanes > LANES ? propagate_abreast<VECTORS> : propagate_abreast<1>)(job, begin, lanes);
     }
     return DONE;

@@ -28,17 +28,17 @@ constexpr int64_t TILE = 8;       // links of a copy, or of draws, in the first-
 // Vector extensions of GCC and Clang: operators work lane by lane, a comparison gives -1 or 0 in each.
 typedef double Floats __attribute__((vector_size(8 * FASTGRAD_LANES)));
 typedef int64_t Ints __attribute__((vector_size(8 * FASTGRAD_LANES)));
-typedef uint64_t Words __attribute__((vector_size(8 * FASTGRAD_LANES)));
+typedef uint64_t UInts __attribute__((vector_size(8 * FASTGRAD_LANES)));
 
 FASTGRAD_INLINE Ints bits_of(Floats v) { return (Ints)v; }
 FASTGRAD_INLINE Floats float_of(Ints v) { return (Floats)v; }
-FASTGRAD_INLINE Floats all_of(double value) { return value - Floats{}; }  // not Floats{} + value: that loses -0.0
-FASTGRAD_INLINE Ints all_of(int64_t value) { return value - Ints{}; }
+FASTGRAD_INLINE Floats broadcast(double value) { return value - Floats{}; }  // not Floats{} + value: that loses -0.0
+FASTGRAD_INLINE Ints broadcast(int64_t value) { return value - Ints{}; }
 FASTGRAD_INLINE Floats select(Ints mask, Floats a, Floats b) { return mask ? a : b; }
 FASTGRAD_INLINE Ints select(Ints mask, Ints a, Ints b) { return mask ? a : b; }
-FASTGRAD_INLINE Floats absolute(Floats v) { return float_of(bits_of(v) & INT64_MAX); }
+FASTGRAD_INLINE Floats abs(Floats v) { return float_of(bits_of(v) & INT64_MAX); }
 
-FASTGRAD_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+FASTGRAD_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
 FASTGRAD_INLINE Floats load(const double* from) {
     Floats v;
@@ -55,7 +55,7 @@ FASTGRAD_INLINE Ints load(const int64_t* from) {
 // The first n lanes; the others become `rest`.
 FASTGRAD_INLINE Floats load(const double* from, int n, double rest) {
     if (n == LANES) return load(from);
-    Floats v = all_of(rest);
+    Floats v = broadcast(rest);
     for (int i = 0; i < n; ++i) v[i] = from[i];
     return v;
 }
@@ -77,7 +77,7 @@ FASTGRAD_INLINE void store(T* to, V v, int n = LANES) {
 }
 
 // Integers below 2^53, exactly. Without an instruction for it: the low 32 bits and the high 21 as doubles of their own.
-FASTGRAD_INLINE Floats to_floats(Words i) {
+FASTGRAD_INLINE Floats to_floats(UInts i) {
 #if FASTGRAD_LANES == 8
     return __builtin_convertvector((Ints)i, Floats);
 #else
@@ -93,34 +93,34 @@ FASTGRAD_INLINE Floats to_floats(Words i) {
 FASTGRAD_INLINE bool any(Ints mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
 // Masks stay masks: GCC would make vectors of them, and masks again.
 typedef __mmask8 Mask;
-constexpr Mask EVERY = 0xFF;
-FASTGRAD_INLINE bool all(Mask mask) { return mask == EVERY; }
+constexpr Mask ALL = 0xFF;
+FASTGRAD_INLINE bool all(Mask mask) { return mask == ALL; }
 FASTGRAD_INLINE Mask at_most(Mask mask, Floats v, double high) {
-    return _mm512_mask_cmp_pd_mask(mask, (__m512d)v, (__m512d)all_of(high), _CMP_LE_OQ);
+    return _mm512_mask_cmp_pd_mask(mask, (__m512d)v, (__m512d)broadcast(high), _CMP_LE_OQ);
 }
 FASTGRAD_INLINE Mask at_least(Mask mask, Floats v, double low) {
-    return _mm512_mask_cmp_pd_mask(mask, (__m512d)v, (__m512d)all_of(low), _CMP_GE_OQ);
+    return _mm512_mask_cmp_pd_mask(mask, (__m512d)v, (__m512d)broadcast(low), _CMP_GE_OQ);
 }
 FASTGRAD_INLINE Mask zero_or_at_least(Mask mask, Floats v, double low) {
-    const Mask below = _mm512_mask_cmp_pd_mask(mask, (__m512d)v, (__m512d)all_of(low), _CMP_LT_OQ);
+    const Mask below = _mm512_mask_cmp_pd_mask(mask, (__m512d)v, (__m512d)broadcast(low), _CMP_LT_OQ);
     return mask & ~_mm512_mask_cmp_pd_mask(below, (__m512d)v, (__m512d)Floats{}, _CMP_NEQ_OQ);
 }
 FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm512_sqrt_pd((__m512d)v); }
-FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (Words)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+FASTGRAD_INLINE UInts multiply_low(UInts a, UInts b) { return (UInts)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
 FASTGRAD_INLINE void stream(double* to, Floats v) { _mm512_stream_pd(to, (__m512d)v); }
 FASTGRAD_INLINE void stream(int64_t* to, Ints v) { _mm512_stream_si512((__m512i*)to, (__m512i)v); }
 FASTGRAD_INLINE void stream_end() { _mm_sfence(); }
 #elif defined(__x86_64__) && FASTGRAD_LANES == 4
 FASTGRAD_INLINE bool any(Ints mask) { return _mm256_movemask_pd((__m256d)mask) != 0; }
 FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm256_sqrt_pd((__m256d)v); }
-FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (Words)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+FASTGRAD_INLINE UInts multiply_low(UInts a, UInts b) { return (UInts)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
 FASTGRAD_INLINE void stream(double* to, Floats v) { _mm256_stream_pd(to, (__m256d)v); }
 FASTGRAD_INLINE void stream(int64_t* to, Ints v) { _mm256_stream_si256((__m256i*)to, (__m256i)v); }
 FASTGRAD_INLINE void stream_end() { _mm_sfence(); }
 #elif defined(__x86_64__) && FASTGRAD_LANES == 2
 FASTGRAD_INLINE bool any(Ints mask) { return _mm_movemask_pd((__m128d)mask) != 0; }
 FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm_sqrt_pd((__m128d)v); }
-FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (Words)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+FASTGRAD_INLINE UInts multiply_low(UInts a, UInts b) { return (UInts)_mm_mul_epu32((__m128i)a, (__m128i)b); }
 FASTGRAD_INLINE void stream(double* to, Floats v) { _mm_stream_pd(to, (__m128d)v); }
 FASTGRAD_INLINE void stream(int64_t* to, Ints v) { _mm_stream_si128((__m128i*)to, (__m128i)v); }
 FASTGRAD_INLINE void stream_end() { _mm_sfence(); }
@@ -134,7 +134,7 @@ FASTGRAD_INLINE Floats square_root(Floats v) {
     for (int i = 0; i < LANES; ++i) v[i] = __builtin_sqrt(v[i]);
     return v;
 }
-FASTGRAD_INLINE Words multiply_low(Words a, Words b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
+FASTGRAD_INLINE UInts multiply_low(UInts a, UInts b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
 template <typename T, typename V>
 FASTGRAD_INLINE void stream(T* to, V v) {
     store(to, v);
@@ -144,7 +144,7 @@ FASTGRAD_INLINE void stream_end() {}
 
 #if !defined(__x86_64__) || FASTGRAD_LANES != 8
 typedef Ints Mask;
-constexpr Mask EVERY = ~Mask{};
+constexpr Mask ALL = ~Mask{};
 FASTGRAD_INLINE bool all(Mask mask) { return !any(~mask); }
 // The lanes of `mask` where the condition holds too; it never holds for what is not a number.
 FASTGRAD_INLINE Mask at_most(Mask mask, Floats v, double high) { return mask & (v <= high); }

@@ -12,18 +12,18 @@ namespace FASTGRAD_ISA {
 
 // ln(1 + exp(-|z|)).
 FASTGRAD_INLINE Floats softplus_rest(Floats z) {
-    const Floats size = select(absolute(z) < 1000.0, absolute(z), all_of(1000.0));  // where exp(-|z|) is 0
-    const Reduced reduced = reduce(size);
-    const Quotient p = exp_reduced(reduced.r);
-    const Floats e = to_float(0.5 * (p.numerator / p.denominator), 1 - reduced.k);
+    const Floats size = select(abs(z) < 1000.0, abs(z), broadcast(1000.0));  // where exp(-|z|) is 0
+    const ExpArgument argument = reduce_exp_argument(size);
+    const Quotient p = exp_reduced(argument.r);
+    const Floats e = to_float(0.5 * (p.numerator / p.denominator), 1 - argument.k);
     const Ints large = e > 0.4;  // 1 + e = 2 (1 + f)
-    return log_reduced(select(large, all_of(1.0), Floats{}), select(large, 0.5 * (e - 1.0), e));
+    return log_reduced(select(large, broadcast(1.0), Floats{}), select(large, 0.5 * (e - 1.0), e));
 }
 
 // -y ln o - (1 - y) ln(1 - o) for o = sigmoid(z).
 FASTGRAD_INLINE Floats cross_entropy(Floats z, Floats y) {
     const Floats share = select(z < 0.0, y, 1.0 - y);
-    return select(share == 0.0, Floats{}, share * absolute(z)) + softplus_rest(z);  // z may be infinite
+    return select(share == 0.0, Floats{}, share * abs(z)) + softplus_rest(z);  // z may be infinite
 }
 
 FASTGRAD_INLINE Ints exceeds(Scaled a, Scaled b) {
@@ -40,7 +40,7 @@ FASTGRAD_INLINE void add_square(Squares& sum, Scaled a) {
     const Ints higher = select(a.mantissa == 0.0, Ints{}, a.exponent - sum.exponent);
     const Ints up = higher > 0;
     const Ints distance = select(up, higher, -higher);
-    const Floats lower = power_of_two(-2 * select(distance < 500, distance, all_of((int64_t)500)));
+    const Floats lower = power_of_two(-2 * select(distance < 500, distance, broadcast((int64_t)500)));
     const Floats square = a.mantissa * a.mantissa;
     sum.value = select(up, sum.value * lower + square, sum.value + square * lower);
     sum.exponent = select(up, a.exponent, sum.exponent);
@@ -54,7 +54,7 @@ struct Rule {
 
 FASTGRAD_INLINE Scaled clipped(const Rule& rule, Scaled gradient) {
     if (!rule.clips_value) return gradient;
-    const Ints large = exceeds({absolute(gradient.mantissa), gradient.exponent}, rule.clip_value);
+    const Ints large = exceeds({abs(gradient.mantissa), gradient.exponent}, rule.clip_value);
     const Floats limit = select(gradient.mantissa < 0.0, -rule.clip_value.mantissa, rule.clip_value.mantissa);
     return {select(large, limit, gradient.mantissa), select(large, rule.clip_value.exponent, gradient.exponent)};
 }
@@ -92,13 +92,13 @@ static void evaluate(const TrainJob& job, Trainees& block, States start) {
     }
     for (int j = 0; j < VECTORS; ++j) {
         const Floats error = at.activation[j] - block.target[j];
-        const Scaled adjoint = split(error);
+        const Scaled adjoint = to_scaled(error);
         at.adjoint[j] = adjoint.mantissa;
         at.exponent[j] = adjoint.exponent;
         if (job.loss_code == SQUARED) {
             block.loss[j] = 0.5 * error * error;
         } else {  // delta_L = o_L - y: as if sigmoid' were 1
-            store(at.kept.row + last * KEPT + WIDTH + j * LANES, all_of(1.0));
+            store(at.kept.row + last * KEPT + WIDTH + j * LANES, broadcast(1.0));
             store(at.kept.exponent + last * WIDTH + j * LANES, Ints{});
         }
     }
@@ -107,18 +107,18 @@ static void evaluate(const TrainJob& job, Trainees& block, States start) {
 
 // Factors by which the gradients of a chain are multiplied, so that their norm is at most clip_norm.
 FASTGRAD_INLINE Scaled norm_factor(const TrainJob& job, const Rule& rule, const Trainees& block, int j) {
-    Squares sum{Floats{}, all_of(EXPONENT_MIN)};
+    Squares sum{Floats{}, broadcast(EXPONENT_MIN)};
     for (int64_t cell = j * LANES; cell < job.depth * WIDTH; cell += WIDTH) {
         add_square(sum, clipped(rule, {load(block.next_weight + cell), load(block.grad_weight_exponent + cell)}));
         add_square(sum, clipped(rule, {load(block.next_bias + cell), load(block.grad_bias_exponent + cell)}));
     }
     const Floats root = square_root(sum.value);
     const Ints zero = root == 0.0;
-    const Scaled norm = normalize(root, select(zero, Ints{}, sum.exponent));
-    const Floats divisor = select(zero, all_of(0.5), norm.mantissa);
-    const Scaled factor = normalize(rule.clip_norm.mantissa / divisor, rule.clip_norm.exponent - norm.exponent);
+    const Scaled norm = renormalize(root, select(zero, Ints{}, sum.exponent));
+    const Floats divisor = select(zero, broadcast(0.5), norm.mantissa);
+    const Scaled factor = renormalize(rule.clip_norm.mantissa / divisor, rule.clip_norm.exponent - norm.exponent);
     const Ints large = exceeds(norm, rule.clip_norm);
-    return {select(large, factor.mantissa, all_of(0.5)), select(large, factor.exponent, all_of((int64_t)1))};
+    return {select(large, factor.mantissa, broadcast(0.5)), select(large, factor.exponent, broadcast((int64_t)1))};
 }
 
 // Parameters after a step, in the place of their gradients; marks the lanes that move, and those that leave float64.
@@ -134,7 +134,7 @@ FASTGRAD_INLINE void move(const Rule& rule, Scaled factor, const double* from, d
     const Floats before = load(from);
     const Floats after = before - to_float(rule.rate.mantissa * mantissa, exponent);
     moves |= after != before;
-    leaves |= ~(absolute(after) <= __DBL_MAX__);
+    leaves |= ~(abs(after) <= __DBL_MAX__);
     store(to, after);
 }
 
@@ -156,10 +156,10 @@ static bool descend(const TrainJob& job, const Rule& rule, Trainees& block, int6
                 store(block.next_weight + cell, select(leaves, load(block.weight + cell), load(block.next_weight + cell)));
                 store(block.next_bias + cell, select(leaves, load(block.bias + cell), load(block.next_bias + cell)));
             }
-            block.diverged_at[j] = select(leaves & (block.diverged_at[j] == 0), all_of(step + 1), block.diverged_at[j]);
+            block.diverged_at[j] = select(leaves & (block.diverged_at[j] == 0), broadcast(step + 1), block.diverged_at[j]);
             moves &= ~leaves;
         }
-        block.last_update[j] = select(moves, all_of(step + 1), block.last_update[j]);
+        block.last_update[j] = select(moves, broadcast(step + 1), block.last_update[j]);
         for (int i = 0; i < LANES; ++i)
             if (j * LANES + i >= lanes) moves[i] = 0;
         any_moves |= moves;
@@ -179,7 +179,7 @@ static void train_block(const TrainJob& job, const Rule& rule, Trainees& block, 
         evaluate(job, block, start);
         for (int j = 0; j < VECTORS; ++j) {
             const Ints low = block.loss[j] - block.min_loss[j] <= job.tolerance;
-            block.converged_at[j] = select(low, select(block.converged_at[j] < 0, all_of(step), block.converged_at[j]), all_of((int64_t)-1));
+            block.converged_at[j] = select(low, select(block.converged_at[j] < 0, broadcast(step), block.converged_at[j]), broadcast((int64_t)-1));
         }
         const bool moves = step < job.steps && descend(job, rule, block, step, lanes);
         // A block that stands still stays as it is: the recorded steps that are left get the same loss.
@@ -207,12 +207,12 @@ static Outcome train(const TrainJob& job) {
     block.next_bias = room.take<double>(cells);
     block.grad_weight_exponent = room.take<int64_t>(cells);
     block.grad_bias_exponent = room.take<int64_t>(cells);
-    const Rule rule{split(all_of(job.learning_rate)), split(all_of(job.clip_value <= __DBL_MAX__ ? job.clip_value : 1.0)),
-                    split(all_of(job.clip_norm <= __DBL_MAX__ ? job.clip_norm : 1.0)), job.clip_value <= __DBL_MAX__,
+    const Rule rule{to_scaled(broadcast(job.learning_rate)), to_scaled(broadcast(job.clip_value <= __DBL_MAX__ ? job.clip_value : 1.0)),
+                    to_scaled(broadcast(job.clip_norm <= __DBL_MAX__ ? job.clip_norm : 1.0)), job.clip_value <= __DBL_MAX__,
                     job.clip_norm <= __DBL_MAX__};
     for (int64_t begin = job.start; begin < job.stop; begin += WIDTH) {
-        const int lanes = (int)smaller(job.stop - begin, WIDTH);
-        Mask narrow_input = EVERY;
+        const int lanes = (int)min(job.stop - begin, WIDTH);
+        Mask narrow_input = ALL;
         for (int i = 0; i < WIDTH; ++i) {
             const int j = i / LANES, k = i % LANES;
             const bool used = i < lanes;
