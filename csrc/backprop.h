@@ -26,7 +26,7 @@ constexpr int64_t KEPT = 3 * WIDTH; // doubles of a link
 struct Kept {
     double* row;
     int64_t* exponent;
-    uint32_t* wide;  // bit j where vector j is wide
+    uint32_t* extended;  // bit j where vector j is wide
     int64_t step;
 };
 
@@ -51,7 +51,7 @@ struct Stretch {
     // The adjoint on its way back: normalized, or times a narrow weight.
     Floats adjoint[VECTORS];
     Ints exponent[VECTORS];
-    uint32_t wide;  // bit j where vector j has a zero, or nears the smallest exponent: only the general formula may go on
+    uint32_t extended;  // bit j where vector j has a zero, or nears the smallest exponent: only the general formula may go on
 };
 
 // Is any lane of either infinite or not a number? Such values are never narrow: only the general path asks.
@@ -83,14 +83,14 @@ FASTGRAD_INLINE void put(const Links& out, int64_t cell, Scaled delta, Scaled gr
 // Link i of the stretch, forward. Returns whether every weight and bias was finite.
 static bool forward_row(Stretch& at, int64_t i) {
     bool finite = true;
-    at.kept.wide[i * at.kept.step] = 0;
+    at.kept.extended[i * at.kept.step] = 0;
     for (int j = 0; j < VECTORS; ++j) {
         const int64_t cell = i * at.links.stride + j * LANES;
         double* const slot = at.kept.row + i * at.kept.step * KEPT + j * LANES;
         const Floats w = load(at.links.weight + cell), b = load(at.links.bias + cell);
         const Floats z = w * at.activation[j] + b;
-        if (all(narrow(ALL, z, w))) {
-            const NarrowLink next = sigmoid_narrow(z);
+        if (all(in_range(ALL, z, w))) {
+            const InRangeLink next = sigmoid_in_range(z);
             keep(slot, next.activation, next.derivative, w);
             at.activation[j] = next.activation;
         } else {
@@ -99,7 +99,7 @@ static bool forward_row(Stretch& at, int64_t i) {
             keep(slot, next.mantissa, next.derivative, w);
             store(at.kept.exponent + i * at.kept.step * WIDTH + j * LANES,
                   select(z < 0.0, next.derivative_exponent, -next.derivative_exponent));
-            at.kept.wide[i * at.kept.step] |= 1u << j;
+            at.kept.extended[i * at.kept.step] |= 1u << j;
             at.activation[j] = next.activation;
         }
     }
@@ -113,11 +113,11 @@ static void backward_row(Stretch& at, int64_t i) {
         const double* const slot = at.kept.row + i * at.kept.step * KEPT + j * LANES;
         const int64_t* const exponent = at.kept.exponent + i * at.kept.step * WIDTH + j * LANES;
         Ints k{};
-        if (at.kept.wide[i * at.kept.step] >> j & 1) k = load(exponent);
+        if (at.kept.extended[i * at.kept.step] >> j & 1) k = load(exponent);
         Scaled o = at.input[j];
         if (i > 0 || at.follows) {
             o = {load(slot - at.kept.step * KEPT), Ints{}};
-            if (at.kept.wide[(i - 1) * at.kept.step] >> j & 1) {
+            if (at.kept.extended[(i - 1) * at.kept.step] >> j & 1) {
                 const Ints k_before = load(exponent - at.kept.step * WIDTH);
                 o.exponent = select(k_before < 0, k_before, Ints{});
             }
@@ -128,7 +128,7 @@ static void backward_row(Stretch& at, int64_t i) {
         const Scaled next = times(delta, factor.mantissa, factor.exponent);
         at.adjoint[j] = next.mantissa;
         at.exponent[j] = next.exponent;
-        at.wide = (at.wide & ~(1u << j)) | (uint32_t)stays_wide(next) << j;
+        at.extended = (at.extended & ~(1u << j)) | (uint32_t)needs_extended(next) << j;
         put<STREAM>(at.links, i * at.links.stride + j * LANES, delta, times(delta, o.mantissa, o.exponent));
     }
 }
@@ -136,8 +136,8 @@ static void backward_row(Stretch& at, int64_t i) {
 // Steps, each a link of `back` from its end and a link of `ahead` from its start, while both are narrow. Returns the step
 // that is not, or `end`.
 template <bool FORWARD, bool BACKWARD, bool STREAM>
-static int64_t narrow_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
-    if (BACKWARD && back.wide) return step;
+static int64_t rows_in_range(Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
+    if (BACKWARD && back.extended) return step;
     // Copies, so that no store can seem to change them.
     const Links from = ahead.links, to = back.links;
     const Kept kept = ahead.kept, kept_back = back.kept;
@@ -155,7 +155,7 @@ static int64_t narrow_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t 
     for (; step < end; ++step) {
         Floats w[VECTORS], z[VECTORS];
         if (FORWARD) {
-            Mask is_narrow = ALL;
+            Mask is_in_range = ALL;
             const double* const weight = from.weight + step * from.stride;
             const double* const bias = from.bias + step * from.stride;
             FASTGRAD_ROW(VECTORS) {
@@ -163,27 +163,27 @@ static int64_t narrow_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t 
                 prefetch(bias + PREFETCH * from.stride + j * LANES);
                 w[j] = load(weight + j * LANES);
                 z[j] = w[j] * activation[j] + load(bias + j * LANES);
-                is_narrow = narrow(is_narrow, z[j], w[j]);
+                is_in_range = in_range(is_in_range, z[j], w[j]);
             }
-            if (!all(is_narrow)) break;
+            if (!all(is_in_range)) break;
         }
         const int64_t i = last - step;
-        if (BACKWARD && ((i == 0 && !follows) || (kept_back.wide[i * kept_back.step] | kept_back.wide[(i - 1) * kept_back.step]))) break;
-        if (FORWARD) kept.wide[step * kept.step] = 0;
+        if (BACKWARD && ((i == 0 && !follows) || (kept_back.extended[i * kept_back.step] | kept_back.extended[(i - 1) * kept_back.step]))) break;
+        if (FORWARD) kept.extended[step * kept.step] = 0;
         double* const place = kept.row + step * kept.step * KEPT;
         const double* const slot = kept_back.row + i * kept_back.step * KEPT;
         const double* const before = slot - kept_back.step * KEPT;
         FASTGRAD_ROW(VECTORS) {
             if (BACKWARD) {
-                const Scaled delta = normalize_narrow(adjoint[j] * load(slot + WIDTH + j * LANES), exponent[j]);
+                const Scaled delta = renormalize_in_range(adjoint[j] * load(slot + WIDTH + j * LANES), exponent[j]);
                 const Floats grad_weight = delta.mantissa * load(before + j * LANES);
                 adjoint[j] = delta.mantissa * load(slot + 2 * WIDTH + j * LANES);
                 exponent[j] = delta.exponent;
-                put<STREAM>(to, i * to.stride + j * LANES, delta, normalize_narrow(grad_weight, delta.exponent));
+                put<STREAM>(to, i * to.stride + j * LANES, delta, renormalize_in_range(grad_weight, delta.exponent));
             }
             // What goes back leaves its place to what goes forward: first the one, then the other.
             if (FORWARD) {
-                const NarrowLink next = sigmoid_narrow(z[j]);
+                const InRangeLink next = sigmoid_in_range(z[j]);
                 keep(place + j * LANES, next.activation, next.derivative, w[j]);
                 activation[j] = next.activation;
             }
@@ -203,7 +203,7 @@ template <bool FORWARD, bool BACKWARD, bool STREAM>
 static bool run_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
     bool finite = true;
     for (; step < end; ++step) {
-        step = narrow_rows<FORWARD, BACKWARD, STREAM>(ahead, back, step, end);
+        step = rows_in_range<FORWARD, BACKWARD, STREAM>(ahead, back, step, end);
         if (step == end) break;
         if (BACKWARD) backward_row<STREAM>(back, back.count - 1 - step);
         if (FORWARD) finite &= forward_row(ahead, step);
@@ -269,8 +269,8 @@ FASTGRAD_INLINE void set_adjoint(Stretch& at, int64_t lane, Scaled adjoint) {
 }
 
 FASTGRAD_INLINE void look_at_adjoints(Stretch& at) {
-    at.wide = 0;
-    for (int j = 0; j < VECTORS; ++j) at.wide |= (uint32_t)stays_wide({at.adjoint[j], at.exponent[j]}) << j;
+    at.extended = 0;
+    for (int j = 0; j < VECTORS; ++j) at.extended |= (uint32_t)needs_extended({at.adjoint[j], at.exponent[j]}) << j;
 }
 
 FASTGRAD_INLINE Scaled adjoint_of(const Stretch& at, int64_t lane) {
@@ -307,11 +307,11 @@ struct Room {
 
 // Two stretches can share what they keep, if one lies in the opposite order of the other.
 FASTGRAD_INLINE Kept mirrored(const Kept& kept, int64_t rows) {
-    return {kept.row + (rows - 1) * KEPT, kept.exponent + (rows - 1) * WIDTH, kept.wide + rows - 1, -1};
+    return {kept.row + (rows - 1) * KEPT, kept.exponent + (rows - 1) * WIDTH, kept.extended + rows - 1, -1};
 }
 
 FASTGRAD_INLINE Kept later(const Kept& kept, int64_t links) {
-    return {kept.row + links * KEPT, kept.exponent + links * WIDTH, kept.wide + links, kept.step};
+    return {kept.row + links * KEPT, kept.exponent + links * WIDTH, kept.extended + links, kept.step};
 }
 
 FASTGRAD_INLINE bool is_aligned(const void* pointer) { return (uintptr_t)pointer % (8 * LANES) == 0; }

@@ -14,13 +14,13 @@ struct Front {
     Scaled product[VECTORS];
     Scaled scaled[VECTORS];  // the activation, after a link that took the general path; or a tiny offset
     Scaled bound[VECTORS];   // the product of |w| / 4, which propagate alone looks at
-    uint32_t wide;           // bit j where product j has a zero, or nears the smallest exponent
-    uint32_t wide_bound;     // and bound j
+    uint32_t extended;           // bit j where product j has a zero, or nears the smallest exponent
+    uint32_t extended_bound;     // and bound j
 };
 
 FASTGRAD_INLINE void begin_product(Front& front) {
     for (int j = 0; j < VECTORS; ++j) front.product[j] = one();
-    front.wide = 0;
+    front.extended = 0;
 }
 
 // One link with centered biases where every offset is below TINY_OFFSET: they are multiplied by w / 4, and the slope is 1/4.
@@ -33,7 +33,7 @@ FASTGRAD_INLINE bool advance_tiny(Front& front, const double* weight) {
         is_tiny = at_most(at_least(is_tiny, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
         is_tiny = at_most(is_tiny, abs(front.activation[j]), 0x1.fffffffffffffp-901);  // below TINY_OFFSET
     }
-    if (!all(is_tiny) || front.wide) return false;
+    if (!all(is_tiny) || front.extended) return false;
     FASTGRAD_ROW(N) {
         const Floats w = load(weight + j * LANES);
         const Scaled z = renormalize(front.scaled[j].mantissa * w, front.scaled[j].exponent);
@@ -41,7 +41,7 @@ FASTGRAD_INLINE bool advance_tiny(Front& front, const double* weight) {
         const Ints tiny = abs(front.activation[j]) < TINY_OFFSET;
         front.scaled[j] = {select(tiny, z.mantissa, broadcast(0.5)),
                            select(tiny & (z.mantissa != 0.0), z.exponent - 2, Ints{})};
-        front.product[j] = normalize_narrow((front.product[j].mantissa * 0.25) * w, front.product[j].exponent);
+        front.product[j] = renormalize_in_range((front.product[j].mantissa * 0.25) * w, front.product[j].exponent);
     }
     return true;
 }
@@ -59,11 +59,11 @@ static void advance_rows(Front& front, const double* weights, const double* bias
             activation[j] = front.activation[j];
             product[j] = front.product[j];
         }
-        for (; step < end - scaled && !(PRODUCT && front.wide); ++step) {
+        for (; step < end - scaled && !(PRODUCT && front.extended); ++step) {
             const double* const weight = weights + step * stride;
             const double* const bias = biases + step * stride;
             Floats w[N], z[N];
-            Mask is_narrow = ALL;
+            Mask is_in_range = ALL;
             FASTGRAD_ROW(N) {
                 if (stride != WIDTH) {  // a copy is in the cache already
                     prefetch(weight + PREFETCH * stride + j * LANES);
@@ -71,22 +71,22 @@ static void advance_rows(Front& front, const double* weights, const double* bias
                 }
                 w[j] = load(weight + j * LANES);
                 z[j] = CENTERED ? w[j] * activation[j] : w[j] * activation[j] + load(bias + j * LANES);
-                if (CENTERED) is_narrow = zero_or_at_least(is_narrow, abs(activation[j]), IN_RANGE_MIN);
-                is_narrow = PRODUCT ? narrow(is_narrow, z[j], w[j]) : at_most(is_narrow, abs(z[j]), SIGMOID_RANGE);
+                if (CENTERED) is_in_range = zero_or_at_least(is_in_range, abs(activation[j]), IN_RANGE_MIN);
+                is_in_range = PRODUCT ? in_range(is_in_range, z[j], w[j]) : at_most(is_in_range, abs(z[j]), SIGMOID_RANGE);
             }
-            if (!all(is_narrow)) break;
+            if (!all(is_in_range)) break;
             FASTGRAD_ROW(N) {
                 Floats derivative;
                 if (CENTERED) {
-                    const OffsetLink next = offset_narrow(z[j]);
+                    const OffsetLink next = offset_in_range(z[j]);
                     activation[j] = next.offset;
                     derivative = next.derivative;
                 } else {
-                    const NarrowLink next = sigmoid_narrow(z[j]);
+                    const InRangeLink next = sigmoid_in_range(z[j]);
                     activation[j] = next.activation;
                     derivative = next.derivative;
                 }
-                if (PRODUCT) product[j] = normalize_narrow((product[j].mantissa * derivative) * w[j], product[j].exponent);
+                if (PRODUCT) product[j] = renormalize_in_range((product[j].mantissa * derivative) * w[j], product[j].exponent);
             }
         }
         FASTGRAD_ROW(N) {
@@ -113,7 +113,7 @@ static void advance_rows(Front& front, const double* weights, const double* bias
             if (!PRODUCT) continue;
             const Scaled factor = to_scaled(w), delta = times(product[j], next.derivative, next.derivative_exponent);
             front.product[j] = times(delta, factor.mantissa, factor.exponent);
-            front.wide = (front.wide & ~(1u << j)) | (uint32_t)stays_wide(front.product[j]) << j;
+            front.extended = (front.extended & ~(1u << j)) | (uint32_t)needs_extended(front.product[j]) << j;
         }
     }
 }

@@ -8,17 +8,17 @@ namespace fastgrad {
 namespace FASTGRAD_ISA {
 
 // The lanes of `mask` that are narrow.
-FASTGRAD_INLINE Mask narrow(Mask mask, Floats z, Floats w) {
+FASTGRAD_INLINE Mask in_range(Mask mask, Floats z, Floats w) {
     const Floats size = abs(w);
     return at_most(at_least(at_most(mask, abs(z), SIGMOID_RANGE), size, IN_RANGE_MIN), size, IN_RANGE_MAX);
 }
 
 // sigmoid(z) and sigmoid'(z) for |z| <= SIGMOID_RANGE.
-struct NarrowLink {
+struct InRangeLink {
     Floats activation, derivative;
 };
 
-FASTGRAD_INLINE NarrowLink sigmoid_narrow(Floats z) {
+FASTGRAD_INLINE InRangeLink sigmoid_in_range(Floats z) {
     // e = exp(-z), also where z < 0: there numerator and denominator change places, and all is scaled by 2^k, exactly.
     const Floats shifted = z * LOG2_E + ROUNDER;
     const Floats whole = shifted - ROUNDER;
@@ -75,7 +75,7 @@ struct OffsetLink {
     Floats offset, derivative;
 };
 
-FASTGRAD_INLINE OffsetLink offset_narrow(Floats z) {
+FASTGRAD_INLINE OffsetLink offset_in_range(Floats z) {
     const Floats shifted = z * LOG2_E + ROUNDER;
     const Floats whole = shifted - ROUNDER;
     const ExpParts p = exp_parts((whole * LN2_HIGH - z) + whole * LN2_LOW);

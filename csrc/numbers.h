@@ -20,7 +20,7 @@ FASTGRAD_INLINE Scaled one() { return {broadcast(0.5), broadcast((int64_t)1)}; }
 FASTGRAD_INLINE Floats power_of_two(Ints k) { return float_of((k + 1023) << 52); }
 
 // mantissa * 2^exponent, renormalized; the mantissa is a normal number and the exponent far from its limits.
-FASTGRAD_INLINE Scaled normalize_narrow(Floats mantissa, Ints exponent) {
+FASTGRAD_INLINE Scaled renormalize_in_range(Floats mantissa, Ints exponent) {
     const Ints bits = bits_of(mantissa);
     const Ints field = (Ints)((UInts)(bits << 1) >> 53);
     return {float_of((bits & SIGN_AND_FRACTION) | EXPONENT_OF_HALF), exponent + (field - 1022)};
@@ -28,7 +28,7 @@ FASTGRAD_INLINE Scaled normalize_narrow(Floats mantissa, Ints exponent) {
 
 // mantissa * 2^exponent, renormalized; the mantissa is 0 or a normal number.
 FASTGRAD_INLINE Scaled renormalize(Floats mantissa, Ints exponent) {
-    const Scaled scaled = normalize_narrow(mantissa, exponent);
+    const Scaled scaled = renormalize_in_range(mantissa, exponent);
     // Compared before the sum, which could pass the smallest integer.
     const Ints field = (Ints)((UInts)(bits_of(mantissa) << 1) >> 53);
     const Ints zero = (mantissa == 0.0) | (exponent < EXPONENT_MIN + 1022 - field);
@@ -116,7 +116,7 @@ FASTGRAD_INLINE ExpArgument reduce_exp_argument(Floats t) {
     return argument;
 }
 
-FASTGRAD_INLINE bool stays_wide(Scaled a) { return any((a.mantissa == 0.0) | (a.exponent < EXPONENT_MIN / 2)); }
+FASTGRAD_INLINE bool needs_extended(Scaled a) { return any((a.mantissa == 0.0) | (a.exponent < EXPONENT_MIN / 2)); }
 
 }  // namespace FASTGRAD_ISA
 }  // namespace fastgrad

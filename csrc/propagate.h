@@ -24,7 +24,7 @@ FASTGRAD_INLINE bool is_centered(const PropagateJob& a) { return a.bias_law.fami
 FASTGRAD_INLINE void begin_products(Front& front) {
     begin_product(front);
     for (int j = 0; j < VECTORS; ++j) front.bound[j] = one();
-    front.wide_bound = 0;
+    front.extended_bound = 0;
 }
 
 struct Draws {
@@ -34,30 +34,30 @@ struct Draws {
 // Multiplies |w| / 4 of `count` links onto the bounds.
 template <int N>
 static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
-    Mask is_narrow = ALL;
+    Mask is_in_range = ALL;
     for (int64_t t = 0; t < count; ++t)
         for (int j = 0; j < N; ++j) {
             const Floats size = abs(load(draws.weight + t * WIDTH + j * LANES));
-            is_narrow = at_most(at_least(is_narrow, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
+            is_in_range = at_most(at_least(is_in_range, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
         }
-    if (all(is_narrow) && !front.wide_bound) {
+    if (all(is_in_range) && !front.extended_bound) {
         Scaled bound[N];
         FASTGRAD_ROW(N) bound[j] = front.bound[j];
         for (int64_t t = 0; t < count; ++t)
             FASTGRAD_ROW(N) {
                 const Floats size = abs(load(draws.weight + t * WIDTH + j * LANES));
-                bound[j] = normalize_narrow(bound[j].mantissa * size, bound[j].exponent - 2);
+                bound[j] = renormalize_in_range(bound[j].mantissa * size, bound[j].exponent - 2);
             }
         FASTGRAD_ROW(N) front.bound[j] = bound[j];
         return;
     }
-    front.wide_bound = 0;
+    front.extended_bound = 0;
     for (int j = 0; j < N; ++j) {
         for (int64_t t = 0; t < count; ++t) {
             const Scaled factor = to_scaled(load(draws.weight + t * WIDTH + j * LANES));
             front.bound[j] = times(front.bound[j], abs(factor.mantissa), factor.exponent - 2);
         }
-        front.wide_bound |= (uint32_t)stays_wide(front.bound[j]) << j;
+        front.extended_bound |= (uint32_t)needs_extended(front.bound[j]) << j;
     }
 }
 

@@ -212,7 +212,7 @@ static Outcome train(const TrainJob& job) {
                     job.clip_norm <= __DBL_MAX__};
     for (int64_t begin = job.start; begin < job.stop; begin += WIDTH) {
         const int lanes = (int)min(job.stop - begin, WIDTH);
-        Mask narrow_input = ALL;
+        Mask input_in_range = ALL;
         for (int i = 0; i < WIDTH; ++i) {
             const int j = i / LANES, k = i % LANES;
             const bool used = i < lanes;
@@ -230,12 +230,12 @@ static Outcome train(const TrainJob& job) {
         // The input lies where the activation before link 0 would be, if it is a number of that kind.
         for (int j = 0; j < VECTORS; ++j) {
             const Floats x = load(start.activation + j * LANES);
-            narrow_input = narrow(narrow_input, Floats{}, x);
+            input_in_range = in_range(input_in_range, Floats{}, x);
             store(kept.row + j * LANES, x);
         }
-        kept.wide[0] = 0;
+        kept.extended[0] = 0;
         block.at.kept = later(kept, 1);
-        block.at.follows = all(narrow_input);
+        block.at.follows = all(input_in_range);
         block.at.count = job.depth;
         train_block(job, rule, block, start, begin, lanes);
         for (int i = 0; i < lanes; ++i) {
