@@ -19,7 +19,7 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-constexpr int64_t KEPT = 3 * WIDTH; // doubles of a link
+constexpr int64_t KEPT = 3 * BLOCK; // doubles of a link
 
 // Where a stretch keeps its links: a row of o_l, sigmoid'(z_l) and w_l of each lane; and of wide links the exponent k of
 // exp(-|z_l|), with the sign of z_l. Pointers to link 0; the next one lies `step` rows further on, or before.
@@ -61,8 +61,8 @@ FASTGRAD_INLINE bool not_finite(Floats a, Floats b) {
 
 FASTGRAD_INLINE void keep(double* slot, Floats activation, Floats derivative, Floats weight) {
     store(slot, activation);
-    store(slot + WIDTH, derivative);
-    store(slot + 2 * WIDTH, weight);
+    store(slot + BLOCK, derivative);
+    store(slot + 2 * BLOCK, weight);
 }
 
 template <bool STREAM>
@@ -85,8 +85,8 @@ static bool forward_row(Stretch& at, int64_t i) {
     bool finite = true;
     at.kept.extended[i * at.kept.step] = 0;
     for (int j = 0; j < VECTORS; ++j) {
-        const int64_t cell = i * at.links.stride + j * LANES;
-        double* const slot = at.kept.row + i * at.kept.step * KEPT + j * LANES;
+        const int64_t cell = i * at.links.stride + j * VECTOR_LANES;
+        double* const slot = at.kept.row + i * at.kept.step * KEPT + j * VECTOR_LANES;
         const Floats w = load(at.links.weight + cell), b = load(at.links.bias + cell);
         const Floats z = w * at.activation[j] + b;
         if (all(in_range(ALL, z, w))) {
@@ -97,7 +97,7 @@ static bool forward_row(Stretch& at, int64_t i) {
             finite &= !not_finite(w, b);
             const Link next = sigmoid(z);
             keep(slot, next.mantissa, next.derivative, w);
-            store(at.kept.exponent + i * at.kept.step * WIDTH + j * LANES,
+            store(at.kept.exponent + i * at.kept.step * BLOCK + j * VECTOR_LANES,
                   select(z < 0.0, next.derivative_exponent, -next.derivative_exponent));
             at.kept.extended[i * at.kept.step] |= 1u << j;
             at.activation[j] = next.activation;
@@ -110,26 +110,26 @@ static bool forward_row(Stretch& at, int64_t i) {
 template <bool STREAM>
 static void backward_row(Stretch& at, int64_t i) {
     for (int j = 0; j < VECTORS; ++j) {
-        const double* const slot = at.kept.row + i * at.kept.step * KEPT + j * LANES;
-        const int64_t* const exponent = at.kept.exponent + i * at.kept.step * WIDTH + j * LANES;
+        const double* const slot = at.kept.row + i * at.kept.step * KEPT + j * VECTOR_LANES;
+        const int64_t* const exponent = at.kept.exponent + i * at.kept.step * BLOCK + j * VECTOR_LANES;
         Ints k{};
         if (at.kept.extended[i * at.kept.step] >> j & 1) k = load(exponent);
         Scaled o = at.input[j];
         if (i > 0 || at.follows) {
             o = {load(slot - at.kept.step * KEPT), Ints{}};
             if (at.kept.extended[(i - 1) * at.kept.step] >> j & 1) {
-                const Ints k_before = load(exponent - at.kept.step * WIDTH);
+                const Ints k_before = load(exponent - at.kept.step * BLOCK);
                 o.exponent = select(k_before < 0, k_before, Ints{});
             }
         }
         const Scaled adjoint = renormalize(at.adjoint[j], at.exponent[j]);
-        const Scaled delta = times(adjoint, load(slot + WIDTH), select(k < 0, k, -k));
-        const Scaled factor = to_scaled(load(slot + 2 * WIDTH));
+        const Scaled delta = times(adjoint, load(slot + BLOCK), select(k < 0, k, -k));
+        const Scaled factor = to_scaled(load(slot + 2 * BLOCK));
         const Scaled next = times(delta, factor.mantissa, factor.exponent);
         at.adjoint[j] = next.mantissa;
         at.exponent[j] = next.exponent;
         at.extended = (at.extended & ~(1u << j)) | (uint32_t)needs_extended(next) << j;
-        put<STREAM>(at.links, i * at.links.stride + j * LANES, delta, times(delta, o.mantissa, o.exponent));
+        put<STREAM>(at.links, i * at.links.stride + j * VECTOR_LANES, delta, times(delta, o.mantissa, o.exponent));
     }
 }
 
@@ -159,10 +159,10 @@ static int64_t rows_in_range(Stretch& ahead, Stretch& back, int64_t step, int64_
             const double* const weight = from.weight + step * from.stride;
             const double* const bias = from.bias + step * from.stride;
             FASTGRAD_ROW(VECTORS) {
-                prefetch(weight + PREFETCH * from.stride + j * LANES);
-                prefetch(bias + PREFETCH * from.stride + j * LANES);
-                w[j] = load(weight + j * LANES);
-                z[j] = w[j] * activation[j] + load(bias + j * LANES);
+                prefetch(weight + PREFETCH_LINKS * from.stride + j * VECTOR_LANES);
+                prefetch(bias + PREFETCH_LINKS * from.stride + j * VECTOR_LANES);
+                w[j] = load(weight + j * VECTOR_LANES);
+                z[j] = w[j] * activation[j] + load(bias + j * VECTOR_LANES);
                 is_in_range = in_range(is_in_range, z[j], w[j]);
             }
             if (!all(is_in_range)) break;
@@ -175,16 +175,16 @@ static int64_t rows_in_range(Stretch& ahead, Stretch& back, int64_t step, int64_
         const double* const before = slot - kept_back.step * KEPT;
         FASTGRAD_ROW(VECTORS) {
             if (BACKWARD) {
-                const Scaled delta = renormalize_in_range(adjoint[j] * load(slot + WIDTH + j * LANES), exponent[j]);
-                const Floats grad_weight = delta.mantissa * load(before + j * LANES);
-                adjoint[j] = delta.mantissa * load(slot + 2 * WIDTH + j * LANES);
+                const Scaled delta = renormalize_in_range(adjoint[j] * load(slot + BLOCK + j * VECTOR_LANES), exponent[j]);
+                const Floats grad_weight = delta.mantissa * load(before + j * VECTOR_LANES);
+                adjoint[j] = delta.mantissa * load(slot + 2 * BLOCK + j * VECTOR_LANES);
                 exponent[j] = delta.exponent;
-                put<STREAM>(to, i * to.stride + j * LANES, delta, renormalize_in_range(grad_weight, delta.exponent));
+                put<STREAM>(to, i * to.stride + j * VECTOR_LANES, delta, renormalize_in_range(grad_weight, delta.exponent));
             }
             // What goes back leaves its place to what goes forward: first the one, then the other.
             if (FORWARD) {
                 const InRangeLink next = sigmoid_in_range(z[j]);
-                keep(place + j * LANES, next.activation, next.derivative, w[j]);
+                keep(place + j * VECTOR_LANES, next.activation, next.derivative, w[j]);
                 activation[j] = next.activation;
             }
         }
@@ -245,27 +245,27 @@ FASTGRAD_INLINE void copy_state(States to, int64_t at, States from, int64_t lane
 }
 
 FASTGRAD_INLINE void load_activations(Front& front, States from) {
-    for (int j = 0; j < VECTORS; ++j) front.activation[j] = load(from.activation + j * LANES);
+    for (int j = 0; j < VECTORS; ++j) front.activation[j] = load(from.activation + j * VECTOR_LANES);
 }
 
 FASTGRAD_INLINE void store_states(States to, const Front& front) {
     for (int j = 0; j < VECTORS; ++j) {
-        store(to.activation + j * LANES, front.activation[j]);
-        store(to.mantissa + j * LANES, front.scaled[j].mantissa);
-        store(to.exponent + j * LANES, front.scaled[j].exponent);
+        store(to.activation + j * VECTOR_LANES, front.activation[j]);
+        store(to.mantissa + j * VECTOR_LANES, front.scaled[j].mantissa);
+        store(to.exponent + j * VECTOR_LANES, front.scaled[j].exponent);
     }
 }
 
 FASTGRAD_INLINE void start_stretch(Stretch& at, States from) {
     for (int j = 0; j < VECTORS; ++j) {
-        at.activation[j] = load(from.activation + j * LANES);
-        at.input[j] = {load(from.mantissa + j * LANES), load(from.exponent + j * LANES)};
+        at.activation[j] = load(from.activation + j * VECTOR_LANES);
+        at.input[j] = {load(from.mantissa + j * VECTOR_LANES), load(from.exponent + j * VECTOR_LANES)};
     }
 }
 
 FASTGRAD_INLINE void set_adjoint(Stretch& at, int64_t lane, Scaled adjoint) {
-    at.adjoint[lane / LANES][lane % LANES] = adjoint.mantissa[0];
-    at.exponent[lane / LANES][lane % LANES] = adjoint.exponent[0];
+    at.adjoint[lane / VECTOR_LANES][lane % VECTOR_LANES] = adjoint.mantissa[0];
+    at.exponent[lane / VECTOR_LANES][lane % VECTOR_LANES] = adjoint.exponent[0];
 }
 
 FASTGRAD_INLINE void look_at_adjoints(Stretch& at) {
@@ -274,7 +274,7 @@ FASTGRAD_INLINE void look_at_adjoints(Stretch& at) {
 }
 
 FASTGRAD_INLINE Scaled adjoint_of(const Stretch& at, int64_t lane) {
-    return renormalize(broadcast(at.adjoint[lane / LANES][lane % LANES]), broadcast(at.exponent[lane / LANES][lane % LANES]));
+    return renormalize(broadcast(at.adjoint[lane / VECTOR_LANES][lane % VECTOR_LANES]), broadcast(at.exponent[lane / VECTOR_LANES][lane % VECTOR_LANES]));
 }
 
 // One piece of memory for a call, handed out in cache lines. What is asked for must be known beforehand.
@@ -291,10 +291,10 @@ struct Room {
         next += size(count * (int64_t)sizeof(T));
         return taken;
     }
-    static int64_t of_kept(int64_t rows) { return rows * (KEPT + WIDTH) * 8 + size(rows * 4); }
+    static int64_t of_kept(int64_t rows) { return rows * (KEPT + BLOCK) * 8 + size(rows * 4); }
     Kept take_kept(int64_t rows) {
         double* const row = take<double>(rows * KEPT);
-        int64_t* const exponent = take<int64_t>(rows * WIDTH);
+        int64_t* const exponent = take<int64_t>(rows * BLOCK);
         return {row, exponent, take<uint32_t>(rows), 1};
     }
     static int64_t of_states(int64_t lanes) { return 3 * size(lanes * 8); }
@@ -307,14 +307,14 @@ struct Room {
 
 // Two stretches can share what they keep, if one lies in the opposite order of the other.
 FASTGRAD_INLINE Kept mirrored(const Kept& kept, int64_t rows) {
-    return {kept.row + (rows - 1) * KEPT, kept.exponent + (rows - 1) * WIDTH, kept.extended + rows - 1, -1};
+    return {kept.row + (rows - 1) * KEPT, kept.exponent + (rows - 1) * BLOCK, kept.extended + rows - 1, -1};
 }
 
 FASTGRAD_INLINE Kept later(const Kept& kept, int64_t links) {
-    return {kept.row + links * KEPT, kept.exponent + links * WIDTH, kept.extended + links, kept.step};
+    return {kept.row + links * KEPT, kept.exponent + links * BLOCK, kept.extended + links, kept.step};
 }
 
-FASTGRAD_INLINE bool is_aligned(const void* pointer) { return (uintptr_t)pointer % (8 * LANES) == 0; }
+FASTGRAD_INLINE bool is_aligned(const void* pointer) { return (uintptr_t)pointer % (8 * VECTOR_LANES) == 0; }
 
 FASTGRAD_INLINE Links links_at(const BackpropJob& job, int64_t link, int64_t member) {
     const int64_t cell = link * job.ensemble + member;
@@ -328,7 +328,7 @@ FASTGRAD_INLINE Links links_at(const BackpropJob& job, int64_t link, int64_t mem
 }
 
 FASTGRAD_INLINE bool can_stream(const Links& to) {
-    return to.stride % LANES == 0 && is_aligned(to.grad_weight_mantissa) && is_aligned(to.grad_weight_exponent) &&
+    return to.stride % VECTOR_LANES == 0 && is_aligned(to.grad_weight_mantissa) && is_aligned(to.grad_weight_exponent) &&
            is_aligned(to.grad_bias_mantissa) && is_aligned(to.grad_bias_exponent);
 }
 
@@ -340,38 +340,38 @@ FASTGRAD_INLINE void put_grad_x(const BackpropJob& job, int64_t member, Scaled a
 // Whole blocks of chains: members begin to end - 1, where they lie.
 static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t end) {
     const int64_t rows = min(job.depth, IN_PLACE_SEGMENT), stretches = (job.depth + IN_PLACE_SEGMENT - 1) / IN_PLACE_SEGMENT;
-    Room room(Room::of_kept(rows) + Room::of_states(stretches * WIDTH));
+    Room room(Room::of_kept(rows) + Room::of_states(stretches * BLOCK));
     if (!room.memory) return NO_MEMORY;
     const Kept kept = room.take_kept(rows);
-    const States starts = room.take_states(stretches * WIDTH);
+    const States starts = room.take_states(stretches * BLOCK);
     const auto run = can_stream(links_at(job, 0, begin)) ? run_stretches<true> : run_stretches<false>;
     bool finite = true, mirror = false;
     int64_t members_back = 0;  // the first of the block that goes back
     Stretch ahead{}, back{};  // none yet: no links
     const auto end_block = [&] {
-        for (int i = 0; i < WIDTH; ++i) put_grad_x(job, members_back + i, adjoint_of(back, i));
+        for (int i = 0; i < BLOCK; ++i) put_grad_x(job, members_back + i, adjoint_of(back, i));
     };
-    for (int64_t members = begin; members < end; members += WIDTH) {
-        for (int i = 0; i < WIDTH; ++i) set_state(starts, i, job.x[members + i]);
+    for (int64_t members = begin; members < end; members += BLOCK) {
+        for (int i = 0; i < BLOCK; ++i) set_state(starts, i, job.x[members + i]);
         for (int64_t s = 0; s + 1 < stretches; ++s) {
             Front front;
-            load_activations(front, starts + s * WIDTH);
+            load_activations(front, starts + s * BLOCK);
             const Links links = links_at(job, s * IN_PLACE_SEGMENT, members);
             advance_rows<false, VECTORS>(front, links.weight, links.bias, links.stride, IN_PLACE_SEGMENT, true);
-            store_states(starts + (s + 1) * WIDTH, front);
+            store_states(starts + (s + 1) * BLOCK, front);
         }
         for (int64_t s = stretches - 1; s >= 0; --s, mirror = !mirror) {
             ahead.links = links_at(job, s * IN_PLACE_SEGMENT, members);
             ahead.kept = mirror ? mirrored(kept, rows) : kept;
             ahead.count = min(job.depth - s * IN_PLACE_SEGMENT, IN_PLACE_SEGMENT);
             ahead.follows = false;
-            start_stretch(ahead, starts + s * WIDTH);
+            start_stretch(ahead, starts + s * BLOCK);
             finite &= run(ahead, back);
             if (s == stretches - 1) {
                 if (back.count) end_block();
                 members_back = members;
-                for (int i = 0; i < WIDTH; ++i) {
-                    job.output[members + i] = ahead.activation[i / LANES][i % LANES];
+                for (int i = 0; i < BLOCK; ++i) {
+                    job.output[members + i] = ahead.activation[i / VECTOR_LANES][i % VECTOR_LANES];
                     set_adjoint(ahead, i, to_scaled(broadcast(job.cotangent[members + i])));
                 }
             } else {
@@ -393,26 +393,26 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
 
 // A copy of a few links, lanes side by side: weight and bias, or their gradients. It stays in the first-level cache.
 struct Tile {
-    alignas(64) double weight[TILE * WIDTH], bias[TILE * WIDTH];
-    alignas(64) int64_t weight_exponent[TILE * WIDTH], bias_exponent[TILE * WIDTH];
+    alignas(64) double weight[TILE * BLOCK], bias[TILE * BLOCK];
+    alignas(64) int64_t weight_exponent[TILE * BLOCK], bias_exponent[TILE * BLOCK];
     Tile() {
-        for (int64_t i = 0; i < TILE * WIDTH; ++i) {
+        for (int64_t i = 0; i < TILE * BLOCK; ++i) {
             weight[i] = 1.0;
             bias[i] = 0.0;
         }
     }
-    Links links() { return {weight, bias, weight, weight_exponent, bias, bias_exponent, WIDTH}; }
+    Links links() { return {weight, bias, weight, weight_exponent, bias, bias_exponent, BLOCK}; }
 };
 
 // Lanes whose links are copied, and what lies around them.
-struct Lanes {
+struct LaneLayout {
     Links links;    // of lane 0
-    int64_t pitch;  // between lanes
+    int64_t lane_stride;  // between lanes
     int64_t count;  // of lanes
     int64_t ahead;  // what is copied next lies so much further on
 };
 
-FASTGRAD_INLINE Lanes further(Lanes lanes, int64_t links) {
+FASTGRAD_INLINE LaneLayout further(LaneLayout lanes, int64_t links) {
     const int64_t cells = links * lanes.links.stride;
     lanes.links.weight += cells;
     lanes.links.bias += cells;
@@ -424,50 +424,50 @@ FASTGRAD_INLINE Lanes further(Lanes lanes, int64_t links) {
 }
 
 // Copies `count` links. Lanes that are not there get those of lane 0, or keep what they have.
-FASTGRAD_INLINE void fill(double* tile, const double* from, const Lanes& lanes, int64_t count) {
+FASTGRAD_INLINE void fill(double* tile, const double* from, const LaneLayout& lanes, int64_t count) {
     if (lanes.links.stride == 1 && count == TILE) {
-        for (int i = 0; i < WIDTH; i += LANES)
-            for (int64_t t = 0; t < TILE; t += LANES) {
-                Floats v[LANES];
-                for (int k = 0; k < LANES; ++k) {
-                    const double* const line = from + (i + k < lanes.count ? (i + k) * lanes.pitch : 0) + t;
+        for (int i = 0; i < BLOCK; i += VECTOR_LANES)
+            for (int64_t t = 0; t < TILE; t += VECTOR_LANES) {
+                Floats v[VECTOR_LANES];
+                for (int k = 0; k < VECTOR_LANES; ++k) {
+                    const double* const line = from + (i + k < lanes.count ? (i + k) * lanes.lane_stride : 0) + t;
                     prefetch(line + lanes.ahead);
                     v[k] = load(line);
                 }
                 transpose(v);
-                for (int k = 0; k < LANES; ++k) store(tile + (t + k) * WIDTH + i, v[k]);
+                for (int k = 0; k < VECTOR_LANES; ++k) store(tile + (t + k) * BLOCK + i, v[k]);
             }
         return;
     }
     for (int64_t t = 0; t < count; ++t)
-        if (lanes.pitch == 1)
-            __builtin_memcpy(tile + t * WIDTH, from + t * lanes.links.stride, (size_t)lanes.count * 8);
+        if (lanes.lane_stride == 1)
+            __builtin_memcpy(tile + t * BLOCK, from + t * lanes.links.stride, (size_t)lanes.count * 8);
         else
-            for (int i = 0; i < lanes.count; ++i) tile[t * WIDTH + i] = from[t * lanes.links.stride + i * lanes.pitch];
+            for (int i = 0; i < lanes.count; ++i) tile[t * BLOCK + i] = from[t * lanes.links.stride + i * lanes.lane_stride];
 }
 
-FASTGRAD_INLINE void fill(Tile& tile, const Lanes& lanes, int64_t count) {
+FASTGRAD_INLINE void fill(Tile& tile, const LaneLayout& lanes, int64_t count) {
     fill(tile.weight, lanes.links.weight, lanes, count);
     fill(tile.bias, lanes.links.bias, lanes, count);
 }
 
 // Part `part` of TILE parts of a whole tile of one chain's segments, past the cache.
 template <typename T>
-FASTGRAD_INLINE void stream_part(T* to, const T* tile, const Lanes& lanes, int64_t part) {
-    constexpr int64_t pieces = WIDTH / LANES * (TILE / LANES), share = pieces / TILE > 0 ? pieces / TILE : 1;
+FASTGRAD_INLINE void stream_part(T* to, const T* tile, const LaneLayout& lanes, int64_t part) {
+    constexpr int64_t pieces = BLOCK / VECTOR_LANES * (TILE / VECTOR_LANES), share = pieces / TILE > 0 ? pieces / TILE : 1;
     for (int64_t piece = part * share; piece < part * share + share && piece < pieces; ++piece) {
-        const int64_t i = piece / (TILE / LANES) * LANES, t = piece % (TILE / LANES) * LANES;
-        Floats v[LANES];
-        for (int k = 0; k < LANES; ++k) v[k] = load((const double*)tile + (t + k) * WIDTH + i);
+        const int64_t i = piece / (TILE / VECTOR_LANES) * VECTOR_LANES, t = piece % (TILE / VECTOR_LANES) * VECTOR_LANES;
+        Floats v[VECTOR_LANES];
+        for (int k = 0; k < VECTOR_LANES; ++k) v[k] = load((const double*)tile + (t + k) * BLOCK + i);
         transpose(v);
-        for (int k = 0; k < LANES; ++k)
-            if (i + k < lanes.count) stream((double*)to + (i + k) * lanes.pitch + t, v[k]);
+        for (int k = 0; k < VECTOR_LANES; ++k)
+            if (i + k < lanes.count) stream((double*)to + (i + k) * lanes.lane_stride + t, v[k]);
     }
 }
 
-FASTGRAD_INLINE void stream_part(const Lanes& lanes, const Tile& tile, int64_t part) {
+FASTGRAD_INLINE void stream_part(const LaneLayout& lanes, const Tile& tile, int64_t part) {
     // Where a tile has fewer pieces than parts, two arrays take the first half of them, and two the other.
-    constexpr int64_t pieces = WIDTH / LANES * (TILE / LANES);
+    constexpr int64_t pieces = BLOCK / VECTOR_LANES * (TILE / VECTOR_LANES);
     const int64_t late = part - (pieces < TILE ? TILE - pieces : 0);
     if (part < TILE) stream_part(lanes.links.grad_weight_mantissa, tile.weight, lanes, part);
     if (part < TILE) stream_part(lanes.links.grad_weight_exponent, tile.weight_exponent, lanes, part);
@@ -476,15 +476,15 @@ FASTGRAD_INLINE void stream_part(const Lanes& lanes, const Tile& tile, int64_t p
 }
 
 template <typename T>
-FASTGRAD_INLINE void drain(T* to, const T* tile, const Lanes& lanes, int64_t count) {
+FASTGRAD_INLINE void drain(T* to, const T* tile, const LaneLayout& lanes, int64_t count) {
     for (int64_t t = 0; t < count; ++t)
-        if (lanes.pitch == 1)
-            __builtin_memcpy(to + t * lanes.links.stride, tile + t * WIDTH, (size_t)lanes.count * 8);
+        if (lanes.lane_stride == 1)
+            __builtin_memcpy(to + t * lanes.links.stride, tile + t * BLOCK, (size_t)lanes.count * 8);
         else
-            for (int i = 0; i < lanes.count; ++i) to[t * lanes.links.stride + i * lanes.pitch] = tile[t * WIDTH + i];
+            for (int i = 0; i < lanes.count; ++i) to[t * lanes.links.stride + i * lanes.lane_stride] = tile[t * BLOCK + i];
 }
 
-FASTGRAD_INLINE void drain(const Lanes& lanes, const Tile& tile, int64_t count) {
+FASTGRAD_INLINE void drain(const LaneLayout& lanes, const Tile& tile, int64_t count) {
     drain(lanes.links.grad_weight_mantissa, tile.weight, lanes, count);
     drain(lanes.links.grad_weight_exponent, tile.weight_exponent, lanes, count);
     drain(lanes.links.grad_bias_mantissa, tile.bias, lanes, count);
@@ -493,17 +493,17 @@ FASTGRAD_INLINE void drain(const Lanes& lanes, const Tile& tile, int64_t count) 
 
 // A whole segment of each lane forward; nothing is kept.
 template <bool PRODUCT>
-static void advance_segment(Front& front, const Lanes& lanes) {
+static void advance_segment(Front& front, const LaneLayout& lanes) {
     Tile tile;
     for (int64_t t = 0; t < COPIED_SEGMENT; t += TILE) {
         fill(tile, further(lanes, t), TILE);
-        (lanes.count > LANES ? advance_rows<PRODUCT, VECTORS> : advance_rows<PRODUCT, 1>)(
-            front, tile.weight, tile.bias, WIDTH, TILE, t + TILE == COPIED_SEGMENT);
+        (lanes.count > VECTOR_LANES ? advance_rows<PRODUCT, VECTORS> : advance_rows<PRODUCT, 1>)(
+            front, tile.weight, tile.bias, BLOCK, TILE, t + TILE == COPIED_SEGMENT);
     }
 }
 
 // A segment of each lane, `count` links at most, forward and back. Returns whether every weight and bias was finite.
-static bool run_segment(Stretch& at, const Lanes& lanes, int64_t count) {
+static bool run_segment(Stretch& at, const LaneLayout& lanes, int64_t count) {
     Tile tiles[2];
     Stretch none{};
     const Kept kept = at.kept;
@@ -546,28 +546,28 @@ static bool run_segment(Stretch& at, const Lanes& lanes, int64_t count) {
 // Fewer chains than lanes: members begin to begin + lanes - 1.
 static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lanes) {
     const int64_t segments = (job.depth + COPIED_SEGMENT - 1) / COPIED_SEGMENT;
-    Room room(Room::of_kept(COPIED_SEGMENT) + Room::of_states(segments * WIDTH));
+    Room room(Room::of_kept(COPIED_SEGMENT) + Room::of_states(segments * BLOCK));
     if (!room.memory) return NO_MEMORY;
     Stretch at;
     at.kept = room.take_kept(COPIED_SEGMENT);
-    const States starts = room.take_states(segments * WIDTH);
-    const Lanes from{links_at(job, 0, begin), 1, lanes, 0};
+    const States starts = room.take_states(segments * BLOCK);
+    const LaneLayout from{links_at(job, 0, begin), 1, lanes, 0};
     bool finite = true;
-    for (int i = 0; i < WIDTH; ++i) {
+    for (int i = 0; i < BLOCK; ++i) {
         set_state(starts, i, i < lanes ? job.x[begin + i] : 0.5);
         set_adjoint(at, i, to_scaled(broadcast(i < lanes ? job.cotangent[begin + i] : 1.0)));
     }
     for (int64_t s = 0; s + 1 < segments; ++s) {
         Front front;
-        load_activations(front, starts + s * WIDTH);
+        load_activations(front, starts + s * BLOCK);
         advance_segment<false>(front, further(from, s * COPIED_SEGMENT));
-        store_states(starts + (s + 1) * WIDTH, front);
+        store_states(starts + (s + 1) * BLOCK, front);
     }
     for (int64_t s = segments - 1; s >= 0; --s) {
-        start_stretch(at, starts + s * WIDTH);
+        start_stretch(at, starts + s * BLOCK);
         finite &= run_segment(at, further(from, s * COPIED_SEGMENT), min(job.depth - s * COPIED_SEGMENT, COPIED_SEGMENT));
         if (s == segments - 1)
-            for (int i = 0; i < lanes; ++i) job.output[begin + i] = at.activation[i / LANES][i % LANES];
+            for (int i = 0; i < lanes; ++i) job.output[begin + i] = at.activation[i / VECTOR_LANES][i % VECTOR_LANES];
     }
     for (int i = 0; i < lanes; ++i) put_grad_x(job, begin + i, adjoint_of(at, i));
     stream_end();
@@ -584,22 +584,22 @@ struct Cut {
 
 // Runs segments forward, several runs of them side by side: run i begins with segment first + i * pitch and takes `length`
 // of them, the last run perhaps fewer. `ends` is where the runs start, and then where they end.
-static void run_forward(const Cut& cut, int64_t first, int64_t pitch, int64_t runs, int64_t length, States ends) {
+static void run_forward(const Cut& cut, int64_t first, int64_t lane_stride, int64_t runs, int64_t length, States ends) {
     Front front;
     load_activations(front, ends);
     for (int64_t s = first; s < first + length; ++s) {
-        const int64_t running = s + (runs - 1) * pitch < cut.segments ? runs : runs - 1;
-        const Lanes lanes{cut.links, pitch * COPIED_SEGMENT * cut.links.stride, running, 4 * TILE};
-        for (int64_t i = 0; i < running; ++i) copy_state(cut.starts, s + i * pitch, ends, i);
+        const int64_t running = s + (runs - 1) * lane_stride < cut.segments ? runs : runs - 1;
+        const LaneLayout lanes{cut.links, lane_stride * COPIED_SEGMENT * cut.links.stride, running, 4 * TILE};
+        for (int64_t i = 0; i < running; ++i) copy_state(cut.starts, s + i * lane_stride, ends, i);
         begin_product(front);
         advance_segment<true>(front, further(lanes, s * COPIED_SEGMENT));
         for (int64_t i = 0; i < running; ++i) {
-            const int j = (int)(i / LANES), k = (int)(i % LANES);
+            const int j = (int)(i / VECTOR_LANES), k = (int)(i % VECTOR_LANES);
             ends.activation[i] = front.activation[j][k];
             ends.mantissa[i] = front.scaled[j].mantissa[k];
             ends.exponent[i] = front.scaled[j].exponent[k];
-            cut.product.mantissa[s + i * pitch] = front.product[j].mantissa[k];
-            cut.product.exponent[s + i * pitch] = front.product[j].exponent[k];
+            cut.product.mantissa[s + i * lane_stride] = front.product[j].mantissa[k];
+            cut.product.exponent[s + i * lane_stride] = front.product[j].exponent[k];
         }
     }
 }
@@ -608,30 +608,30 @@ static void run_forward(const Cut& cut, int64_t first, int64_t pitch, int64_t ru
 // products of the segments after it, within it link by link.
 static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
     const int64_t segments = job.depth / COPIED_SEGMENT, rest = job.depth % COPIED_SEGMENT;
-    const int64_t length = ((segments + WIDTH - 1) / WIDTH) | 1;  // odd: powers of two would collide in the cache
-    const int64_t runs = (segments + length - 1) / length, padded = (segments + WIDTH) / WIDTH * WIDTH;
-    Room room(Room::of_kept(COPIED_SEGMENT) + Room::of_states(padded) + 3 * Room::of_states(WIDTH) + 4 * Room::size(padded * 8));
+    const int64_t length = ((segments + BLOCK - 1) / BLOCK) | 1;  // odd: powers of two would collide in the cache
+    const int64_t runs = (segments + length - 1) / length, padded = (segments + BLOCK) / BLOCK * BLOCK;
+    Room room(Room::of_kept(COPIED_SEGMENT) + Room::of_states(padded) + 3 * Room::of_states(BLOCK) + 4 * Room::size(padded * 8));
     if (!room.memory) return NO_MEMORY;
     Stretch at;
     at.kept = room.take_kept(COPIED_SEGMENT);
     const Cut cut{links_at(job, 0, member), segments, room.take_states(padded),
                   {room.take<double>(padded), room.take<int64_t>(padded)}};
     const ScaledArrays adjoints{room.take<double>(padded), room.take<int64_t>(padded)};
-    const States guesses = room.take_states(WIDTH), ends = room.take_states(WIDTH), alone = room.take_states(WIDTH);
+    const States guesses = room.take_states(BLOCK), ends = room.take_states(BLOCK), alone = room.take_states(BLOCK);
     const int64_t stride = cut.links.stride;
 
     // Forward: each run but the first is warmed up over the segment before it.
-    for (int i = 0; i < WIDTH; ++i) set_state(guesses, i, 0.5);
+    for (int i = 0; i < BLOCK; ++i) set_state(guesses, i, 0.5);
     if (runs > 1) {
         Front front;
         load_activations(front, guesses);
-        const Lanes lanes{cut.links, length * COPIED_SEGMENT * stride, runs - 1, 0};
+        const LaneLayout lanes{cut.links, length * COPIED_SEGMENT * stride, runs - 1, 0};
         advance_segment<false>(front, further(lanes, (length - 1) * COPIED_SEGMENT));
         store_states(ends, front);
         for (int64_t i = 1; i < runs; ++i) copy_state(guesses, i, ends, i - 1);
     }
     set_state(guesses, 0, job.x[member]);
-    for (int i = 0; i < WIDTH; ++i) copy_state(ends, i, guesses, i);
+    for (int i = 0; i < BLOCK; ++i) copy_state(ends, i, guesses, i);
     run_forward(cut, 0, length, runs, length, ends);
     for (int64_t i = 1; i < runs; ++i) {
         if (__builtin_memcmp(guesses.activation + i, ends.activation + i - 1, 8) == 0 &&
@@ -647,7 +647,7 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
     Scaled adjoint = to_scaled(broadcast(job.cotangent[member]));
     job.output[member] = ends.activation[runs - 1];
     if (rest) {
-        for (int i = 0; i < WIDTH; ++i) {
+        for (int i = 0; i < BLOCK; ++i) {
             copy_state(alone, i, ends, runs - 1);
             set_adjoint(at, i, adjoint);
         }
@@ -667,12 +667,12 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
         adjoints.mantissa[s] = 0.5;
         adjoints.exponent[s] = 1;
     }
-    for (int64_t first = (segments - 1) / WIDTH * WIDTH; first >= 0; first -= WIDTH) {
-        const Lanes lanes{cut.links, COPIED_SEGMENT * stride, min(segments - first, WIDTH), -WIDTH * COPIED_SEGMENT};
+    for (int64_t first = (segments - 1) / BLOCK * BLOCK; first >= 0; first -= BLOCK) {
+        const LaneLayout lanes{cut.links, COPIED_SEGMENT * stride, min(segments - first, BLOCK), -BLOCK * COPIED_SEGMENT};
         start_stretch(at, cut.starts + first);
         for (int j = 0; j < VECTORS; ++j) {
-            at.adjoint[j] = load(adjoints.mantissa + first + j * LANES);
-            at.exponent[j] = load(adjoints.exponent + first + j * LANES);
+            at.adjoint[j] = load(adjoints.mantissa + first + j * VECTOR_LANES);
+            at.exponent[j] = load(adjoints.exponent + first + j * VECTOR_LANES);
         }
         finite &= run_segment(at, further(lanes, first * COPIED_SEGMENT), COPIED_SEGMENT);
     }
@@ -689,7 +689,7 @@ static Outcome backprop(const BackpropJob& job) {
         for (int64_t member = job.start; member < job.stop; ++member) add(backprop_deep(job, member));
         return outcome;
     }
-    const int64_t whole = job.start + (job.stop - job.start) / WIDTH * WIDTH;
+    const int64_t whole = job.start + (job.stop - job.start) / BLOCK * BLOCK;
     if (whole > job.start) add(backprop_blocks(job, job.start, whole));
     if (whole < job.stop) add(backprop_part(job, whole, job.stop - whole));
     return outcome;

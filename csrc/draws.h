@@ -71,17 +71,17 @@ static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInt
     for (int64_t t = 0; t < rows; ++t)
         for (int j = 0; j < N; ++j) {
             const Pair uniform = uniforms(stream, seed, link[j] + (uint64_t)t, member[j]);
-            store(first + t * WIDTH + j * LANES, uniform.first);
-            store(second + t * WIDTH + j * LANES, uniform.second);
+            store(first + t * BLOCK + j * VECTOR_LANES, uniform.first);
+            store(second + t * BLOCK + j * VECTOR_LANES, uniform.second);
         }
     if (family != NORMAL) return;
     // Box and Muller: the normals take the places of the uniforms
     Floats radius[TILE * N];
     for (int64_t t = 0; t < rows; ++t)
-        for (int j = 0; j < N; ++j) radius[t * N + j] = square_root(-2.0 * log_of(load(first + t * WIDTH + j * LANES)));
+        for (int j = 0; j < N; ++j) radius[t * N + j] = square_root(-2.0 * log_of(load(first + t * BLOCK + j * VECTOR_LANES)));
     for (int64_t t = 0; t < rows; ++t)
         for (int j = 0; j < N; ++j) {
-            const int64_t cell = t * WIDTH + j * LANES;
+            const int64_t cell = t * BLOCK + j * VECTOR_LANES;
             const Pair turn = cos_sin_turns(load(second + cell));
             store(first + cell, radius[t * N + j] * turn.first);
             store(second + cell, radius[t * N + j] * turn.second);
@@ -96,12 +96,12 @@ static void draw_rows(const Law& weight, const Law& bias, uint64_t seed, const U
         draw_variates<N>(is_drawn(weight) ? weight.family : bias.family, STREAM_LINKS, seed, link, member, rows, weights,
                          biases);
     if (is_drawn(weight) && is_drawn(bias) && weight.family != bias.family) {
-        alignas(64) double unused[TILE * WIDTH];
+        alignas(64) double unused[TILE * BLOCK];
         draw_variates<N>(bias.family, STREAM_MIXED, seed, link, member, rows, unused, biases);
     }
     for (int64_t t = 0; t < rows; ++t)
         for (int j = 0; j < N; ++j) {
-            const int64_t cell = t * WIDTH + j * LANES;
+            const int64_t cell = t * BLOCK + j * VECTOR_LANES;
             Floats w = broadcast(weight.location), b = broadcast(bias.location);
             if (is_drawn(weight)) w = weight.location + weight.scale * load(weights + cell);
             if (is_drawn(bias)) b = bias.location + bias.scale * load(biases + cell);

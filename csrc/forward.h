@@ -29,13 +29,13 @@ template <int N>
 FASTGRAD_INLINE bool advance_tiny(Front& front, const double* weight) {
     Mask is_tiny = ALL;
     for (int j = 0; j < N; ++j) {
-        const Floats size = abs(load(weight + j * LANES));
+        const Floats size = abs(load(weight + j * VECTOR_LANES));
         is_tiny = at_most(at_least(is_tiny, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
         is_tiny = at_most(is_tiny, abs(front.activation[j]), 0x1.fffffffffffffp-901);  // below TINY_OFFSET
     }
     if (!all(is_tiny) || front.extended) return false;
     FASTGRAD_ROW(N) {
-        const Floats w = load(weight + j * LANES);
+        const Floats w = load(weight + j * VECTOR_LANES);
         const Scaled z = renormalize(front.scaled[j].mantissa * w, front.scaled[j].exponent);
         front.activation[j] = 0.25 * stand_in(z);
         const Ints tiny = abs(front.activation[j]) < TINY_OFFSET;
@@ -65,12 +65,12 @@ static void advance_rows(Front& front, const double* weights, const double* bias
             Floats w[N], z[N];
             Mask is_in_range = ALL;
             FASTGRAD_ROW(N) {
-                if (stride != WIDTH) {  // a copy is in the cache already
-                    prefetch(weight + PREFETCH * stride + j * LANES);
-                    prefetch(bias + PREFETCH * stride + j * LANES);
+                if (stride != BLOCK) {  // a copy is in the cache already
+                    prefetch(weight + PREFETCH_LINKS * stride + j * VECTOR_LANES);
+                    prefetch(bias + PREFETCH_LINKS * stride + j * VECTOR_LANES);
                 }
-                w[j] = load(weight + j * LANES);
-                z[j] = CENTERED ? w[j] * activation[j] : w[j] * activation[j] + load(bias + j * LANES);
+                w[j] = load(weight + j * VECTOR_LANES);
+                z[j] = CENTERED ? w[j] * activation[j] : w[j] * activation[j] + load(bias + j * VECTOR_LANES);
                 if (CENTERED) is_in_range = zero_or_at_least(is_in_range, abs(activation[j]), IN_RANGE_MIN);
                 is_in_range = PRODUCT ? in_range(is_in_range, z[j], w[j]) : at_most(is_in_range, abs(z[j]), SIGMOID_RANGE);
             }
@@ -96,7 +96,7 @@ static void advance_rows(Front& front, const double* weights, const double* bias
         if (step == end) break;
         if (PRODUCT && CENTERED && advance_tiny<N>(front, weights + step * stride)) continue;
         for (int j = 0; j < N; ++j) {
-            const Floats w = load(weights + step * stride + j * LANES);
+            const Floats w = load(weights + step * stride + j * VECTOR_LANES);
             Link next;
             if (CENTERED) {
                 const Preactivation at = preactivation(w, activation[j], front.scaled[j]);
@@ -106,7 +106,7 @@ static void advance_rows(Front& front, const double* weights, const double* bias
                 front.scaled[j] = renormalize(select(tiny, at.scaled.mantissa, next.mantissa),
                                             select(tiny, at.scaled.exponent - 2, next.exponent));
             } else {
-                next = sigmoid(w * activation[j] + load(biases + step * stride + j * LANES));
+                next = sigmoid(w * activation[j] + load(biases + step * stride + j * VECTOR_LANES));
                 front.activation[j] = next.activation;
                 front.scaled[j] = renormalize(next.mantissa, next.exponent);
             }

@@ -13,7 +13,7 @@ static bool runs_here() { return __builtin_cpu_supports("avx2") != 0; }
 #endif
 
 #define FASTGRAD_ISA avx2
-#define FASTGRAD_LANES 4
+#define FASTGRAD_VECTOR_LANES 4
 #include "instruction_set.h"
 
 #if defined(__clang__)

@@ -13,7 +13,7 @@ static bool runs_here() { return __builtin_cpu_supports("avx512f") && __builtin_
 #endif
 
 #define FASTGRAD_ISA avx512
-#define FASTGRAD_LANES 8
+#define FASTGRAD_VECTOR_LANES 8
 #include "instruction_set.h"
 
 #if defined(__clang__)

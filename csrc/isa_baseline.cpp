@@ -8,5 +8,5 @@
 static bool runs_here() { return true; }
 
 #define FASTGRAD_ISA baseline
-#define FASTGRAD_LANES 2
+#define FASTGRAD_VECTOR_LANES 2
 #include "instruction_set.h"

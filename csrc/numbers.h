@@ -110,7 +110,7 @@ FASTGRAD_INLINE ExpArgument reduce_exp_argument(Floats t) {
         const Floats rest = ((product - t) + error) + k * LN2_TAIL;
         const Floats again = (rest * LOG2_E + ROUNDER) - ROUNDER;
         argument.r = select(large, (rest - again * LN2_HIGH) - again * LN2_LOW, argument.r);
-        for (int i = 0; i < LANES; ++i)
+        for (int i = 0; i < VECTOR_LANES; ++i)
             if (large[i]) argument.k[i] = (int64_t)k[i] - (int64_t)again[i];
     }
     return argument;

@@ -28,7 +28,7 @@ FASTGRAD_INLINE void begin_products(Front& front) {
 }
 
 struct Draws {
-    alignas(64) double weight[TILE * WIDTH], bias[TILE * WIDTH];
+    alignas(64) double weight[TILE * BLOCK], bias[TILE * BLOCK];
 };
 
 // Multiplies |w| / 4 of `count` links onto the bounds.
@@ -37,7 +37,7 @@ static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
     Mask is_in_range = ALL;
     for (int64_t t = 0; t < count; ++t)
         for (int j = 0; j < N; ++j) {
-            const Floats size = abs(load(draws.weight + t * WIDTH + j * LANES));
+            const Floats size = abs(load(draws.weight + t * BLOCK + j * VECTOR_LANES));
             is_in_range = at_most(at_least(is_in_range, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
         }
     if (all(is_in_range) && !front.extended_bound) {
@@ -45,7 +45,7 @@ static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
         FASTGRAD_ROW(N) bound[j] = front.bound[j];
         for (int64_t t = 0; t < count; ++t)
             FASTGRAD_ROW(N) {
-                const Floats size = abs(load(draws.weight + t * WIDTH + j * LANES));
+                const Floats size = abs(load(draws.weight + t * BLOCK + j * VECTOR_LANES));
                 bound[j] = renormalize_in_range(bound[j].mantissa * size, bound[j].exponent - 2);
             }
         FASTGRAD_ROW(N) front.bound[j] = bound[j];
@@ -54,7 +54,7 @@ static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
     front.extended_bound = 0;
     for (int j = 0; j < N; ++j) {
         for (int64_t t = 0; t < count; ++t) {
-            const Scaled factor = to_scaled(load(draws.weight + t * WIDTH + j * LANES));
+            const Scaled factor = to_scaled(load(draws.weight + t * BLOCK + j * VECTOR_LANES));
             front.bound[j] = times(front.bound[j], abs(factor.mantissa), factor.exponent - 2);
         }
         front.extended_bound |= (uint32_t)needs_extended(front.bound[j]) << j;
@@ -71,15 +71,15 @@ static void run_links(const PropagateJob& a, Front& front, UInts* link, const UI
         for (int j = 0; j < N; ++j) link[j] += (uint64_t)n;
         multiply_bounds<N>(front, draws, n);
         if (is_centered(a))
-            advance_rows<true, N, true>(front, draws.weight, draws.bias, WIDTH, n, at + n == count);
+            advance_rows<true, N, true>(front, draws.weight, draws.bias, BLOCK, n, at + n == count);
         else
-            advance_rows<true, N>(front, draws.weight, draws.bias, WIDTH, n, at + n == count);
+            advance_rows<true, N>(front, draws.weight, draws.bias, BLOCK, n, at + n == count);
     }
 }
 
 // What a recorded link leaves, before the chain advances over it.
 FASTGRAD_INLINE RecordedLink recorded_link(const PropagateJob& a, const Front& front, int j, UInts link, UInts member) {
-    double weight[LANES], bias[LANES];
+    double weight[VECTOR_LANES], bias[VECTOR_LANES];
     draw_rows<1>(a.weight_law, a.bias_law, a.seed, &link, &member, 1, weight, bias);
     const Floats w = load(weight);
     Floats z = w * front.activation[j] + load(bias);
@@ -119,16 +119,16 @@ template <int N>
 static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
     Front front;
     UInts member[N], number[N];
-    const int vectors = (count + LANES - 1) / LANES;
-    const auto lanes = [&](int j) { return count - j * LANES < LANES ? count - j * LANES : LANES; };
+    const int vectors = (count + VECTOR_LANES - 1) / VECTOR_LANES;
+    const auto lanes = [&](int j) { return count - j * VECTOR_LANES < VECTOR_LANES ? count - j * VECTOR_LANES : VECTOR_LANES; };
     for (int j = 0; j < N; ++j) {
         front.activation[j] = broadcast(0.5);
         front.scaled[j] = one();
         number[j] = UInts{} + (uint64_t)a.first;
-        for (int i = 0; i < LANES; ++i) member[j][i] = (uint64_t)(begin + j * LANES + i);
+        for (int i = 0; i < VECTOR_LANES; ++i) member[j][i] = (uint64_t)(begin + j * VECTOR_LANES + i);
     }
     for (int j = 0; j < vectors; ++j) {
-        const int64_t cell = begin + j * LANES;
+        const int64_t cell = begin + j * VECTOR_LANES;
         front.activation[j] = load(a.state.activation + cell, lanes(j), 0.5);
         front.scaled[j] = load(a.state.scaled, cell, lanes(j));
         store(a.state.product_before, cell, one(), lanes(j));
@@ -139,7 +139,7 @@ static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
     const auto multiply_onto = [&](int64_t onto) {
         const bool is_before = onto < a.row;
         for (int j = 0; j < vectors; ++j) {
-            const int64_t cell = (is_before ? 0 : onto * a.ensemble) + begin + j * LANES;
+            const int64_t cell = (is_before ? 0 : onto * a.ensemble) + begin + j * VECTOR_LANES;
             multiply(is_before ? a.state.product_before : a.product, cell, front.product[j], lanes(j));
             multiply(is_before ? a.state.bound_before : a.bound, cell, front.bound[j], lanes(j));
         }
@@ -151,7 +151,7 @@ static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
             multiply_onto(row++);
             for (int j = 0; j < vectors; ++j) {
                 const RecordedLink recorded = recorded_link(a, front, j, number[j], member[j]);
-                store_link(a, row * a.ensemble + begin + j * LANES, recorded, lanes(j));
+                store_link(a, row * a.ensemble + begin + j * VECTOR_LANES, recorded, lanes(j));
             }
             run_links<N>(a, front, number, member, 1);
             begin_products(front);
@@ -165,8 +165,8 @@ static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
         if (link == block_end || link == a.last) multiply_onto(row);
     }
     for (int j = 0; j < vectors; ++j) {
-        store(a.state.activation + begin + j * LANES, front.activation[j], lanes(j));
-        store(a.state.scaled, begin + j * LANES, front.scaled[j], lanes(j));
+        store(a.state.activation + begin + j * VECTOR_LANES, front.activation[j], lanes(j));
+        store(a.state.scaled, begin + j * VECTOR_LANES, front.scaled[j], lanes(j));
     }
 }
 
@@ -211,11 +211,11 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
                          const Pieces& pieces) {
     Front front;
     UInts link[N], members[N];
-    int64_t next_row[SEGMENTS], length = 0;
-    bool at_event[SEGMENTS];
-    for (int i = 0; i < N * LANES; ++i) {
+    int64_t next_row[BLOCK], length = 0;
+    bool at_event[BLOCK];
+    for (int i = 0; i < N * VECTOR_LANES; ++i) {
         const Segment& from = segments[i < count ? i : count - 1];
-        const int j = i / LANES, k = i % LANES;
+        const int j = i / VECTOR_LANES, k = i % VECTOR_LANES;
         front.activation[j][k] = from.begin.activation;
         front.scaled[j].mantissa[k] = from.begin.mantissa;
         front.scaled[j].exponent[k] = from.begin.exponent;
@@ -236,7 +236,7 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
             for (int i = 0; i < count; ++i) {
                 const Segment& of = segments[i];
                 const int64_t here = of.first + step;
-                const int j = i / LANES, k = i % LANES;
+                const int j = i / VECTOR_LANES, k = i % VECTOR_LANES;
                 at_event[i] = false;
                 if (here == of.last)
                     segments[i].end = {front.activation[j][k], front.scaled[j].mantissa[k],
@@ -259,7 +259,7 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
             run_links<N>(a, front, link, members, 1);
             for (int i = 0; i < count; ++i) {
                 if (!at_event[i]) continue;
-                const int j = i / LANES, k = i % LANES;
+                const int j = i / VECTOR_LANES, k = i % VECTOR_LANES;
                 const int64_t row = next_row[i]++;
                 const int64_t cell = row * a.ensemble + member;
                 a.weight[cell] = recorded[j].weight[k];
@@ -280,11 +280,11 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
         step += steps;
         if (steps == to_block_end || (count == 1 && step == length)) {
             for (int i = 0; i < count; ++i) {
-                const int64_t piece = block * SEGMENTS + column + i;
-                pieces.product_mantissa[piece] = front.product[i / LANES].mantissa[i % LANES];
-                pieces.product_exponent[piece] = front.product[i / LANES].exponent[i % LANES];
-                pieces.bound_mantissa[piece] = front.bound[i / LANES].mantissa[i % LANES];
-                pieces.bound_exponent[piece] = front.bound[i / LANES].exponent[i % LANES];
+                const int64_t piece = block * BLOCK + column + i;
+                pieces.product_mantissa[piece] = front.product[i / VECTOR_LANES].mantissa[i % VECTOR_LANES];
+                pieces.product_exponent[piece] = front.product[i / VECTOR_LANES].exponent[i % VECTOR_LANES];
+                pieces.bound_mantissa[piece] = front.bound[i / VECTOR_LANES].mantissa[i % VECTOR_LANES];
+                pieces.bound_exponent[piece] = front.bound[i / VECTOR_LANES].exponent[i % VECTOR_LANES];
             }
             begin_products(front);
             ++block;
@@ -319,7 +319,7 @@ static void combine(const PropagateJob& a, int64_t member, const Segment& of, in
                 a.product.mantissa[at] = a.bound.mantissa[at] = 0.5;
                 a.product.exponent[at] = a.bound.exponent[at] = 1;
             } else {
-                const int64_t piece = block * SEGMENTS + column;
+                const int64_t piece = block * BLOCK + column;
                 multiply_piece(product, cell, pieces.product_mantissa[piece], pieces.product_exponent[piece]);
                 multiply_piece(bound, cell, pieces.bound_mantissa[piece], pieces.bound_exponent[piece]);
                 break;
@@ -342,19 +342,19 @@ static void warm_up(const PropagateJob& a, int64_t member, const ChainState& sta
     Front front;
     UInts link[VECTORS], members[VECTORS];
     const double start = is_centered(a) ? (state.activation == 0.0 ? 0.0 : 0.5 * sign) : 0.5;
-    for (int i = 0; i < WIDTH; ++i) {
-        front.activation[i / LANES][i % LANES] = start;
-        front.scaled[i / LANES].mantissa[i % LANES] = 0.0;
-        front.scaled[i / LANES].exponent[i % LANES] = 0;
-        link[i / LANES][i % LANES] = (uint64_t)(segments[i < count ? i : 0].first - BURN_IN_LINKS);
-        members[i / LANES][i % LANES] = (uint64_t)member;
+    for (int i = 0; i < BLOCK; ++i) {
+        front.activation[i / VECTOR_LANES][i % VECTOR_LANES] = start;
+        front.scaled[i / VECTOR_LANES].mantissa[i % VECTOR_LANES] = 0.0;
+        front.scaled[i / VECTOR_LANES].exponent[i % VECTOR_LANES] = 0;
+        link[i / VECTOR_LANES][i % VECTOR_LANES] = (uint64_t)(segments[i < count ? i : 0].first - BURN_IN_LINKS);
+        members[i / VECTOR_LANES][i % VECTOR_LANES] = (uint64_t)member;
     }
     begin_products(front);
     run_links<VECTORS>(a, front, link, members, BURN_IN_LINKS);
     for (int i = 0; i < count; ++i) {
-        const Scaled& scaled = front.scaled[i / LANES];
-        segments[i].begin = {front.activation[i / LANES][i % LANES], scaled.mantissa[i % LANES],
-                             scaled.exponent[i % LANES]};
+        const Scaled& scaled = front.scaled[i / VECTOR_LANES];
+        segments[i].begin = {front.activation[i / VECTOR_LANES][i % VECTOR_LANES], scaled.mantissa[i % VECTOR_LANES],
+                             scaled.exponent[i % VECTOR_LANES]};
     }
 }
 
@@ -362,7 +362,7 @@ static void warm_up(const PropagateJob& a, int64_t member, const ChainState& sta
 // those that began with the wrong one. True if there are any.
 static bool correct_signs(const PropagateJob& a, int64_t member, const ChainState& state, Segment* segments,
                           int count) {
-    Segment mirrored[SEGMENTS];
+    Segment mirrored[BLOCK];
     for (int i = 0; i < count; ++i) mirrored[i] = segments[i];
     warm_up(a, member, state, -1.0, mirrored + 1, count - 1);
     bool wrong = false, any_wrong = false;
@@ -379,11 +379,11 @@ static bool correct_signs(const PropagateJob& a, int64_t member, const ChainStat
 static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
     const int64_t blocks = (a.last - 1) / PRODUCT_LINKS - (a.first - 1) / PRODUCT_LINKS + 1;
     const int64_t record = first_row(a, a.last) - a.row;
-    const int64_t room = blocks * SEGMENTS + record;
+    const int64_t room = blocks * BLOCK + record;
     double* const memory = (double*)__builtin_malloc((size_t)(room * 32));
     if (!memory) return NO_MEMORY;
     int64_t* const integers = (int64_t*)memory + 2 * room;
-    const int64_t cells = blocks * SEGMENTS;
+    const int64_t cells = blocks * BLOCK;
     const Pieces pieces{memory,         memory + room,         integers,         integers + room,
                         memory + cells, memory + room + cells, integers + cells, integers + room + cells};
 
@@ -391,13 +391,13 @@ static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
     const int64_t aligned = ((a.first - 1 + PRODUCT_LINKS - 1) / PRODUCT_LINKS) * PRODUCT_LINKS + 1;
     const int64_t begin = aligned < a.last ? aligned : a.last;
     const int64_t whole = (a.last - begin) / PRODUCT_LINKS;
-    const int64_t each = (whole + SEGMENTS - 1) / SEGMENTS;
+    const int64_t each = (whole + BLOCK - 1) / BLOCK;
     ChainState state{a.state.activation[member], a.state.scaled.mantissa[member], a.state.scaled.exponent[member]};
     a.state.product_before.mantissa[member] = a.state.bound_before.mantissa[member] = 0.5;
     a.state.product_before.exponent[member] = a.state.bound_before.exponent[member] = 1;
     int64_t row = a.row - 1;
 
-    Segment segments[SEGMENTS];
+    Segment segments[BLOCK];
     int count = 0;
     const auto run_alone = [&](int64_t first, int64_t last) {
         if (first >= last) return;
@@ -440,14 +440,14 @@ static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
 
 static Outcome propagate(const PropagateJob& job) {
     const int64_t count = job.stop - job.start;
-    if (count <= SEGMENTS / 2 && job.last - job.first >= 8 * PRODUCT_LINKS) {
+    if (count <= BLOCK / 2 && job.last - job.first >= 8 * PRODUCT_LINKS) {
         for (int64_t member = job.start; member < job.stop; ++member)
             if (propagate_deep(job, member) != DONE) return NO_MEMORY;
         return DONE;
     }
-    for (int64_t begin = job.start; begin < job.stop; begin += WIDTH) {
-        const int lanes = (int)min(job.stop - begin, WIDTH);
-        (lanes > LANES ? propagate_abreast<VECTORS> : propagate_abreast<1>)(job, begin, lanes);
+    for (int64_t begin = job.start; begin < job.stop; begin += BLOCK) {
+        const int lanes = (int)min(job.stop - begin, BLOCK);
+        (lanes > VECTOR_LANES ? propagate_abreast<VECTORS> : propagate_abreast<1>)(job, begin, lanes);
     }
     return DONE;
 }

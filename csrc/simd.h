@@ -3,7 +3,7 @@
 // the linker could hand code for a newer processor to an older one. Hence no templates of the standard library either.
 #pragma once
 
-#if !defined(FASTGRAD_ISA) || !defined(FASTGRAD_LANES)
+#if !defined(FASTGRAD_ISA) || !defined(FASTGRAD_VECTOR_LANES)
 #error "include this from one of the isa_*.cpp files"
 #endif
 
@@ -14,21 +14,21 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-constexpr int LANES = FASTGRAD_LANES;
-constexpr int VECTORS = 32 / LANES;          // in flight together: they hide the latency of exp and division
-constexpr int SEGMENTS = VECTORS * LANES;    // chains of a block, or segments of one chain, side by side: 32
+constexpr int VECTOR_LANES = FASTGRAD_VECTOR_LANES;
+constexpr int VECTORS = 32 / VECTOR_LANES;          // in flight together: they hide the latency of exp and division
+constexpr int BLOCK = VECTORS * VECTOR_LANES;    // chains of a block, or segments of one chain, side by side: 32
 
-constexpr int WIDTH = SEGMENTS;   // lanes
-constexpr int64_t PREFETCH = 16;  // links
+constexpr int BLOCK = BLOCK;   // lanes
+constexpr int64_t PREFETCH_LINKS = 16;  // links
 constexpr int64_t TILE = 8;       // links of a copy, or of draws, in the first-level cache
 
 // Where there are registers enough, a row of lanes is written out, and its state stays in them.
 #define FASTGRAD_ROW(N) _Pragma("GCC unroll 4") for (int j = 0; j < N; ++j)
 
 // Vector extensions of GCC and Clang: operators work lane by lane, a comparison gives -1 or 0 in each.
-typedef double Floats __attribute__((vector_size(8 * FASTGRAD_LANES)));
-typedef int64_t Ints __attribute__((vector_size(8 * FASTGRAD_LANES)));
-typedef uint64_t UInts __attribute__((vector_size(8 * FASTGRAD_LANES)));
+typedef double Floats __attribute__((vector_size(8 * FASTGRAD_VECTOR_LANES)));
+typedef int64_t Ints __attribute__((vector_size(8 * FASTGRAD_VECTOR_LANES)));
+typedef uint64_t UInts __attribute__((vector_size(8 * FASTGRAD_VECTOR_LANES)));
 
 FASTGRAD_INLINE Ints bits_of(Floats v) { return (Ints)v; }
 FASTGRAD_INLINE Floats float_of(Ints v) { return (Floats)v; }
@@ -54,22 +54,22 @@ FASTGRAD_INLINE Ints load(const int64_t* from) {
 
 // The first n lanes; the others become `rest`.
 FASTGRAD_INLINE Floats load(const double* from, int n, double rest) {
-    if (n == LANES) return load(from);
+    if (n == VECTOR_LANES) return load(from);
     Floats v = broadcast(rest);
     for (int i = 0; i < n; ++i) v[i] = from[i];
     return v;
 }
 
 FASTGRAD_INLINE Ints load(const int64_t* from, int n) {
-    if (n == LANES) return load(from);
+    if (n == VECTOR_LANES) return load(from);
     Ints v{};
     for (int i = 0; i < n; ++i) v[i] = from[i];
     return v;
 }
 
 template <typename T, typename V>
-FASTGRAD_INLINE void store(T* to, V v, int n = LANES) {
-    if (n == LANES) {
+FASTGRAD_INLINE void store(T* to, V v, int n = VECTOR_LANES) {
+    if (n == VECTOR_LANES) {
         __builtin_memcpy(to, &v, sizeof v);
     } else {
         for (int i = 0; i < n; ++i) to[i] = v[i];
@@ -78,7 +78,7 @@ FASTGRAD_INLINE void store(T* to, V v, int n = LANES) {
 
 // Integers below 2^53, exactly. Without an instruction for it: the low 32 bits and the high 21 as doubles of their own.
 FASTGRAD_INLINE Floats to_floats(UInts i) {
-#if FASTGRAD_LANES == 8
+#if FASTGRAD_VECTOR_LANES == 8
     return __builtin_convertvector((Ints)i, Floats);
 #else
     const Floats low = float_of((Ints)((i & 0xFFFFFFFFu) | 0x4330000000000000u));
@@ -89,7 +89,7 @@ FASTGRAD_INLINE Floats to_floats(UInts i) {
 
 // What no operator expresses: is any lane set; square root; 32 x 32 -> 64 bit product of the low halves; a store that
 // bypasses the cache (the address must be a multiple of the vector's size).
-#if defined(__x86_64__) && FASTGRAD_LANES == 8
+#if defined(__x86_64__) && FASTGRAD_VECTOR_LANES == 8
 FASTGRAD_INLINE bool any(Ints mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
 // Masks stay masks: GCC would make vectors of them, and masks again.
 typedef __mmask8 Mask;
@@ -110,14 +110,14 @@ FASTGRAD_INLINE UInts multiply_low(UInts a, UInts b) { return (UInts)_mm512_mul_
 FASTGRAD_INLINE void stream(double* to, Floats v) { _mm512_stream_pd(to, (__m512d)v); }
 FASTGRAD_INLINE void stream(int64_t* to, Ints v) { _mm512_stream_si512((__m512i*)to, (__m512i)v); }
 FASTGRAD_INLINE void stream_end() { _mm_sfence(); }
-#elif defined(__x86_64__) && FASTGRAD_LANES == 4
+#elif defined(__x86_64__) && FASTGRAD_VECTOR_LANES == 4
 FASTGRAD_INLINE bool any(Ints mask) { return _mm256_movemask_pd((__m256d)mask) != 0; }
 FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm256_sqrt_pd((__m256d)v); }
 FASTGRAD_INLINE UInts multiply_low(UInts a, UInts b) { return (UInts)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
 FASTGRAD_INLINE void stream(double* to, Floats v) { _mm256_stream_pd(to, (__m256d)v); }
 FASTGRAD_INLINE void stream(int64_t* to, Ints v) { _mm256_stream_si256((__m256i*)to, (__m256i)v); }
 FASTGRAD_INLINE void stream_end() { _mm_sfence(); }
-#elif defined(__x86_64__) && FASTGRAD_LANES == 2
+#elif defined(__x86_64__) && FASTGRAD_VECTOR_LANES == 2
 FASTGRAD_INLINE bool any(Ints mask) { return _mm_movemask_pd((__m128d)mask) != 0; }
 FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm_sqrt_pd((__m128d)v); }
 FASTGRAD_INLINE UInts multiply_low(UInts a, UInts b) { return (UInts)_mm_mul_epu32((__m128i)a, (__m128i)b); }
@@ -127,11 +127,11 @@ FASTGRAD_INLINE void stream_end() { _mm_sfence(); }
 #else
 FASTGRAD_INLINE bool any(Ints mask) {
     int64_t set = 0;
-    for (int i = 0; i < LANES; ++i) set |= mask[i];
+    for (int i = 0; i < VECTOR_LANES; ++i) set |= mask[i];
     return set != 0;
 }
 FASTGRAD_INLINE Floats square_root(Floats v) {
-    for (int i = 0; i < LANES; ++i) v[i] = __builtin_sqrt(v[i]);
+    for (int i = 0; i < VECTOR_LANES; ++i) v[i] = __builtin_sqrt(v[i]);
     return v;
 }
 FASTGRAD_INLINE UInts multiply_low(UInts a, UInts b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
@@ -142,7 +142,7 @@ FASTGRAD_INLINE void stream(T* to, V v) {
 FASTGRAD_INLINE void stream_end() {}
 #endif
 
-#if !defined(__x86_64__) || FASTGRAD_LANES != 8
+#if !defined(__x86_64__) || FASTGRAD_VECTOR_LANES != 8
 typedef Ints Mask;
 constexpr Mask ALL = ~Mask{};
 FASTGRAD_INLINE bool all(Mask mask) { return !any(~mask); }
@@ -160,17 +160,17 @@ FASTGRAD_INLINE void prefetch(const double* from) { __builtin_prefetch(from, 0, 
 template <int STEP>
 FASTGRAD_INLINE void swap_blocks(Floats* row) {
     Ints lane;
-    for (int k = 0; k < LANES; ++k) lane[k] = k;
+    for (int k = 0; k < VECTOR_LANES; ++k) lane[k] = k;
     const Ints upper = (lane & STEP) != 0;
-    const Ints first = select(upper, lane - STEP + LANES, lane), second = select(upper, lane + LANES, lane + STEP);
+    const Ints first = select(upper, lane - STEP + VECTOR_LANES, lane), second = select(upper, lane + VECTOR_LANES, lane + STEP);
 #pragma GCC unroll 8
-    for (int k = 0; k < LANES; ++k) {
+    for (int k = 0; k < VECTOR_LANES; ++k) {
         if (k & STEP) continue;
         const Floats a = row[k], b = row[k + STEP];
 #if defined(__clang__)
-        for (int i = 0; i < LANES; ++i) {
-            row[k][i] = first[i] < LANES ? a[first[i] % LANES] : b[first[i] % LANES];
-            row[k + STEP][i] = second[i] < LANES ? a[second[i] % LANES] : b[second[i] % LANES];
+        for (int i = 0; i < VECTOR_LANES; ++i) {
+            row[k][i] = first[i] < VECTOR_LANES ? a[first[i] % VECTOR_LANES] : b[first[i] % VECTOR_LANES];
+            row[k + STEP][i] = second[i] < VECTOR_LANES ? a[second[i] % VECTOR_LANES] : b[second[i] % VECTOR_LANES];
         }
 #else
         row[k] = __builtin_shuffle(a, b, first);
@@ -181,8 +181,8 @@ FASTGRAD_INLINE void swap_blocks(Floats* row) {
 
 // LANES rows of LANES: row i, lane k becomes row k, lane i.
 FASTGRAD_INLINE void transpose(Floats* row) {
-    if (LANES > 4) swap_blocks<4 % LANES>(row);
-    if (LANES > 2) swap_blocks<2 % LANES>(row);
+    if (VECTOR_LANES > 4) swap_blocks<4 % VECTOR_LANES>(row);
+    if (VECTOR_LANES > 2) swap_blocks<2 % VECTOR_LANES>(row);
     swap_blocks<1>(row);
 }
 

@@ -69,7 +69,7 @@ struct Trainees {
 };
 
 FASTGRAD_INLINE Links links_of(const Trainees& block) {
-    return {block.weight, block.bias, block.next_weight, block.grad_weight_exponent, block.next_bias, block.grad_bias_exponent, WIDTH};
+    return {block.weight, block.bias, block.next_weight, block.grad_weight_exponent, block.next_bias, block.grad_bias_exponent, BLOCK};
 }
 
 // The loss of the parameters as they are, and what the way back begins with.
@@ -84,7 +84,7 @@ static void evaluate(const TrainJob& job, Trainees& block, States start) {
     } else {
         run_rows<true, false, false>(at, none, 0, last);
         for (int j = 0; j < VECTORS; ++j) {
-            const int64_t cell = last * WIDTH + j * LANES;
+            const int64_t cell = last * BLOCK + j * VECTOR_LANES;
             const Floats z = load(block.weight + cell) * at.activation[j] + load(block.bias + cell);
             block.loss[j] = cross_entropy(z, block.target[j]);
         }
@@ -98,8 +98,8 @@ static void evaluate(const TrainJob& job, Trainees& block, States start) {
         if (job.loss_code == SQUARED) {
             block.loss[j] = 0.5 * error * error;
         } else {  // delta_L = o_L - y: as if sigmoid' were 1
-            store(at.kept.row + last * KEPT + WIDTH + j * LANES, broadcast(1.0));
-            store(at.kept.exponent + last * WIDTH + j * LANES, Ints{});
+            store(at.kept.row + last * KEPT + BLOCK + j * VECTOR_LANES, broadcast(1.0));
+            store(at.kept.exponent + last * BLOCK + j * VECTOR_LANES, Ints{});
         }
     }
     look_at_adjoints(at);
@@ -108,7 +108,7 @@ static void evaluate(const TrainJob& job, Trainees& block, States start) {
 // Factors by which the gradients of a chain are multiplied, so that their norm is at most clip_norm.
 FASTGRAD_INLINE Scaled norm_factor(const TrainJob& job, const Rule& rule, const Trainees& block, int j) {
     Squares sum{Floats{}, broadcast(EXPONENT_MIN)};
-    for (int64_t cell = j * LANES; cell < job.depth * WIDTH; cell += WIDTH) {
+    for (int64_t cell = j * VECTOR_LANES; cell < job.depth * BLOCK; cell += BLOCK) {
         add_square(sum, clipped(rule, {load(block.next_weight + cell), load(block.grad_weight_exponent + cell)}));
         add_square(sum, clipped(rule, {load(block.next_bias + cell), load(block.grad_bias_exponent + cell)}));
     }
@@ -146,13 +146,13 @@ static bool descend(const TrainJob& job, const Rule& rule, Trainees& block, int6
     for (int j = 0; j < VECTORS; ++j) {
         const Scaled factor = rule.clips_norm ? norm_factor(job, rule, block, j) : one();
         Ints moves{}, leaves{};
-        for (int64_t cell = j * LANES; cell < job.depth * WIDTH; cell += WIDTH) {
+        for (int64_t cell = j * VECTOR_LANES; cell < job.depth * BLOCK; cell += BLOCK) {
             move(rule, factor, block.weight + cell, block.next_weight + cell, block.grad_weight_exponent + cell, moves, leaves);
             move(rule, factor, block.bias + cell, block.next_bias + cell, block.grad_bias_exponent + cell, moves, leaves);
         }
         leaves |= block.diverged_at[j] != 0;
         if (any(leaves)) {  // they keep what they had
-            for (int64_t cell = j * LANES; cell < job.depth * WIDTH; cell += WIDTH) {
+            for (int64_t cell = j * VECTOR_LANES; cell < job.depth * BLOCK; cell += BLOCK) {
                 store(block.next_weight + cell, select(leaves, load(block.weight + cell), load(block.next_weight + cell)));
                 store(block.next_bias + cell, select(leaves, load(block.bias + cell), load(block.next_bias + cell)));
             }
@@ -160,8 +160,8 @@ static bool descend(const TrainJob& job, const Rule& rule, Trainees& block, int6
             moves &= ~leaves;
         }
         block.last_update[j] = select(moves, broadcast(step + 1), block.last_update[j]);
-        for (int i = 0; i < LANES; ++i)
-            if (j * LANES + i >= lanes) moves[i] = 0;
+        for (int i = 0; i < VECTOR_LANES; ++i)
+            if (j * VECTOR_LANES + i >= lanes) moves[i] = 0;
         any_moves |= moves;
     }
     double* const weight = block.weight;
@@ -186,20 +186,20 @@ static void train_block(const TrainJob& job, const Rule& rule, Trainees& block, 
         const int64_t known = moves ? step + 1 : job.last;
         for (; row < job.record && job.recorded_steps[row] < known; ++row)
             for (int i = 0; i < lanes; ++i) {
-                const int64_t diverged_at = block.diverged_at[i / LANES][i % LANES];
+                const int64_t diverged_at = block.diverged_at[i / VECTOR_LANES][i % VECTOR_LANES];
                 const bool is_out = diverged_at != 0 && diverged_at <= job.recorded_steps[row];
-                job.loss[row * job.ensemble + begin + i] = is_out ? __builtin_inf() : block.loss[i / LANES][i % LANES];
+                job.loss[row * job.ensemble + begin + i] = is_out ? __builtin_inf() : block.loss[i / VECTOR_LANES][i % VECTOR_LANES];
             }
         if (!moves) break;
     }
 }
 
 static Outcome train(const TrainJob& job) {
-    const int64_t cells = job.depth * WIDTH;
-    Room room(Room::of_kept(job.depth + 1) + Room::of_states(WIDTH) + 6 * Room::size(cells * 8));
+    const int64_t cells = job.depth * BLOCK;
+    Room room(Room::of_kept(job.depth + 1) + Room::of_states(BLOCK) + 6 * Room::size(cells * 8));
     if (!room.memory) return NO_MEMORY;
     const Kept kept = room.take_kept(job.depth + 1);
-    const States start = room.take_states(WIDTH);
+    const States start = room.take_states(BLOCK);
     Trainees block{};
     block.weight = room.take<double>(cells);
     block.bias = room.take<double>(cells);
@@ -210,15 +210,15 @@ static Outcome train(const TrainJob& job) {
     const Rule rule{to_scaled(broadcast(job.learning_rate)), to_scaled(broadcast(job.clip_value <= __DBL_MAX__ ? job.clip_value : 1.0)),
                     to_scaled(broadcast(job.clip_norm <= __DBL_MAX__ ? job.clip_norm : 1.0)), job.clip_value <= __DBL_MAX__,
                     job.clip_norm <= __DBL_MAX__};
-    for (int64_t begin = job.start; begin < job.stop; begin += WIDTH) {
-        const int lanes = (int)min(job.stop - begin, WIDTH);
+    for (int64_t begin = job.start; begin < job.stop; begin += BLOCK) {
+        const int lanes = (int)min(job.stop - begin, BLOCK);
         Mask input_in_range = ALL;
-        for (int i = 0; i < WIDTH; ++i) {
-            const int j = i / LANES, k = i % LANES;
+        for (int i = 0; i < BLOCK; ++i) {
+            const int j = i / VECTOR_LANES, k = i % VECTOR_LANES;
             const bool used = i < lanes;
             for (int64_t link = 0; link < job.depth; ++link) {
-                block.weight[link * WIDTH + i] = used ? job.weight[link * job.ensemble + begin + i] : 1.0;
-                block.bias[link * WIDTH + i] = used ? job.bias[link * job.ensemble + begin + i] : 0.0;
+                block.weight[link * BLOCK + i] = used ? job.weight[link * job.ensemble + begin + i] : 1.0;
+                block.bias[link * BLOCK + i] = used ? job.bias[link * job.ensemble + begin + i] : 0.0;
             }
             set_state(start, i, used ? job.x[begin + i] : 0.5);
             block.target[j][k] = used ? job.target[begin + i] : 0.5;
@@ -229,9 +229,9 @@ static Outcome train(const TrainJob& job) {
         }
         // The input lies where the activation before link 0 would be, if it is a number of that kind.
         for (int j = 0; j < VECTORS; ++j) {
-            const Floats x = load(start.activation + j * LANES);
+            const Floats x = load(start.activation + j * VECTOR_LANES);
             input_in_range = in_range(input_in_range, Floats{}, x);
-            store(kept.row + j * LANES, x);
+            store(kept.row + j * VECTOR_LANES, x);
         }
         kept.extended[0] = 0;
         block.at.kept = later(kept, 1);
@@ -239,10 +239,10 @@ static Outcome train(const TrainJob& job) {
         block.at.count = job.depth;
         train_block(job, rule, block, start, begin, lanes);
         for (int i = 0; i < lanes; ++i) {
-            const int j = i / LANES, k = i % LANES;
+            const int j = i / VECTOR_LANES, k = i % VECTOR_LANES;
             for (int64_t link = 0; link < job.depth; ++link) {
-                job.weight[link * job.ensemble + begin + i] = block.weight[link * WIDTH + i];
-                job.bias[link * job.ensemble + begin + i] = block.bias[link * WIDTH + i];
+                job.weight[link * job.ensemble + begin + i] = block.weight[link * BLOCK + i];
+                job.bias[link * job.ensemble + begin + i] = block.bias[link * BLOCK + i];
             }
             job.last_update[begin + i] = block.last_update[j][k];
             job.converged_at[begin + i] = block.converged_at[j][k];
