@@ -19,11 +19,11 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-constexpr int64_t KEPT = 3 * BLOCK; // doubles of a link
+constexpr int64_t TAPE_DOUBLES = 3 * BLOCK; // doubles of a link
 
 // Where a stretch keeps its links: a row of o_l, sigmoid'(z_l) and w_l of each lane; and of wide links the exponent k of
 // exp(-|z_l|), with the sign of z_l. Pointers to link 0; the next one lies `step` rows further on, or before.
-struct Kept {
+struct Tape {
     double* row;
     int64_t* exponent;
     uint32_t* extended;  // bit j where vector j is wide
@@ -43,7 +43,7 @@ struct Links {
 // A stretch, and what its lanes carry from link to link.
 struct Stretch {
     Links links;
-    Kept kept;
+    Tape tape;
     int64_t count;  // of links
     bool follows;   // a link whose kept row lies before that of link 0
     Scaled input[VECTORS];
@@ -59,7 +59,7 @@ FASTGRAD_INLINE bool not_finite(Floats a, Floats b) {
     return any(~((abs(a) <= __DBL_MAX__) & (abs(b) <= __DBL_MAX__)));
 }
 
-FASTGRAD_INLINE void keep(double* slot, Floats activation, Floats derivative, Floats weight) {
+FASTGRAD_INLINE void write_tape(double* slot, Floats activation, Floats derivative, Floats weight) {
     store(slot, activation);
     store(slot + BLOCK, derivative);
     store(slot + 2 * BLOCK, weight);
@@ -83,23 +83,23 @@ FASTGRAD_INLINE void put(const Links& out, int64_t cell, Scaled delta, Scaled gr
 // Link i of the stretch, forward. Returns whether every weight and bias was finite.
 static bool forward_row(Stretch& at, int64_t i) {
     bool finite = true;
-    at.kept.extended[i * at.kept.step] = 0;
+    at.tape.extended[i * at.tape.step] = 0;
     for (int j = 0; j < VECTORS; ++j) {
         const int64_t cell = i * at.links.stride + j * VECTOR_LANES;
-        double* const slot = at.kept.row + i * at.kept.step * KEPT + j * VECTOR_LANES;
+        double* const slot = at.tape.row + i * at.tape.step * TAPE_DOUBLES + j * VECTOR_LANES;
         const Floats w = load(at.links.weight + cell), b = load(at.links.bias + cell);
         const Floats z = w * at.activation[j] + b;
         if (all(in_range(ALL, z, w))) {
             const InRangeLink next = sigmoid_in_range(z);
-            keep(slot, next.activation, next.derivative, w);
+            write_tape(slot, next.activation, next.derivative, w);
             at.activation[j] = next.activation;
         } else {
             finite &= !not_finite(w, b);
             const Link next = sigmoid(z);
-            keep(slot, next.mantissa, next.derivative, w);
-            store(at.kept.exponent + i * at.kept.step * BLOCK + j * VECTOR_LANES,
+            write_tape(slot, next.mantissa, next.derivative, w);
+            store(at.tape.exponent + i * at.tape.step * BLOCK + j * VECTOR_LANES,
                   select(z < 0.0, next.derivative_exponent, -next.derivative_exponent));
-            at.kept.extended[i * at.kept.step] |= 1u << j;
+            at.tape.extended[i * at.tape.step] |= 1u << j;
             at.activation[j] = next.activation;
         }
     }
@@ -110,15 +110,15 @@ static bool forward_row(Stretch& at, int64_t i) {
 template <bool STREAM>
 static void backward_row(Stretch& at, int64_t i) {
     for (int j = 0; j < VECTORS; ++j) {
-        const double* const slot = at.kept.row + i * at.kept.step * KEPT + j * VECTOR_LANES;
-        const int64_t* const exponent = at.kept.exponent + i * at.kept.step * BLOCK + j * VECTOR_LANES;
+        const double* const slot = at.tape.row + i * at.tape.step * TAPE_DOUBLES + j * VECTOR_LANES;
+        const int64_t* const exponent = at.tape.exponent + i * at.tape.step * BLOCK + j * VECTOR_LANES;
         Ints k{};
-        if (at.kept.extended[i * at.kept.step] >> j & 1) k = load(exponent);
+        if (at.tape.extended[i * at.tape.step] >> j & 1) k = load(exponent);
         Scaled o = at.input[j];
         if (i > 0 || at.follows) {
-            o = {load(slot - at.kept.step * KEPT), Ints{}};
-            if (at.kept.extended[(i - 1) * at.kept.step] >> j & 1) {
-                const Ints k_before = load(exponent - at.kept.step * BLOCK);
+            o = {load(slot - at.tape.step * TAPE_DOUBLES), Ints{}};
+            if (at.tape.extended[(i - 1) * at.tape.step] >> j & 1) {
+                const Ints k_before = load(exponent - at.tape.step * BLOCK);
                 o.exponent = select(k_before < 0, k_before, Ints{});
             }
         }
@@ -140,7 +140,7 @@ static int64_t rows_in_range(Stretch& ahead, Stretch& back, int64_t step, int64_
     if (BACKWARD && back.extended) return step;
     // Copies, so that no store can seem to change them.
     const Links from = ahead.links, to = back.links;
-    const Kept kept = ahead.kept, kept_back = back.kept;
+    const Tape tape = ahead.tape, tape_back = back.tape;
     const int64_t last = BACKWARD ? back.count - 1 : 0;
     const bool follows = BACKWARD && back.follows;
     Floats activation[VECTORS], adjoint[VECTORS];
@@ -168,11 +168,11 @@ static int64_t rows_in_range(Stretch& ahead, Stretch& back, int64_t step, int64_
             if (!all(is_in_range)) break;
         }
         const int64_t i = last - step;
-        if (BACKWARD && ((i == 0 && !follows) || (kept_back.extended[i * kept_back.step] | kept_back.extended[(i - 1) * kept_back.step]))) break;
-        if (FORWARD) kept.extended[step * kept.step] = 0;
-        double* const place = kept.row + step * kept.step * KEPT;
-        const double* const slot = kept_back.row + i * kept_back.step * KEPT;
-        const double* const before = slot - kept_back.step * KEPT;
+        if (BACKWARD && ((i == 0 && !follows) || (tape_back.extended[i * tape_back.step] | tape_back.extended[(i - 1) * tape_back.step]))) break;
+        if (FORWARD) tape.extended[step * tape.step] = 0;
+        double* const place = tape.row + step * tape.step * TAPE_DOUBLES;
+        const double* const slot = tape_back.row + i * tape_back.step * TAPE_DOUBLES;
+        const double* const before = slot - tape_back.step * TAPE_DOUBLES;
         FASTGRAD_ROW(VECTORS) {
             if (BACKWARD) {
                 const Scaled delta = renormalize_in_range(adjoint[j] * load(slot + BLOCK + j * VECTOR_LANES), exponent[j]);
@@ -184,7 +184,7 @@ static int64_t rows_in_range(Stretch& ahead, Stretch& back, int64_t step, int64_
             // What goes back leaves its place to what goes forward: first the one, then the other.
             if (FORWARD) {
                 const InRangeLink next = sigmoid_in_range(z[j]);
-                keep(place + j * VECTOR_LANES, next.activation, next.derivative, w[j]);
+                write_tape(place + j * VECTOR_LANES, next.activation, next.derivative, w[j]);
                 activation[j] = next.activation;
             }
         }
@@ -244,11 +244,11 @@ FASTGRAD_INLINE void copy_state(States to, int64_t at, States from, int64_t lane
     to.exponent[at] = from.exponent[lane];
 }
 
-FASTGRAD_INLINE void load_activations(Front& front, States from) {
+FASTGRAD_INLINE void load_activations(ForwardState& front, States from) {
     for (int j = 0; j < VECTORS; ++j) front.activation[j] = load(from.activation + j * VECTOR_LANES);
 }
 
-FASTGRAD_INLINE void store_states(States to, const Front& front) {
+FASTGRAD_INLINE void store_states(States to, const ForwardState& front) {
     for (int j = 0; j < VECTORS; ++j) {
         store(to.activation + j * VECTOR_LANES, front.activation[j]);
         store(to.mantissa + j * VECTOR_LANES, front.scaled[j].mantissa);
@@ -278,12 +278,12 @@ FASTGRAD_INLINE Scaled adjoint_of(const Stretch& at, int64_t lane) {
 }
 
 // One piece of memory for a call, handed out in cache lines. What is asked for must be known beforehand.
-struct Room {
+struct Arena {
     char *memory, *next;
-    explicit Room(int64_t bytes) : memory((char*)__builtin_malloc((size_t)bytes + 64)) {
+    explicit Arena(int64_t bytes) : memory((char*)__builtin_malloc((size_t)bytes + 64)) {
         next = (char*)(((uintptr_t)memory + 63) / 64 * 64);
     }
-    ~Room() { __builtin_free(memory); }
+    ~Arena() { __builtin_free(memory); }
     static int64_t size(int64_t bytes) { return (bytes + 63) / 64 * 64; }
     template <typename T>
     T* take(int64_t count) {
@@ -291,13 +291,13 @@ struct Room {
         next += size(count * (int64_t)sizeof(T));
         return taken;
     }
-    static int64_t of_kept(int64_t rows) { return rows * (KEPT + BLOCK) * 8 + size(rows * 4); }
-    Kept take_kept(int64_t rows) {
-        double* const row = take<double>(rows * KEPT);
+    static int64_t tape_bytes(int64_t rows) { return rows * (TAPE_DOUBLES + BLOCK) * 8 + size(rows * 4); }
+    Tape take_tape(int64_t rows) {
+        double* const row = take<double>(rows * TAPE_DOUBLES);
         int64_t* const exponent = take<int64_t>(rows * BLOCK);
         return {row, exponent, take<uint32_t>(rows), 1};
     }
-    static int64_t of_states(int64_t lanes) { return 3 * size(lanes * 8); }
+    static int64_t states_bytes(int64_t lanes) { return 3 * size(lanes * 8); }
     States take_states(int64_t lanes) {
         double* const activation = take<double>(lanes);
         double* const mantissa = take<double>(lanes);
@@ -306,12 +306,12 @@ struct Room {
 };
 
 // Two stretches can share what they keep, if one lies in the opposite order of the other.
-FASTGRAD_INLINE Kept mirrored(const Kept& kept, int64_t rows) {
-    return {kept.row + (rows - 1) * KEPT, kept.exponent + (rows - 1) * BLOCK, kept.extended + rows - 1, -1};
+FASTGRAD_INLINE Tape mirrored(const Tape& tape, int64_t rows) {
+    return {tape.row + (rows - 1) * TAPE_DOUBLES, tape.exponent + (rows - 1) * BLOCK, tape.extended + rows - 1, -1};
 }
 
-FASTGRAD_INLINE Kept later(const Kept& kept, int64_t links) {
-    return {kept.row + links * KEPT, kept.exponent + links * BLOCK, kept.extended + links, kept.step};
+FASTGRAD_INLINE Tape tape_at(const Tape& tape, int64_t links) {
+    return {tape.row + links * TAPE_DOUBLES, tape.exponent + links * BLOCK, tape.extended + links, tape.step};
 }
 
 FASTGRAD_INLINE bool is_aligned(const void* pointer) { return (uintptr_t)pointer % (8 * VECTOR_LANES) == 0; }
@@ -340,10 +340,10 @@ FASTGRAD_INLINE void put_grad_x(const BackpropJob& job, int64_t member, Scaled a
 // Whole blocks of chains: members begin to end - 1, where they lie.
 static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t end) {
     const int64_t rows = min(job.depth, IN_PLACE_SEGMENT), stretches = (job.depth + IN_PLACE_SEGMENT - 1) / IN_PLACE_SEGMENT;
-    Room room(Room::of_kept(rows) + Room::of_states(stretches * BLOCK));
-    if (!room.memory) return NO_MEMORY;
-    const Kept kept = room.take_kept(rows);
-    const States starts = room.take_states(stretches * BLOCK);
+    Arena arena(Arena::tape_bytes(rows) + Arena::states_bytes(stretches * BLOCK));
+    if (!arena.memory) return NO_MEMORY;
+    const Tape tape = arena.take_tape(rows);
+    const States starts = arena.take_states(stretches * BLOCK);
     const auto run = can_stream(links_at(job, 0, begin)) ? run_stretches<true> : run_stretches<false>;
     bool finite = true, mirror = false;
     int64_t members_back = 0;  // the first of the block that goes back
@@ -354,7 +354,7 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
     for (int64_t members = begin; members < end; members += BLOCK) {
         for (int i = 0; i < BLOCK; ++i) set_state(starts, i, job.x[members + i]);
         for (int64_t s = 0; s + 1 < stretches; ++s) {
-            Front front;
+            ForwardState front;
             load_activations(front, starts + s * BLOCK);
             const Links links = links_at(job, s * IN_PLACE_SEGMENT, members);
             advance_rows<false, VECTORS>(front, links.weight, links.bias, links.stride, IN_PLACE_SEGMENT, true);
@@ -362,7 +362,7 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
         }
         for (int64_t s = stretches - 1; s >= 0; --s, mirror = !mirror) {
             ahead.links = links_at(job, s * IN_PLACE_SEGMENT, members);
-            ahead.kept = mirror ? mirrored(kept, rows) : kept;
+            ahead.tape = mirror ? mirrored(tape, rows) : tape;
             ahead.count = min(job.depth - s * IN_PLACE_SEGMENT, IN_PLACE_SEGMENT);
             ahead.follows = false;
             start_stretch(ahead, starts + s * BLOCK);
@@ -412,7 +412,7 @@ struct LaneLayout {
     int64_t ahead;  // what is copied next lies so much further on
 };
 
-FASTGRAD_INLINE LaneLayout further(LaneLayout lanes, int64_t links) {
+FASTGRAD_INLINE LaneLayout at_link(LaneLayout lanes, int64_t links) {
     const int64_t cells = links * lanes.links.stride;
     lanes.links.weight += cells;
     lanes.links.bias += cells;
@@ -424,7 +424,7 @@ FASTGRAD_INLINE LaneLayout further(LaneLayout lanes, int64_t links) {
 }
 
 // Copies `count` links. Lanes that are not there get those of lane 0, or keep what they have.
-FASTGRAD_INLINE void fill(double* tile, const double* from, const LaneLayout& lanes, int64_t count) {
+FASTGRAD_INLINE void gather(double* tile, const double* from, const LaneLayout& lanes, int64_t count) {
     if (lanes.links.stride == 1 && count == TILE) {
         for (int i = 0; i < BLOCK; i += VECTOR_LANES)
             for (int64_t t = 0; t < TILE; t += VECTOR_LANES) {
@@ -446,9 +446,9 @@ FASTGRAD_INLINE void fill(double* tile, const double* from, const LaneLayout& la
             for (int i = 0; i < lanes.count; ++i) tile[t * BLOCK + i] = from[t * lanes.links.stride + i * lanes.lane_stride];
 }
 
-FASTGRAD_INLINE void fill(Tile& tile, const LaneLayout& lanes, int64_t count) {
-    fill(tile.weight, lanes.links.weight, lanes, count);
-    fill(tile.bias, lanes.links.bias, lanes, count);
+FASTGRAD_INLINE void gather(Tile& tile, const LaneLayout& lanes, int64_t count) {
+    gather(tile.weight, lanes.links.weight, lanes, count);
+    gather(tile.bias, lanes.links.bias, lanes, count);
 }
 
 // Part `part` of TILE parts of a whole tile of one chain's segments, past the cache.
@@ -476,7 +476,7 @@ FASTGRAD_INLINE void stream_part(const LaneLayout& lanes, const Tile& tile, int6
 }
 
 template <typename T>
-FASTGRAD_INLINE void drain(T* to, const T* tile, const LaneLayout& lanes, int64_t count) {
+FASTGRAD_INLINE void scatter(T* to, const T* tile, const LaneLayout& lanes, int64_t count) {
     for (int64_t t = 0; t < count; ++t)
         if (lanes.lane_stride == 1)
             __builtin_memcpy(to + t * lanes.links.stride, tile + t * BLOCK, (size_t)lanes.count * 8);
@@ -484,19 +484,19 @@ FASTGRAD_INLINE void drain(T* to, const T* tile, const LaneLayout& lanes, int64_
             for (int i = 0; i < lanes.count; ++i) to[t * lanes.links.stride + i * lanes.lane_stride] = tile[t * BLOCK + i];
 }
 
-FASTGRAD_INLINE void drain(const LaneLayout& lanes, const Tile& tile, int64_t count) {
-    drain(lanes.links.grad_weight_mantissa, tile.weight, lanes, count);
-    drain(lanes.links.grad_weight_exponent, tile.weight_exponent, lanes, count);
-    drain(lanes.links.grad_bias_mantissa, tile.bias, lanes, count);
-    drain(lanes.links.grad_bias_exponent, tile.bias_exponent, lanes, count);
+FASTGRAD_INLINE void scatter(const LaneLayout& lanes, const Tile& tile, int64_t count) {
+    scatter(lanes.links.grad_weight_mantissa, tile.weight, lanes, count);
+    scatter(lanes.links.grad_weight_exponent, tile.weight_exponent, lanes, count);
+    scatter(lanes.links.grad_bias_mantissa, tile.bias, lanes, count);
+    scatter(lanes.links.grad_bias_exponent, tile.bias_exponent, lanes, count);
 }
 
 // A whole segment of each lane forward; nothing is kept.
 template <bool PRODUCT>
-static void advance_segment(Front& front, const LaneLayout& lanes) {
+static void advance_segment(ForwardState& front, const LaneLayout& lanes) {
     Tile tile;
     for (int64_t t = 0; t < COPIED_SEGMENT; t += TILE) {
-        fill(tile, further(lanes, t), TILE);
+        gather(tile, at_link(lanes, t), TILE);
         (lanes.count > VECTOR_LANES ? advance_rows<PRODUCT, VECTORS> : advance_rows<PRODUCT, 1>)(
             front, tile.weight, tile.bias, BLOCK, TILE, t + TILE == COPIED_SEGMENT);
     }
@@ -506,13 +506,13 @@ static void advance_segment(Front& front, const LaneLayout& lanes) {
 static bool run_segment(Stretch& at, const LaneLayout& lanes, int64_t count) {
     Tile tiles[2];
     Stretch none{};
-    const Kept kept = at.kept;
+    const Tape tape = at.tape;
     bool finite = true;
     for (int64_t t = 0; t < count; t += TILE) {
         at.count = min(count - t, TILE);
         at.links = tiles[0].links();
-        at.kept = later(kept, t);
-        fill(tiles[0], further(lanes, t), at.count);
+        at.tape = tape_at(tape, t);
+        gather(tiles[0], at_link(lanes, t), at.count);
         finite &= run_rows<true, false, false>(at, none, 0, at.count);
     }
     look_at_adjoints(at);
@@ -524,33 +524,33 @@ static bool run_segment(Stretch& at, const LaneLayout& lanes, int64_t count) {
     for (int64_t t = (count - 1) / TILE * TILE; t >= 0; t -= TILE) {
         const int64_t parity = t / TILE % 2;
         at.count = min(count - t, TILE);
-        at.kept = later(kept, t);
+        at.tape = tape_at(tape, t);
         at.follows = t > 0;
         at.links = tiles[parity].links();
         if (!streams) {
             run_rows<false, true, false>(none, at, 0, at.count);
-            drain(further(lanes, t), tiles[parity], at.count);
+            scatter(at_link(lanes, t), tiles[parity], at.count);
             continue;
         }
         for (int64_t i = 0; i < TILE; ++i) {
             run_rows<false, true, false>(none, at, i, i + 1);
-            if (t + TILE < count) stream_part(further(lanes, t + TILE), tiles[1 - parity], i);
+            if (t + TILE < count) stream_part(at_link(lanes, t + TILE), tiles[1 - parity], i);
         }
     }
     if (streams)
         for (int64_t i = 0; i < TILE; ++i) stream_part(lanes, tiles[0], i);
-    at.kept = kept;
+    at.tape = tape;
     return finite;
 }
 
 // Fewer chains than lanes: members begin to begin + lanes - 1.
 static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lanes) {
     const int64_t segments = (job.depth + COPIED_SEGMENT - 1) / COPIED_SEGMENT;
-    Room room(Room::of_kept(COPIED_SEGMENT) + Room::of_states(segments * BLOCK));
-    if (!room.memory) return NO_MEMORY;
+    Arena arena(Arena::tape_bytes(COPIED_SEGMENT) + Arena::states_bytes(segments * BLOCK));
+    if (!arena.memory) return NO_MEMORY;
     Stretch at;
-    at.kept = room.take_kept(COPIED_SEGMENT);
-    const States starts = room.take_states(segments * BLOCK);
+    at.tape = arena.take_tape(COPIED_SEGMENT);
+    const States starts = arena.take_states(segments * BLOCK);
     const LaneLayout from{links_at(job, 0, begin), 1, lanes, 0};
     bool finite = true;
     for (int i = 0; i < BLOCK; ++i) {
@@ -558,14 +558,14 @@ static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lane
         set_adjoint(at, i, to_scaled(broadcast(i < lanes ? job.cotangent[begin + i] : 1.0)));
     }
     for (int64_t s = 0; s + 1 < segments; ++s) {
-        Front front;
+        ForwardState front;
         load_activations(front, starts + s * BLOCK);
-        advance_segment<false>(front, further(from, s * COPIED_SEGMENT));
+        advance_segment<false>(front, at_link(from, s * COPIED_SEGMENT));
         store_states(starts + (s + 1) * BLOCK, front);
     }
     for (int64_t s = segments - 1; s >= 0; --s) {
         start_stretch(at, starts + s * BLOCK);
-        finite &= run_segment(at, further(from, s * COPIED_SEGMENT), min(job.depth - s * COPIED_SEGMENT, COPIED_SEGMENT));
+        finite &= run_segment(at, at_link(from, s * COPIED_SEGMENT), min(job.depth - s * COPIED_SEGMENT, COPIED_SEGMENT));
         if (s == segments - 1)
             for (int i = 0; i < lanes; ++i) job.output[begin + i] = at.activation[i / VECTOR_LANES][i % VECTOR_LANES];
     }
@@ -585,14 +585,14 @@ struct Cut {
 // Runs segments forward, several runs of them side by side: run i begins with segment first + i * pitch and takes `length`
 // of them, the last run perhaps fewer. `ends` is where the runs start, and then where they end.
 static void run_forward(const Cut& cut, int64_t first, int64_t lane_stride, int64_t runs, int64_t length, States ends) {
-    Front front;
+    ForwardState front;
     load_activations(front, ends);
     for (int64_t s = first; s < first + length; ++s) {
         const int64_t running = s + (runs - 1) * lane_stride < cut.segments ? runs : runs - 1;
         const LaneLayout lanes{cut.links, lane_stride * COPIED_SEGMENT * cut.links.stride, running, 4 * TILE};
         for (int64_t i = 0; i < running; ++i) copy_state(cut.starts, s + i * lane_stride, ends, i);
         begin_product(front);
-        advance_segment<true>(front, further(lanes, s * COPIED_SEGMENT));
+        advance_segment<true>(front, at_link(lanes, s * COPIED_SEGMENT));
         for (int64_t i = 0; i < running; ++i) {
             const int j = (int)(i / VECTOR_LANES), k = (int)(i % VECTOR_LANES);
             ends.activation[i] = front.activation[j][k];
@@ -610,23 +610,23 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
     const int64_t segments = job.depth / COPIED_SEGMENT, rest = job.depth % COPIED_SEGMENT;
     const int64_t length = ((segments + BLOCK - 1) / BLOCK) | 1;  // odd: powers of two would collide in the cache
     const int64_t runs = (segments + length - 1) / length, padded = (segments + BLOCK) / BLOCK * BLOCK;
-    Room room(Room::of_kept(COPIED_SEGMENT) + Room::of_states(padded) + 3 * Room::of_states(BLOCK) + 4 * Room::size(padded * 8));
-    if (!room.memory) return NO_MEMORY;
+    Arena arena(Arena::tape_bytes(COPIED_SEGMENT) + Arena::states_bytes(padded) + 3 * Arena::states_bytes(BLOCK) + 4 * Arena::size(padded * 8));
+    if (!arena.memory) return NO_MEMORY;
     Stretch at;
-    at.kept = room.take_kept(COPIED_SEGMENT);
-    const Cut cut{links_at(job, 0, member), segments, room.take_states(padded),
-                  {room.take<double>(padded), room.take<int64_t>(padded)}};
-    const ScaledArrays adjoints{room.take<double>(padded), room.take<int64_t>(padded)};
-    const States guesses = room.take_states(BLOCK), ends = room.take_states(BLOCK), alone = room.take_states(BLOCK);
+    at.tape = arena.take_tape(COPIED_SEGMENT);
+    const Cut cut{links_at(job, 0, member), segments, arena.take_states(padded),
+                  {arena.take<double>(padded), arena.take<int64_t>(padded)}};
+    const ScaledArrays adjoints{arena.take<double>(padded), arena.take<int64_t>(padded)};
+    const States guesses = arena.take_states(BLOCK), ends = arena.take_states(BLOCK), alone = arena.take_states(BLOCK);
     const int64_t stride = cut.links.stride;
 
     // Forward: each run but the first is warmed up over the segment before it.
     for (int i = 0; i < BLOCK; ++i) set_state(guesses, i, 0.5);
     if (runs > 1) {
-        Front front;
+        ForwardState front;
         load_activations(front, guesses);
         const LaneLayout lanes{cut.links, length * COPIED_SEGMENT * stride, runs - 1, 0};
-        advance_segment<false>(front, further(lanes, (length - 1) * COPIED_SEGMENT));
+        advance_segment<false>(front, at_link(lanes, (length - 1) * COPIED_SEGMENT));
         store_states(ends, front);
         for (int64_t i = 1; i < runs; ++i) copy_state(guesses, i, ends, i - 1);
     }
@@ -652,7 +652,7 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
             set_adjoint(at, i, adjoint);
         }
         start_stretch(at, alone);
-        finite &= run_segment(at, further({cut.links, 0, 1, 0}, segments * COPIED_SEGMENT), rest);
+        finite &= run_segment(at, at_link({cut.links, 0, 1, 0}, segments * COPIED_SEGMENT), rest);
         job.output[member] = at.activation[0][0];
         adjoint = adjoint_of(at, 0);
     }
@@ -674,7 +674,7 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
             at.adjoint[j] = load(adjoints.mantissa + first + j * VECTOR_LANES);
             at.exponent[j] = load(adjoints.exponent + first + j * VECTOR_LANES);
         }
-        finite &= run_segment(at, further(lanes, first * COPIED_SEGMENT), COPIED_SEGMENT);
+        finite &= run_segment(at, at_link(lanes, first * COPIED_SEGMENT), COPIED_SEGMENT);
     }
     stream_end();
     return finite ? DONE : NOT_FINITE;

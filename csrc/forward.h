@@ -9,7 +9,7 @@ namespace FASTGRAD_ISA {
 
 // Lanes on their way forward: the state o, and the product of w sigmoid' since the stretch began. Nothing is kept.
 // With centered biases the state is the offset d = o - 1/2: see fastgrad/kernels/contract.py.
-struct Front {
+struct ForwardState {
     Floats activation[VECTORS];
     Scaled product[VECTORS];
     Scaled scaled[VECTORS];  // the activation, after a link that took the general path; or a tiny offset
@@ -18,7 +18,7 @@ struct Front {
     uint32_t extended_bound;     // and bound j
 };
 
-FASTGRAD_INLINE void begin_product(Front& front) {
+FASTGRAD_INLINE void begin_product(ForwardState& front) {
     for (int j = 0; j < VECTORS; ++j) front.product[j] = one();
     front.extended = 0;
 }
@@ -26,7 +26,7 @@ FASTGRAD_INLINE void begin_product(Front& front) {
 // One link with centered biases where every offset is below TINY_OFFSET: they are multiplied by w / 4, and the slope is 1/4.
 // The bits are those of the general path. False, and nothing done, where that does not hold.
 template <int N>
-FASTGRAD_INLINE bool advance_tiny(Front& front, const double* weight) {
+FASTGRAD_INLINE bool advance_tiny(ForwardState& front, const double* weight) {
     Mask is_tiny = ALL;
     for (int j = 0; j < N; ++j) {
         const Floats size = abs(load(weight + j * VECTOR_LANES));
@@ -49,7 +49,7 @@ FASTGRAD_INLINE bool advance_tiny(Front& front, const double* weight) {
 // `end` links of N vectors forward. With `scaled` the last one takes the general path, which gives the scaled activation too.
 // CENTERED: every bias is -w/2, and the activations are offsets.
 template <bool PRODUCT, int N, bool CENTERED = false>
-static void advance_rows(Front& front, const double* weights, const double* biases, int64_t stride, int64_t end,
+static void advance_rows(ForwardState& front, const double* weights, const double* biases, int64_t stride, int64_t end,
                          bool scaled) {
     int64_t step = 0;
     for (; step < end; ++step) {

@@ -21,7 +21,7 @@ struct RecordedLink {
 
 FASTGRAD_INLINE bool is_centered(const PropagateJob& a) { return a.bias_law.family == CENTERED; }
 
-FASTGRAD_INLINE void begin_products(Front& front) {
+FASTGRAD_INLINE void begin_products(ForwardState& front) {
     begin_product(front);
     for (int j = 0; j < VECTORS; ++j) front.bound[j] = one();
     front.extended_bound = 0;
@@ -33,7 +33,7 @@ struct Draws {
 
 // Multiplies |w| / 4 of `count` links onto the bounds.
 template <int N>
-static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
+static void multiply_bounds(ForwardState& front, const Draws& draws, int64_t count) {
     Mask is_in_range = ALL;
     for (int64_t t = 0; t < count; ++t)
         for (int j = 0; j < N; ++j) {
@@ -63,7 +63,7 @@ static void multiply_bounds(Front& front, const Draws& draws, int64_t count) {
 
 // `count` links of N vectors of lanes: drawn, and run forward. `link` and `member` are the next ones of each lane.
 template <int N>
-static void run_links(const PropagateJob& a, Front& front, UInts* link, const UInts* member, int64_t count) {
+static void run_links(const PropagateJob& a, ForwardState& front, UInts* link, const UInts* member, int64_t count) {
     Draws draws;
     for (int64_t at = 0; at < count; at += TILE) {
         const int64_t n = min(count - at, TILE);
@@ -78,7 +78,7 @@ static void run_links(const PropagateJob& a, Front& front, UInts* link, const UI
 }
 
 // What a recorded link leaves, before the chain advances over it.
-FASTGRAD_INLINE RecordedLink recorded_link(const PropagateJob& a, const Front& front, int j, UInts link, UInts member) {
+FASTGRAD_INLINE RecordedLink recorded_link(const PropagateJob& a, const ForwardState& front, int j, UInts link, UInts member) {
     double weight[VECTOR_LANES], bias[VECTOR_LANES];
     draw_rows<1>(a.weight_law, a.bias_law, a.seed, &link, &member, 1, weight, bias);
     const Floats w = load(weight);
@@ -117,7 +117,7 @@ FASTGRAD_INLINE void store_link(const PropagateJob& a, int64_t cell, const Recor
 // Chains side by side: members begin to begin + count - 1, at most 32 of them.
 template <int N>
 static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
-    Front front;
+    ForwardState front;
     UInts member[N], number[N];
     const int vectors = (count + VECTOR_LANES - 1) / VECTOR_LANES;
     const auto lanes = [&](int j) { return count - j * VECTOR_LANES < VECTOR_LANES ? count - j * VECTOR_LANES : VECTOR_LANES; };
@@ -209,7 +209,7 @@ FASTGRAD_INLINE int64_t first_row(const PropagateJob& a, int64_t link) {
 template <int N>
 static void run_segments(const PropagateJob& a, int64_t member, Segment* segments, int count, int column,
                          const Pieces& pieces) {
-    Front front;
+    ForwardState front;
     UInts link[N], members[N];
     int64_t next_row[BLOCK], length = 0;
     bool at_event[BLOCK];
@@ -255,7 +255,7 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
             steps = 1;
             RecordedLink recorded[N];
             for (int j = 0; j < N; ++j) recorded[j] = recorded_link(a, front, j, link[j], members[j]);
-            const Front before = front;
+            const ForwardState before = front;
             run_links<N>(a, front, link, members, 1);
             for (int i = 0; i < count; ++i) {
                 if (!at_event[i]) continue;
@@ -339,7 +339,7 @@ FASTGRAD_INLINE bool can_be_guessed(const PropagateJob& a, const ChainState& sta
 // if that is what the chain has.
 static void warm_up(const PropagateJob& a, int64_t member, const ChainState& state, double sign, Segment* segments,
                     int count) {
-    Front front;
+    ForwardState front;
     UInts link[VECTORS], members[VECTORS];
     const double start = is_centered(a) ? (state.activation == 0.0 ? 0.0 : 0.5 * sign) : 0.5;
     for (int i = 0; i < BLOCK; ++i) {
@@ -379,13 +379,13 @@ static bool correct_signs(const PropagateJob& a, int64_t member, const ChainStat
 static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
     const int64_t blocks = (a.last - 1) / PRODUCT_LINKS - (a.first - 1) / PRODUCT_LINKS + 1;
     const int64_t record = first_row(a, a.last) - a.row;
-    const int64_t room = blocks * BLOCK + record;
-    double* const memory = (double*)__builtin_malloc((size_t)(room * 32));
+    const int64_t arena = blocks * BLOCK + record;
+    double* const memory = (double*)__builtin_malloc((size_t)(arena * 32));
     if (!memory) return NO_MEMORY;
-    int64_t* const integers = (int64_t*)memory + 2 * room;
+    int64_t* const integers = (int64_t*)memory + 2 * arena;
     const int64_t cells = blocks * BLOCK;
-    const Pieces pieces{memory,         memory + room,         integers,         integers + room,
-                        memory + cells, memory + room + cells, integers + cells, integers + room + cells};
+    const Pieces pieces{memory,         memory + arena,         integers,         integers + arena,
+                        memory + cells, memory + arena + cells, integers + cells, integers + arena + cells};
 
     // The links before the first whole block and after the last run by themselves, the blocks between in segments.
     const int64_t aligned = ((a.first - 1 + PRODUCT_LINKS - 1) / PRODUCT_LINKS) * PRODUCT_LINKS + 1;

@@ -60,7 +60,7 @@ FASTGRAD_INLINE Scaled clipped(const Rule& rule, Scaled gradient) {
 }
 
 // A block of lanes: the packed parameters, what they become, and what backprop keeps and makes of each link.
-struct Trainees {
+struct TrainBlock {
     double *weight, *bias, *next_weight, *next_bias;
     int64_t *grad_weight_exponent, *grad_bias_exponent;
     Stretch at;
@@ -68,12 +68,12 @@ struct Trainees {
     Ints last_update[VECTORS], converged_at[VECTORS], diverged_at[VECTORS];
 };
 
-FASTGRAD_INLINE Links links_of(const Trainees& block) {
+FASTGRAD_INLINE Links links_of(const TrainBlock& block) {
     return {block.weight, block.bias, block.next_weight, block.grad_weight_exponent, block.next_bias, block.grad_bias_exponent, BLOCK};
 }
 
 // The loss of the parameters as they are, and what the way back begins with.
-static void evaluate(const TrainJob& job, Trainees& block, States start) {
+static void evaluate(const TrainJob& job, TrainBlock& block, States start) {
     Stretch none{};
     Stretch& at = block.at;
     at.links = links_of(block);
@@ -98,15 +98,15 @@ static void evaluate(const TrainJob& job, Trainees& block, States start) {
         if (job.loss_code == SQUARED) {
             block.loss[j] = 0.5 * error * error;
         } else {  // delta_L = o_L - y: as if sigmoid' were 1
-            store(at.kept.row + last * KEPT + BLOCK + j * VECTOR_LANES, broadcast(1.0));
-            store(at.kept.exponent + last * BLOCK + j * VECTOR_LANES, Ints{});
+            store(at.tape.row + last * TAPE_DOUBLES + BLOCK + j * VECTOR_LANES, broadcast(1.0));
+            store(at.tape.exponent + last * BLOCK + j * VECTOR_LANES, Ints{});
         }
     }
     look_at_adjoints(at);
 }
 
 // Factors by which the gradients of a chain are multiplied, so that their norm is at most clip_norm.
-FASTGRAD_INLINE Scaled norm_factor(const TrainJob& job, const Rule& rule, const Trainees& block, int j) {
+FASTGRAD_INLINE Scaled norm_factor(const TrainJob& job, const Rule& rule, const TrainBlock& block, int j) {
     Squares sum{Floats{}, broadcast(EXPONENT_MIN)};
     for (int64_t cell = j * VECTOR_LANES; cell < job.depth * BLOCK; cell += BLOCK) {
         add_square(sum, clipped(rule, {load(block.next_weight + cell), load(block.grad_weight_exponent + cell)}));
@@ -139,7 +139,7 @@ FASTGRAD_INLINE void move(const Rule& rule, Scaled factor, const double* from, d
 }
 
 // One step of every lane. Returns whether any chain has moved.
-static bool descend(const TrainJob& job, const Rule& rule, Trainees& block, int64_t step, int lanes) {
+static bool descend(const TrainJob& job, const Rule& rule, TrainBlock& block, int64_t step, int lanes) {
     Stretch none{};
     run_rows<false, true, false>(none, block.at, 0, job.depth);
     Ints any_moves{};
@@ -173,7 +173,7 @@ static bool descend(const TrainJob& job, const Rule& rule, Trainees& block, int6
     return any(any_moves);
 }
 
-static void train_block(const TrainJob& job, const Rule& rule, Trainees& block, States start, int64_t begin, int lanes) {
+static void train_block(const TrainJob& job, const Rule& rule, TrainBlock& block, States start, int64_t begin, int lanes) {
     int64_t row = job.row;
     for (int64_t step = job.first; step < job.last; ++step) {
         evaluate(job, block, start);
@@ -196,17 +196,17 @@ static void train_block(const TrainJob& job, const Rule& rule, Trainees& block, 
 
 static Outcome train(const TrainJob& job) {
     const int64_t cells = job.depth * BLOCK;
-    Room room(Room::of_kept(job.depth + 1) + Room::of_states(BLOCK) + 6 * Room::size(cells * 8));
-    if (!room.memory) return NO_MEMORY;
-    const Kept kept = room.take_kept(job.depth + 1);
-    const States start = room.take_states(BLOCK);
-    Trainees block{};
-    block.weight = room.take<double>(cells);
-    block.bias = room.take<double>(cells);
-    block.next_weight = room.take<double>(cells);
-    block.next_bias = room.take<double>(cells);
-    block.grad_weight_exponent = room.take<int64_t>(cells);
-    block.grad_bias_exponent = room.take<int64_t>(cells);
+    Arena arena(Arena::tape_bytes(job.depth + 1) + Arena::states_bytes(BLOCK) + 6 * Arena::size(cells * 8));
+    if (!arena.memory) return NO_MEMORY;
+    const Tape tape = arena.take_tape(job.depth + 1);
+    const States start = arena.take_states(BLOCK);
+    TrainBlock block{};
+    block.weight = arena.take<double>(cells);
+    block.bias = arena.take<double>(cells);
+    block.next_weight = arena.take<double>(cells);
+    block.next_bias = arena.take<double>(cells);
+    block.grad_weight_exponent = arena.take<int64_t>(cells);
+    block.grad_bias_exponent = arena.take<int64_t>(cells);
     const Rule rule{to_scaled(broadcast(job.learning_rate)), to_scaled(broadcast(job.clip_value <= __DBL_MAX__ ? job.clip_value : 1.0)),
                     to_scaled(broadcast(job.clip_norm <= __DBL_MAX__ ? job.clip_norm : 1.0)), job.clip_value <= __DBL_MAX__,
                     job.clip_norm <= __DBL_MAX__};
@@ -231,10 +231,10 @@ static Outcome train(const TrainJob& job) {
         for (int j = 0; j < VECTORS; ++j) {
             const Floats x = load(start.activation + j * VECTOR_LANES);
             input_in_range = in_range(input_in_range, Floats{}, x);
-            store(kept.row + j * VECTOR_LANES, x);
+            store(tape.row + j * VECTOR_LANES, x);
         }
-        kept.extended[0] = 0;
-        block.at.kept = later(kept, 1);
+        tape.extended[0] = 0;
+        block.at.tape = tape_at(tape, 1);
         block.at.follows = all(input_in_range);
         block.at.count = job.depth;
         train_block(job, rule, block, start, begin, lanes);
