@@ -41,11 +41,11 @@ struct Links {
 };
 
 // A stretch, and what its lanes carry from link to link.
-struct Stretch {
+struct TapedSegment {
     Links links;
     Tape tape;
     int64_t count;  // of links
-    bool follows;   // a link whose kept row lies before that of link 0
+    bool input_on_tape;   // a link whose kept row lies before that of link 0
     Scaled input[VECTORS];
     Floats activation[VECTORS];
     // The adjoint on its way back: normalized, or times a narrow weight.
@@ -66,7 +66,7 @@ FASTGRAD_INLINE void write_tape(double* slot, Floats activation, Floats derivati
 }
 
 template <bool STREAM>
-FASTGRAD_INLINE void put(const Links& out, int64_t cell, Scaled delta, Scaled grad_weight) {
+FASTGRAD_INLINE void store_gradients(const Links& out, int64_t cell, Scaled delta, Scaled grad_weight) {
     if (STREAM) {
         stream(out.grad_bias_mantissa + cell, delta.mantissa);
         stream(out.grad_bias_exponent + cell, delta.exponent);
@@ -81,7 +81,7 @@ FASTGRAD_INLINE void put(const Links& out, int64_t cell, Scaled delta, Scaled gr
 }
 
 // Link i of the stretch, forward. Returns whether every weight and bias was finite.
-static bool forward_row(Stretch& at, int64_t i) {
+static bool forward_row(TapedSegment& at, int64_t i) {
     bool finite = true;
     at.tape.extended[i * at.tape.step] = 0;
     for (int j = 0; j < VECTORS; ++j) {
@@ -108,14 +108,14 @@ static bool forward_row(Stretch& at, int64_t i) {
 
 // Link i of the stretch, back.
 template <bool STREAM>
-static void backward_row(Stretch& at, int64_t i) {
+static void backward_row(TapedSegment& at, int64_t i) {
     for (int j = 0; j < VECTORS; ++j) {
         const double* const slot = at.tape.row + i * at.tape.step * TAPE_DOUBLES + j * VECTOR_LANES;
         const int64_t* const exponent = at.tape.exponent + i * at.tape.step * BLOCK + j * VECTOR_LANES;
         Ints k{};
         if (at.tape.extended[i * at.tape.step] >> j & 1) k = load(exponent);
         Scaled o = at.input[j];
-        if (i > 0 || at.follows) {
+        if (i > 0 || at.input_on_tape) {
             o = {load(slot - at.tape.step * TAPE_DOUBLES), Ints{}};
             if (at.tape.extended[(i - 1) * at.tape.step] >> j & 1) {
                 const Ints k_before = load(exponent - at.tape.step * BLOCK);
@@ -129,20 +129,20 @@ static void backward_row(Stretch& at, int64_t i) {
         at.adjoint[j] = next.mantissa;
         at.exponent[j] = next.exponent;
         at.extended = (at.extended & ~(1u << j)) | (uint32_t)needs_extended(next) << j;
-        put<STREAM>(at.links, i * at.links.stride + j * VECTOR_LANES, delta, times(delta, o.mantissa, o.exponent));
+        store_gradients<STREAM>(at.links, i * at.links.stride + j * VECTOR_LANES, delta, times(delta, o.mantissa, o.exponent));
     }
 }
 
 // Steps, each a link of `back` from its end and a link of `ahead` from its start, while both are narrow. Returns the step
 // that is not, or `end`.
 template <bool FORWARD, bool BACKWARD, bool STREAM>
-static int64_t rows_in_range(Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
+static int64_t rows_in_range(TapedSegment& ahead, TapedSegment& back, int64_t step, int64_t end) {
     if (BACKWARD && back.extended) return step;
     // Copies, so that no store can seem to change them.
     const Links from = ahead.links, to = back.links;
     const Tape tape = ahead.tape, tape_back = back.tape;
     const int64_t last = BACKWARD ? back.count - 1 : 0;
-    const bool follows = BACKWARD && back.follows;
+    const bool input_on_tape = BACKWARD && back.input_on_tape;
     Floats activation[VECTORS], adjoint[VECTORS];
     Ints exponent[VECTORS];
     FASTGRAD_ROW(VECTORS) {
@@ -168,7 +168,7 @@ static int64_t rows_in_range(Stretch& ahead, Stretch& back, int64_t step, int64_
             if (!all(is_in_range)) break;
         }
         const int64_t i = last - step;
-        if (BACKWARD && ((i == 0 && !follows) || (tape_back.extended[i * tape_back.step] | tape_back.extended[(i - 1) * tape_back.step]))) break;
+        if (BACKWARD && ((i == 0 && !input_on_tape) || (tape_back.extended[i * tape_back.step] | tape_back.extended[(i - 1) * tape_back.step]))) break;
         if (FORWARD) tape.extended[step * tape.step] = 0;
         double* const place = tape.row + step * tape.step * TAPE_DOUBLES;
         const double* const slot = tape_back.row + i * tape_back.step * TAPE_DOUBLES;
@@ -179,7 +179,7 @@ static int64_t rows_in_range(Stretch& ahead, Stretch& back, int64_t step, int64_
                 const Floats grad_weight = delta.mantissa * load(before + j * VECTOR_LANES);
                 adjoint[j] = delta.mantissa * load(slot + 2 * BLOCK + j * VECTOR_LANES);
                 exponent[j] = delta.exponent;
-                put<STREAM>(to, i * to.stride + j * VECTOR_LANES, delta, renormalize_in_range(grad_weight, delta.exponent));
+                store_gradients<STREAM>(to, i * to.stride + j * VECTOR_LANES, delta, renormalize_in_range(grad_weight, delta.exponent));
             }
             // What goes back leaves its place to what goes forward: first the one, then the other.
             if (FORWARD) {
@@ -200,7 +200,7 @@ static int64_t rows_in_range(Stretch& ahead, Stretch& back, int64_t step, int64_
 }
 
 template <bool FORWARD, bool BACKWARD, bool STREAM>
-static bool run_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
+static bool run_rows(TapedSegment& ahead, TapedSegment& back, int64_t step, int64_t end) {
     bool finite = true;
     for (; step < end; ++step) {
         step = rows_in_range<FORWARD, BACKWARD, STREAM>(ahead, back, step, end);
@@ -213,7 +213,7 @@ static bool run_rows(Stretch& ahead, Stretch& back, int64_t step, int64_t end) {
 
 // Takes one stretch forward and, at the same time, the one before it back. Returns whether every weight and bias was finite.
 template <bool STREAM>
-static bool run_stretches(Stretch& ahead, Stretch& back) {
+static bool run_segments(TapedSegment& ahead, TapedSegment& back) {
     const int64_t both = min(ahead.count, back.count);
     bool finite = run_rows<true, true, STREAM>(ahead, back, 0, both);
     finite &= run_rows<true, false, STREAM>(ahead, back, both, ahead.count);
@@ -222,33 +222,33 @@ static bool run_stretches(Stretch& ahead, Stretch& back) {
 }
 
 // Lane by lane: o as a double, and as mantissa * 2^exponent.
-struct States {
+struct LaneStates {
     double *activation, *mantissa;
     int64_t* exponent;
 };
 
-FASTGRAD_INLINE States operator+(States states, int64_t lanes) {
+FASTGRAD_INLINE LaneStates operator+(LaneStates states, int64_t lanes) {
     return {states.activation + lanes, states.mantissa + lanes, states.exponent + lanes};
 }
 
-FASTGRAD_INLINE void set_state(States to, int64_t lane, double activation) {
+FASTGRAD_INLINE void set_state(LaneStates to, int64_t lane, double activation) {
     const Scaled scaled = to_scaled(broadcast(activation));
     to.activation[lane] = activation;
     to.mantissa[lane] = scaled.mantissa[0];
     to.exponent[lane] = scaled.exponent[0];
 }
 
-FASTGRAD_INLINE void copy_state(States to, int64_t at, States from, int64_t lane) {
+FASTGRAD_INLINE void copy_state(LaneStates to, int64_t at, LaneStates from, int64_t lane) {
     to.activation[at] = from.activation[lane];
     to.mantissa[at] = from.mantissa[lane];
     to.exponent[at] = from.exponent[lane];
 }
 
-FASTGRAD_INLINE void load_activations(ForwardState& front, States from) {
+FASTGRAD_INLINE void load_activations(ForwardState& front, LaneStates from) {
     for (int j = 0; j < VECTORS; ++j) front.activation[j] = load(from.activation + j * VECTOR_LANES);
 }
 
-FASTGRAD_INLINE void store_states(States to, const ForwardState& front) {
+FASTGRAD_INLINE void store_states(LaneStates to, const ForwardState& front) {
     for (int j = 0; j < VECTORS; ++j) {
         store(to.activation + j * VECTOR_LANES, front.activation[j]);
         store(to.mantissa + j * VECTOR_LANES, front.scaled[j].mantissa);
@@ -256,24 +256,24 @@ FASTGRAD_INLINE void store_states(States to, const ForwardState& front) {
     }
 }
 
-FASTGRAD_INLINE void start_stretch(Stretch& at, States from) {
+FASTGRAD_INLINE void start_stretch(TapedSegment& at, LaneStates from) {
     for (int j = 0; j < VECTORS; ++j) {
         at.activation[j] = load(from.activation + j * VECTOR_LANES);
         at.input[j] = {load(from.mantissa + j * VECTOR_LANES), load(from.exponent + j * VECTOR_LANES)};
     }
 }
 
-FASTGRAD_INLINE void set_adjoint(Stretch& at, int64_t lane, Scaled adjoint) {
+FASTGRAD_INLINE void set_adjoint(TapedSegment& at, int64_t lane, Scaled adjoint) {
     at.adjoint[lane / VECTOR_LANES][lane % VECTOR_LANES] = adjoint.mantissa[0];
     at.exponent[lane / VECTOR_LANES][lane % VECTOR_LANES] = adjoint.exponent[0];
 }
 
-FASTGRAD_INLINE void look_at_adjoints(Stretch& at) {
+FASTGRAD_INLINE void mark_extended(TapedSegment& at) {
     at.extended = 0;
     for (int j = 0; j < VECTORS; ++j) at.extended |= (uint32_t)needs_extended({at.adjoint[j], at.exponent[j]}) << j;
 }
 
-FASTGRAD_INLINE Scaled adjoint_of(const Stretch& at, int64_t lane) {
+FASTGRAD_INLINE Scaled adjoint_of(const TapedSegment& at, int64_t lane) {
     return renormalize(broadcast(at.adjoint[lane / VECTOR_LANES][lane % VECTOR_LANES]), broadcast(at.exponent[lane / VECTOR_LANES][lane % VECTOR_LANES]));
 }
 
@@ -298,7 +298,7 @@ struct Arena {
         return {row, exponent, take<uint32_t>(rows), 1};
     }
     static int64_t states_bytes(int64_t lanes) { return 3 * size(lanes * 8); }
-    States take_states(int64_t lanes) {
+    LaneStates take_states(int64_t lanes) {
         double* const activation = take<double>(lanes);
         double* const mantissa = take<double>(lanes);
         return {activation, mantissa, take<int64_t>(lanes)};
@@ -332,24 +332,24 @@ FASTGRAD_INLINE bool can_stream(const Links& to) {
            is_aligned(to.grad_bias_mantissa) && is_aligned(to.grad_bias_exponent);
 }
 
-FASTGRAD_INLINE void put_grad_x(const BackpropJob& job, int64_t member, Scaled adjoint) {
+FASTGRAD_INLINE void store_grad_x(const BackpropJob& job, int64_t member, Scaled adjoint) {
     job.grad_x.mantissa[member] = adjoint.mantissa[0];
     job.grad_x.exponent[member] = adjoint.exponent[0];
 }
 
 // Whole blocks of chains: members begin to end - 1, where they lie.
-static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t end) {
+static Status backprop_blocks(const BackpropJob& job, int64_t begin, int64_t end) {
     const int64_t rows = min(job.depth, IN_PLACE_SEGMENT), stretches = (job.depth + IN_PLACE_SEGMENT - 1) / IN_PLACE_SEGMENT;
     Arena arena(Arena::tape_bytes(rows) + Arena::states_bytes(stretches * BLOCK));
     if (!arena.memory) return NO_MEMORY;
     const Tape tape = arena.take_tape(rows);
-    const States starts = arena.take_states(stretches * BLOCK);
-    const auto run = can_stream(links_at(job, 0, begin)) ? run_stretches<true> : run_stretches<false>;
+    const LaneStates starts = arena.take_states(stretches * BLOCK);
+    const auto run = can_stream(links_at(job, 0, begin)) ? run_segments<true> : run_segments<false>;
     bool finite = true, mirror = false;
     int64_t members_back = 0;  // the first of the block that goes back
-    Stretch ahead{}, back{};  // none yet: no links
+    TapedSegment ahead{}, back{};  // none yet: no links
     const auto end_block = [&] {
-        for (int i = 0; i < BLOCK; ++i) put_grad_x(job, members_back + i, adjoint_of(back, i));
+        for (int i = 0; i < BLOCK; ++i) store_grad_x(job, members_back + i, adjoint_of(back, i));
     };
     for (int64_t members = begin; members < end; members += BLOCK) {
         for (int i = 0; i < BLOCK; ++i) set_state(starts, i, job.x[members + i]);
@@ -364,7 +364,7 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
             ahead.links = links_at(job, s * IN_PLACE_SEGMENT, members);
             ahead.tape = mirror ? mirrored(tape, rows) : tape;
             ahead.count = min(job.depth - s * IN_PLACE_SEGMENT, IN_PLACE_SEGMENT);
-            ahead.follows = false;
+            ahead.input_on_tape = false;
             start_stretch(ahead, starts + s * BLOCK);
             finite &= run(ahead, back);
             if (s == stretches - 1) {
@@ -380,7 +380,7 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
                     ahead.exponent[j] = back.exponent[j];
                 }
             }
-            look_at_adjoints(ahead);
+            mark_extended(ahead);
             back = ahead;
         }
     }
@@ -388,7 +388,7 @@ static Outcome backprop_blocks(const BackpropJob& job, int64_t begin, int64_t en
     run(ahead, back);
     end_block();
     stream_end();
-    return finite ? DONE : NOT_FINITE;
+    return finite ? OK : NOT_FINITE;
 }
 
 // A copy of a few links, lanes side by side: weight and bias, or their gradients. It stays in the first-level cache.
@@ -453,7 +453,7 @@ FASTGRAD_INLINE void gather(Tile& tile, const LaneLayout& lanes, int64_t count) 
 
 // Part `part` of TILE parts of a whole tile of one chain's segments, past the cache.
 template <typename T>
-FASTGRAD_INLINE void stream_part(T* to, const T* tile, const LaneLayout& lanes, int64_t part) {
+FASTGRAD_INLINE void stream_share(T* to, const T* tile, const LaneLayout& lanes, int64_t part) {
     constexpr int64_t pieces = BLOCK / VECTOR_LANES * (TILE / VECTOR_LANES), share = pieces / TILE > 0 ? pieces / TILE : 1;
     for (int64_t piece = part * share; piece < part * share + share && piece < pieces; ++piece) {
         const int64_t i = piece / (TILE / VECTOR_LANES) * VECTOR_LANES, t = piece % (TILE / VECTOR_LANES) * VECTOR_LANES;
@@ -465,14 +465,14 @@ FASTGRAD_INLINE void stream_part(T* to, const T* tile, const LaneLayout& lanes, 
     }
 }
 
-FASTGRAD_INLINE void stream_part(const LaneLayout& lanes, const Tile& tile, int64_t part) {
+FASTGRAD_INLINE void stream_share(const LaneLayout& lanes, const Tile& tile, int64_t part) {
     // Where a tile has fewer pieces than parts, two arrays take the first half of them, and two the other.
     constexpr int64_t pieces = BLOCK / VECTOR_LANES * (TILE / VECTOR_LANES);
     const int64_t late = part - (pieces < TILE ? TILE - pieces : 0);
-    if (part < TILE) stream_part(lanes.links.grad_weight_mantissa, tile.weight, lanes, part);
-    if (part < TILE) stream_part(lanes.links.grad_weight_exponent, tile.weight_exponent, lanes, part);
-    if (late >= 0) stream_part(lanes.links.grad_bias_mantissa, tile.bias, lanes, late);
-    if (late >= 0) stream_part(lanes.links.grad_bias_exponent, tile.bias_exponent, lanes, late);
+    if (part < TILE) stream_share(lanes.links.grad_weight_mantissa, tile.weight, lanes, part);
+    if (part < TILE) stream_share(lanes.links.grad_weight_exponent, tile.weight_exponent, lanes, part);
+    if (late >= 0) stream_share(lanes.links.grad_bias_mantissa, tile.bias, lanes, late);
+    if (late >= 0) stream_share(lanes.links.grad_bias_exponent, tile.bias_exponent, lanes, late);
 }
 
 template <typename T>
@@ -503,9 +503,9 @@ static void advance_segment(ForwardState& front, const LaneLayout& lanes) {
 }
 
 // A segment of each lane, `count` links at most, forward and back. Returns whether every weight and bias was finite.
-static bool run_segment(Stretch& at, const LaneLayout& lanes, int64_t count) {
+static bool run_segment(TapedSegment& at, const LaneLayout& lanes, int64_t count) {
     Tile tiles[2];
-    Stretch none{};
+    TapedSegment none{};
     const Tape tape = at.tape;
     bool finite = true;
     for (int64_t t = 0; t < count; t += TILE) {
@@ -515,7 +515,7 @@ static bool run_segment(Stretch& at, const LaneLayout& lanes, int64_t count) {
         gather(tiles[0], at_link(lanes, t), at.count);
         finite &= run_rows<true, false, false>(at, none, 0, at.count);
     }
-    look_at_adjoints(at);
+    mark_extended(at);
     // What has been made of one tile is written while the next one is computed.
     const Links& to = lanes.links;
     const bool streams = to.stride == 1 && count == COPIED_SEGMENT && is_aligned(to.grad_weight_mantissa) &&
@@ -525,7 +525,7 @@ static bool run_segment(Stretch& at, const LaneLayout& lanes, int64_t count) {
         const int64_t parity = t / TILE % 2;
         at.count = min(count - t, TILE);
         at.tape = tape_at(tape, t);
-        at.follows = t > 0;
+        at.input_on_tape = t > 0;
         at.links = tiles[parity].links();
         if (!streams) {
             run_rows<false, true, false>(none, at, 0, at.count);
@@ -534,23 +534,23 @@ static bool run_segment(Stretch& at, const LaneLayout& lanes, int64_t count) {
         }
         for (int64_t i = 0; i < TILE; ++i) {
             run_rows<false, true, false>(none, at, i, i + 1);
-            if (t + TILE < count) stream_part(at_link(lanes, t + TILE), tiles[1 - parity], i);
+            if (t + TILE < count) stream_share(at_link(lanes, t + TILE), tiles[1 - parity], i);
         }
     }
     if (streams)
-        for (int64_t i = 0; i < TILE; ++i) stream_part(lanes, tiles[0], i);
+        for (int64_t i = 0; i < TILE; ++i) stream_share(lanes, tiles[0], i);
     at.tape = tape;
     return finite;
 }
 
 // Fewer chains than lanes: members begin to begin + lanes - 1.
-static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lanes) {
+static Status backprop_copied(const BackpropJob& job, int64_t begin, int64_t lanes) {
     const int64_t segments = (job.depth + COPIED_SEGMENT - 1) / COPIED_SEGMENT;
     Arena arena(Arena::tape_bytes(COPIED_SEGMENT) + Arena::states_bytes(segments * BLOCK));
     if (!arena.memory) return NO_MEMORY;
-    Stretch at;
+    TapedSegment at;
     at.tape = arena.take_tape(COPIED_SEGMENT);
-    const States starts = arena.take_states(segments * BLOCK);
+    const LaneStates starts = arena.take_states(segments * BLOCK);
     const LaneLayout from{links_at(job, 0, begin), 1, lanes, 0};
     bool finite = true;
     for (int i = 0; i < BLOCK; ++i) {
@@ -569,22 +569,22 @@ static Outcome backprop_part(const BackpropJob& job, int64_t begin, int64_t lane
         if (s == segments - 1)
             for (int i = 0; i < lanes; ++i) job.output[begin + i] = at.activation[i / VECTOR_LANES][i % VECTOR_LANES];
     }
-    for (int i = 0; i < lanes; ++i) put_grad_x(job, begin + i, adjoint_of(at, i));
+    for (int i = 0; i < lanes; ++i) store_grad_x(job, begin + i, adjoint_of(at, i));
     stream_end();
-    return finite ? DONE : NOT_FINITE;
+    return finite ? OK : NOT_FINITE;
 }
 
 // The segments of one deep chain.
-struct Cut {
+struct SegmentedChain {
     Links links;           // the whole chain
     int64_t segments;
-    States starts;         // the state in which each segment starts
+    LaneStates starts;         // the state in which each segment starts
     ScaledArrays product; // of w sigmoid' over each segment
 };
 
 // Runs segments forward, several runs of them side by side: run i begins with segment first + i * pitch and takes `length`
 // of them, the last run perhaps fewer. `ends` is where the runs start, and then where they end.
-static void run_forward(const Cut& cut, int64_t first, int64_t lane_stride, int64_t runs, int64_t length, States ends) {
+static void run_forward(const SegmentedChain& cut, int64_t first, int64_t lane_stride, int64_t runs, int64_t length, LaneStates ends) {
     ForwardState front;
     load_activations(front, ends);
     for (int64_t s = first; s < first + length; ++s) {
@@ -606,18 +606,18 @@ static void run_forward(const Cut& cut, int64_t first, int64_t lane_stride, int6
 
 // One deep chain, in segments. Its adjoints are defined segment by segment: at the end of each the cotangent times the
 // products of the segments after it, within it link by link.
-static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
+static Status backprop_deep(const BackpropJob& job, int64_t member) {
     const int64_t segments = job.depth / COPIED_SEGMENT, rest = job.depth % COPIED_SEGMENT;
     const int64_t length = ((segments + BLOCK - 1) / BLOCK) | 1;  // odd: powers of two would collide in the cache
     const int64_t runs = (segments + length - 1) / length, padded = (segments + BLOCK) / BLOCK * BLOCK;
     Arena arena(Arena::tape_bytes(COPIED_SEGMENT) + Arena::states_bytes(padded) + 3 * Arena::states_bytes(BLOCK) + 4 * Arena::size(padded * 8));
     if (!arena.memory) return NO_MEMORY;
-    Stretch at;
+    TapedSegment at;
     at.tape = arena.take_tape(COPIED_SEGMENT);
-    const Cut cut{links_at(job, 0, member), segments, arena.take_states(padded),
+    const SegmentedChain cut{links_at(job, 0, member), segments, arena.take_states(padded),
                   {arena.take<double>(padded), arena.take<int64_t>(padded)}};
     const ScaledArrays adjoints{arena.take<double>(padded), arena.take<int64_t>(padded)};
-    const States guesses = arena.take_states(BLOCK), ends = arena.take_states(BLOCK), alone = arena.take_states(BLOCK);
+    const LaneStates guesses = arena.take_states(BLOCK), ends = arena.take_states(BLOCK), alone = arena.take_states(BLOCK);
     const int64_t stride = cut.links.stride;
 
     // Forward: each run but the first is warmed up over the segment before it.
@@ -661,7 +661,7 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
         adjoints.exponent[s] = adjoint.exponent[0];
         adjoint = times(adjoint, broadcast(cut.product.mantissa[s]), broadcast(cut.product.exponent[s]));
     }
-    put_grad_x(job, member, adjoint);
+    store_grad_x(job, member, adjoint);
     for (int64_t s = segments; s < padded; ++s) {
         copy_state(cut.starts, s, cut.starts, 0);
         adjoints.mantissa[s] = 0.5;
@@ -677,22 +677,22 @@ static Outcome backprop_deep(const BackpropJob& job, int64_t member) {
         finite &= run_segment(at, at_link(lanes, first * COPIED_SEGMENT), COPIED_SEGMENT);
     }
     stream_end();
-    return finite ? DONE : NOT_FINITE;
+    return finite ? OK : NOT_FINITE;
 }
 
-static Outcome backprop(const BackpropJob& job) {
-    Outcome outcome = DONE;
-    const auto add = [&](Outcome of_some) {
-        if (of_some > outcome) outcome = of_some;
+static Status backprop(const BackpropJob& job) {
+    Status status = OK;
+    const auto add = [&](Status of_members) {
+        if (of_members > status) status = of_members;
     };
     if (job.ensemble <= SEGMENTED_ENSEMBLE_MAX && job.depth >= SEGMENTED_DEPTH_MIN) {
         for (int64_t member = job.start; member < job.stop; ++member) add(backprop_deep(job, member));
-        return outcome;
+        return status;
     }
     const int64_t whole = job.start + (job.stop - job.start) / BLOCK * BLOCK;
     if (whole > job.start) add(backprop_blocks(job, job.start, whole));
-    if (whole < job.stop) add(backprop_part(job, whole, job.stop - whole));
-    return outcome;
+    if (whole < job.stop) add(backprop_copied(job, whole, job.stop - whole));
+    return status;
 }
 
 }  // namespace FASTGRAD_ISA

@@ -104,14 +104,14 @@ void set_range(Job& job, int64_t start, int64_t stop, int64_t first, int64_t las
 
 // Returns whether every weight and bias was finite.
 template <typename Job>
-bool run(fastgrad::Outcome (*kernel)(const Job&), const Job& job) {
-    fastgrad::Outcome outcome;
+bool run(fastgrad::Status (*kernel)(const Job&), const Job& job) {
+    fastgrad::Status status;
     {
         py::gil_scoped_release released;  // the kernel sees only raw memory that the caller's arguments keep alive
-        outcome = kernel(job);
+        status = kernel(job);
     }
-    if (outcome == fastgrad::NO_MEMORY) throw std::bad_alloc();
-    return outcome == fastgrad::DONE;
+    if (status == fastgrad::NO_MEMORY) throw std::bad_alloc();
+    return status == fastgrad::OK;
 }
 
 bool backprop(py::handle given, int64_t start, int64_t stop) {

@@ -63,14 +63,14 @@ struct TrainJob {
     int64_t depth, ensemble, start, stop, first, last, record, row;
 };
 
-enum Outcome { DONE, NOT_FINITE, NO_MEMORY };  // NOT_FINITE: some weight or bias; the results mean nothing
+enum Status { OK, NOT_FINITE, NO_MEMORY };  // NOT_FINITE: some weight or bias; the results mean nothing
 
 struct InstructionSet {
     const char* name;
     bool (*runs_here)();
-    Outcome (*backprop)(const BackpropJob&);
-    Outcome (*propagate)(const PropagateJob&);
-    Outcome (*train)(const TrainJob&);
+    Status (*backprop)(const BackpropJob&);
+    Status (*propagate)(const PropagateJob&);
+    Status (*train)(const TrainJob&);
 };
 
 namespace baseline { extern const InstructionSet instruction_set; }

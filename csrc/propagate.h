@@ -337,7 +337,7 @@ FASTGRAD_INLINE bool can_be_guessed(const PropagateJob& a, const ChainState& sta
 
 // Guesses each segment's start by running the links that lead to it, from 1/2, or from an offset of `sign` / 2; from 0
 // if that is what the chain has.
-static void warm_up(const PropagateJob& a, int64_t member, const ChainState& state, double sign, Segment* segments,
+static void burn_in(const PropagateJob& a, int64_t member, const ChainState& state, double sign, Segment* segments,
                     int count) {
     ForwardState front;
     UInts link[VECTORS], members[VECTORS];
@@ -364,7 +364,7 @@ static bool correct_signs(const PropagateJob& a, int64_t member, const ChainStat
                           int count) {
     Segment mirrored[BLOCK];
     for (int i = 0; i < count; ++i) mirrored[i] = segments[i];
-    warm_up(a, member, state, -1.0, mirrored + 1, count - 1);
+    burn_in(a, member, state, -1.0, mirrored + 1, count - 1);
     bool wrong = false, any_wrong = false;
     for (int i = 1; i < count; ++i) {
         const bool began_below = segments[i].begin.activation < 0.0;
@@ -376,7 +376,7 @@ static bool correct_signs(const PropagateJob& a, int64_t member, const ChainStat
 }
 
 // One chain, cut in depth.
-static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
+static Status propagate_deep(const PropagateJob& a, int64_t member) {
     const int64_t blocks = (a.last - 1) / PRODUCT_LINKS - (a.first - 1) / PRODUCT_LINKS + 1;
     const int64_t record = first_row(a, a.last) - a.row;
     const int64_t arena = blocks * BLOCK + record;
@@ -417,7 +417,7 @@ static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
             const int64_t last = first + each * PRODUCT_LINKS < end ? first + each * PRODUCT_LINKS : end;
             segments[count] = {first, last, state, {}};
         }
-        warm_up(a, member, state, 1.0, segments + 1, count - 1);
+        burn_in(a, member, state, 1.0, segments + 1, count - 1);
         run_segments<VECTORS>(a, member, segments, count, 0, pieces);
         if (is_centered(a) && correct_signs(a, member, state, segments, count))
             run_segments<VECTORS>(a, member, segments, count, 0, pieces);
@@ -435,21 +435,21 @@ static Outcome propagate_deep(const PropagateJob& a, int64_t member) {
     a.state.scaled.mantissa[member] = state.mantissa;
     a.state.scaled.exponent[member] = state.exponent;
     __builtin_free(memory);
-    return DONE;
+    return OK;
 }
 
-static Outcome propagate(const PropagateJob& job) {
+static Status propagate(const PropagateJob& job) {
     const int64_t count = job.stop - job.start;
     if (count <= BLOCK / 2 && job.last - job.first >= 8 * PRODUCT_LINKS) {
         for (int64_t member = job.start; member < job.stop; ++member)
-            if (propagate_deep(job, member) != DONE) return NO_MEMORY;
-        return DONE;
+            if (propagate_deep(job, member) != OK) return NO_MEMORY;
+        return OK;
     }
     for (int64_t begin = job.start; begin < job.stop; begin += BLOCK) {
         const int lanes = (int)min(job.stop - begin, BLOCK);
         (lanes > VECTOR_LANES ? propagate_abreast<VECTORS> : propagate_abreast<1>)(job, begin, lanes);
     }
-    return DONE;
+    return OK;
 }
 
 }  // namespace FASTGRAD_ISA

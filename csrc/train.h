@@ -63,7 +63,7 @@ FASTGRAD_INLINE Scaled clipped(const Rule& rule, Scaled gradient) {
 struct TrainBlock {
     double *weight, *bias, *next_weight, *next_bias;
     int64_t *grad_weight_exponent, *grad_bias_exponent;
-    Stretch at;
+    TapedSegment at;
     Floats target[VECTORS], min_loss[VECTORS], loss[VECTORS];
     Ints last_update[VECTORS], converged_at[VECTORS], diverged_at[VECTORS];
 };
@@ -73,9 +73,9 @@ FASTGRAD_INLINE Links links_of(const TrainBlock& block) {
 }
 
 // The loss of the parameters as they are, and what the way back begins with.
-static void evaluate(const TrainJob& job, TrainBlock& block, States start) {
-    Stretch none{};
-    Stretch& at = block.at;
+static void evaluate(const TrainJob& job, TrainBlock& block, LaneStates start) {
+    TapedSegment none{};
+    TapedSegment& at = block.at;
     at.links = links_of(block);
     start_stretch(at, start);
     const int64_t last = job.depth - 1;
@@ -102,7 +102,7 @@ static void evaluate(const TrainJob& job, TrainBlock& block, States start) {
             store(at.tape.exponent + last * BLOCK + j * VECTOR_LANES, Ints{});
         }
     }
-    look_at_adjoints(at);
+    mark_extended(at);
 }
 
 // Factors by which the gradients of a chain are multiplied, so that their norm is at most clip_norm.
@@ -140,7 +140,7 @@ FASTGRAD_INLINE void move(const Rule& rule, Scaled factor, const double* from, d
 
 // One step of every lane. Returns whether any chain has moved.
 static bool descend(const TrainJob& job, const Rule& rule, TrainBlock& block, int64_t step, int lanes) {
-    Stretch none{};
+    TapedSegment none{};
     run_rows<false, true, false>(none, block.at, 0, job.depth);
     Ints any_moves{};
     for (int j = 0; j < VECTORS; ++j) {
@@ -173,7 +173,7 @@ static bool descend(const TrainJob& job, const Rule& rule, TrainBlock& block, in
     return any(any_moves);
 }
 
-static void train_block(const TrainJob& job, const Rule& rule, TrainBlock& block, States start, int64_t begin, int lanes) {
+static void train_block(const TrainJob& job, const Rule& rule, TrainBlock& block, LaneStates start, int64_t begin, int lanes) {
     int64_t row = job.row;
     for (int64_t step = job.first; step < job.last; ++step) {
         evaluate(job, block, start);
@@ -194,12 +194,12 @@ static void train_block(const TrainJob& job, const Rule& rule, TrainBlock& block
     }
 }
 
-static Outcome train(const TrainJob& job) {
+static Status train(const TrainJob& job) {
     const int64_t cells = job.depth * BLOCK;
     Arena arena(Arena::tape_bytes(job.depth + 1) + Arena::states_bytes(BLOCK) + 6 * Arena::size(cells * 8));
     if (!arena.memory) return NO_MEMORY;
     const Tape tape = arena.take_tape(job.depth + 1);
-    const States start = arena.take_states(BLOCK);
+    const LaneStates start = arena.take_states(BLOCK);
     TrainBlock block{};
     block.weight = arena.take<double>(cells);
     block.bias = arena.take<double>(cells);
@@ -235,7 +235,7 @@ static Outcome train(const TrainJob& job) {
         }
         tape.extended[0] = 0;
         block.at.tape = tape_at(tape, 1);
-        block.at.follows = all(input_in_range);
+        block.at.input_on_tape = all(input_in_range);
         block.at.count = job.depth;
         train_block(job, rule, block, start, begin, lanes);
         for (int i = 0; i < lanes; ++i) {
@@ -249,7 +249,7 @@ static Outcome train(const TrainJob& job) {
             job.diverged_at[begin + i] = block.diverged_at[j][k];
         }
     }
-    return DONE;
+    return OK;
 }
 
 }  // namespace FASTGRAD_ISA
