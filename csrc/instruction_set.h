@@ -1,5 +1,5 @@
-// The kernels for one instruction set, and its row of the table. The isa_*.cpp files include this once each; they define
-// FASTGRAD_ISA, its name, FASTGRAD_LANES, the doubles of its vectors, and runs_here(), and set the target of the compiler.
+// The kernels for one instruction set, and its row of the table. The isa_*.cpp files include this once each; they set the
+// target of the compiler, and define FASTGRAD_ISA (the name), FASTGRAD_VECTOR_LANES (doubles of a vector) and runs_here().
 #pragma once
 
 #include "backprop.h"

@@ -1,4 +1,4 @@
-// Vectors of FASTGRAD_LANES doubles, and the few operations on them that the kernels need. Included, like everything
+// Vectors of FASTGRAD_VECTOR_LANES doubles, and the few operations on them that the kernels need. Included, like everything
 // below it, once per instruction set into a namespace of its own (FASTGRAD_ISA): no function here may be shared, or
 // the linker could hand code for a newer processor to an older one. Hence no templates of the standard library either.
 #pragma once
@@ -15,10 +15,9 @@ namespace fastgrad {
 namespace FASTGRAD_ISA {
 
 constexpr int VECTOR_LANES = FASTGRAD_VECTOR_LANES;
-constexpr int VECTORS = 32 / VECTOR_LANES;          // in flight together: they hide the latency of exp and division
-constexpr int BLOCK = VECTORS * VECTOR_LANES;    // chains of a block, or segments of one chain, side by side: 32
+constexpr int BLOCK = 32;                      // chains, or segments of one chain, side by side
+constexpr int VECTORS = BLOCK / VECTOR_LANES;  // in flight together: they hide the latency of exp and division
 
-constexpr int BLOCK = BLOCK;   // lanes
 constexpr int64_t PREFETCH_LINKS = 16;  // links
 constexpr int64_t TILE = 8;       // links of a copy, or of draws, in the first-level cache
 
@@ -179,7 +178,7 @@ FASTGRAD_INLINE void swap_blocks(Floats* row) {
     }
 }
 
-// LANES rows of LANES: row i, lane k becomes row k, lane i.
+// VECTOR_LANES rows of VECTOR_LANES: row i, lane k becomes row k, lane i.
 FASTGRAD_INLINE void transpose(Floats* row) {
     if (VECTOR_LANES > 4) swap_blocks<4 % VECTOR_LANES>(row);
     if (VECTOR_LANES > 2) swap_blocks<2 % VECTOR_LANES>(row);
