@@ -331,6 +331,9 @@ def test_a_law_that_its_text_does_not_describe():
 def test_what_does_not_fit_in_memory_is_refused(tmp_path):
     with pytest.raises(fg.TooLargeError, match=r"point depth 100000, .* would take 72\.8 TiB of memory"):
         fg.sweep({"seed": [1]}, depth=10**5, ensemble=10**7, record=10**5, store=tmp_path / "study.db")
+    # 32 bytes a link: the chains, and the parameters that training moves.
+    with pytest.raises(fg.TooLargeError, match=r"point depth 1000000, .* would take 29\.1 TiB of memory"):
+        fg.sweep({"seed": [1]}, job="train", depth=10**6, ensemble=10**6, record=2)
 
 
 # Values as they are written

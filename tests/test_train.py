@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from functools import partial
 
 import mpmath
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad.cli import main
+from fastgrad.jobs.train import training_bytes
 from fastgrad.kernels import load
 from fastgrad.philox import philox4x32
 
@@ -430,6 +432,21 @@ def test_the_largest_limit_is_a_limit(backend, clip):
     t, unlimited = run(**{clip: largest}), run()
     assert unlimited.status == "diverged"
     assert t.status == "stalled"
+
+
+@pytest.mark.parametrize(("depth", "ensemble", "record"), [(100, 20_000, 2), (1, 20_000, 500)])
+def test_memory_is_what_is_counted(depth, ensemble, record, compiled_backend):
+    w, b = np.zeros((2, depth, ensemble))
+    run = partial(fg.train, w, b, 0.5, 0.6, steps=1000, tolerance=1, record=record, backend=compiled_backend, threads=1)
+    fg.train(w[:, :1], b[:, :1], 0.5, 0.6, steps=1, backend=compiled_backend)  # compiles
+    tracemalloc.start()
+    try:
+        run()
+        arrays = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    limits = load(compiled_backend)[1].LIMITS._replace(lanes=0)  # kernels allocate their lanes unseen
+    assert arrays == pytest.approx(training_bytes(depth, ensemble, 1000, record, limits, 1), rel=0.1)
 
 
 def test_what_stands_still_costs_nothing(backend):

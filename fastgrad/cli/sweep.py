@@ -116,7 +116,7 @@ def sweep(
             kept.warn_of_damage()
         if dry_run:
             together = workers or (default_threads() if scheduler == "local" else 1)
-            taken = estimate(planned, kept, together)
+            taken = estimate(planned, kept, together, threads if workers is None and scheduler is None else 1)
             report = dry_run_report(planned, taken, parameters, "--format csv has all", chosen == "json")
             show(report, chosen, output, color)
             return

@@ -104,7 +104,7 @@ def simulate(
     recorded = spaced(depth, min(record, depth))
     # A single chain needs batches for its standard error, however few links are recorded.
     links = np.union1d(recorded, spaced(depth, min(BATCHES + 1, depth))) if ensemble == 1 else recorded
-    memory = RECORD_BYTES * (len(links) + 1) * ensemble  # one more for the burn-in
+    memory = simulation_bytes(len(links), ensemble)
     if depth * ensemble > LINKS_MAX:
         raise TooLargeError(
             f"depth: {depth} links x {ensemble} chains are {depth * ensemble:.3g} links (and would take "
@@ -161,6 +161,11 @@ def simulate(
         x=inputs,
         backend=name,
     )
+
+
+def simulation_bytes(recorded_links: int, ensemble: int) -> int:
+    """Memory that a simulation takes."""
+    return RECORD_BYTES * (recorded_links + 1) * ensemble  # one more for the burn-in
 
 
 def _with_link_after(links: Ints, burn_in: int, depth: int) -> Ints:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from fastgrad.kernels.contract import Limits
+
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
@@ -241,7 +243,6 @@ def train_chain(
     tolerance = _number("tolerance", tolerance)
     if tolerance < 0:
         raise ValueError(f"tolerance: expected at least 0, got {tolerance!r}")
-    recorded = min(record, steps + 1)
     name, kernels = load(backend)
     caught = caught_at_start(chain, name, threads)
     warn_of_caught(caught, stacklevel=4)
@@ -250,12 +251,9 @@ def train_chain(
         side_by_side = min(ensemble, kernels.LIMITS.members)
         require_memory(
             f"training {chain.depth} links x {ensemble} chains",
-            16 * chain.depth * ensemble
-            + 8 * recorded * (ensemble + 4)
-            + LANE_BYTES * chain.depth * kernels.LIMITS.lanes * min(pool.count, -(-ensemble // SLICE_MIN))
-            + kernels.LIMITS.work_bytes * chain.depth * side_by_side * pool.count,
+            training_bytes(chain.depth, ensemble, steps, record, kernels.LIMITS, pool.count),
         )
-        marks = np.unique(np.linspace(0, steps, recorded).round().astype(np.int64))
+        recorded_steps = np.unique(np.linspace(0, steps, min(record, steps + 1)).round().astype(np.int64))
         job = TrainJob(
             weight=chain.weight.copy(),
             bias=chain.bias.copy(),
@@ -268,8 +266,8 @@ def train_chain(
             clip_norm=norm,
             tolerance=tolerance,
             steps=steps,
-            recorded_steps=marks,
-            loss=np.empty((len(marks), ensemble)),
+            recorded_steps=recorded_steps,
+            loss=np.empty((len(recorded_steps), ensemble)),
             last_update=np.zeros(ensemble, dtype=np.int64),
             converged_at=np.full(ensemble, -1, dtype=np.int64),
             diverged_at=np.zeros(ensemble, dtype=np.int64),
@@ -295,7 +293,7 @@ def train_chain(
     last_step = np.select(ways, [job.diverged_at, job.converged_at, job.last_update], steps)
     one: Any = 0 if chain.single else slice(None)
     return Training(
-        step=marks,
+        step=recorded_steps,
         loss=job.loss[:, one],
         weight=job.weight[:, one],
         bias=job.bias[:, one],
@@ -304,6 +302,21 @@ def train_chain(
         backend=name,
         caught=caught[one],
     )
+
+
+def training_bytes(depth: int, ensemble: int, steps: int, record: int, limits: Limits, threads: int) -> int:
+    """Memory that training takes beside the chains it starts from: parameters, losses, and what a backend works in."""
+    blocks = -(-ensemble // SLICE_MIN)
+    parameters = 16 * depth * ensemble
+    losses = 8 * min(record, steps + 1) * (ensemble + 4)
+    in_lanes = LANE_BYTES * depth * limits.lanes * min(threads, blocks)
+    in_arrays = limits.work_bytes * depth * min(ensemble, limits.members) * threads
+    return parameters + losses + in_lanes + in_arrays
+
+
+def drawn_training_bytes(depth: int, ensemble: int, steps: int, record: int, limits: Limits, threads: int) -> int:
+    """Memory that `train_drawn` takes: its chains, and what `training_bytes` counts."""
+    return 16 * depth * ensemble + training_bytes(depth, ensemble, steps, record, limits, threads)
 
 
 def train_drawn(

@@ -41,8 +41,18 @@ class Estimate(NamedTuple):
     source: str
 
 
-def estimate(planned: Plan, store: Store | None, together: int = 1) -> Estimate:
-    """Estimate what a sweep would take: from the points of its store, or from a piece of its first point."""
+def estimate(planned: Plan, store: Store | None, together: int = 1, threads: int | None = None) -> Estimate:
+    """Estimate what a sweep would take: from the points of its store, or from a piece of its first point.
+
+    Parameters
+    ----------
+    planned : Plan
+    store : Store or None
+    together : int
+        Points that run at the same time.
+    threads : int, optional
+        Of each point, whose memory depends on them. By default all processors.
+    """
     import statistics  # here: import fastgrad stays light
 
     done = set(stored_results(planned, store))
@@ -58,7 +68,7 @@ def estimate(planned: Plan, store: Store | None, together: int = 1) -> Estimate:
         a_link, beside, links = _timed_piece(planned)
         seconds = sum(count * (beside + a_link * math.prod(of)) for of, count in waiting.items())
         source = f"{links} links of the first point"
-    return Estimate(done, together * planned.point_bytes, together, seconds / together, source)
+    return Estimate(done, together * planned.point_bytes(threads), together, seconds / together, source)
 
 
 def _timed_piece(planned: Plan) -> tuple[float, float, int]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastgrad.checks import TooLargeError
 from fastgrad.jobs.parameters import REQUIRED, JobName, job_parameters, law_names, require_job
-from fastgrad.jobs.simulate import LINKS_MAX, RECORD_BYTES, simulate
-from fastgrad.jobs.train import train_drawn
+from fastgrad.jobs.simulate import LINKS_MAX, simulate, simulation_bytes
+from fastgrad.jobs.threads import default_threads
+from fastgrad.jobs.train import drawn_training_bytes, train_drawn
 from fastgrad.kernels import BACKENDS, KERNEL_VERSION, BackendName, load
 from fastgrad.sweeps.grid import canonical, changed_law, checked_axis
 
@@ -24,7 +25,7 @@ Point = dict[str, Any]  # parameters
 Result = dict[str, Any]  # plain values, ready for JSON
 Identity = dict[str, Any]  # job, kernel_version and arithmetic: what the points of a store have in common
 WORK_PARAMETERS = ("depth", "ensemble", "steps")  # parameters whose product is the work
-MEMORY_SIZES = ("depth", "ensemble", "record")  # parameters on which the memory of a point depends
+MEMORY_SIZES = ("depth", "ensemble", "steps", "record")  # parameters on which the memory of a point depends
 ARITHMETICS = tuple(dict.fromkeys(entry.arithmetic for entry in BACKENDS.values()))
 
 
@@ -50,11 +51,20 @@ class Plan:
         """Job, kernel version and arithmetic, which the points of a store have in common."""
         return identity_of(self.job, self.backend)
 
-    @property
-    def point_bytes(self) -> int:
-        """Memory that the largest point takes."""
-        sizes = self.points.counts(*MEMORY_SIZES)
-        return max((point_bytes(self.job, *of) for of in sizes), default=0)
+    def point_bytes(self, threads: int | None = None) -> int:
+        """Memory that the largest point takes on so many threads; None for all processors."""
+        names = [name for name in MEMORY_SIZES if name in self.points.columns]
+        return max(
+            (self.bytes_of(dict(zip(names, of, strict=True)), threads) for of in self.points.counts(*names)), default=0
+        )
+
+    def bytes_of(self, point: Point, threads: int | None) -> int:
+        """Memory that a point takes; of its parameters, only the sizes need be there."""
+        depth, ensemble, record = point["depth"], point["ensemble"], point["record"]
+        if self.job == "simulate":
+            return simulation_bytes(min(record, depth), ensemble)
+        count = default_threads() if threads is None else threads
+        return drawn_training_bytes(depth, ensemble, point["steps"], record, load(self.backend)[1].LIMITS, count)
 
     def shard(self, index: int, count: int) -> Plan:
         """Return one part of `count`: the points whose keys fall to it, wherever they are in the grid.
@@ -269,10 +279,3 @@ def point_text(point: Point) -> str:
 def links_of(point: Point) -> int:
     """Count the links of all chains and steps of a point."""
     return math.prod(point[size] for size in WORK_PARAMETERS if size in point)
-
-
-def point_bytes(job: JobName, depth: int, ensemble: int, record: int) -> int:
-    """Memory that a point takes."""
-    if job == "simulate":
-        return int(RECORD_BYTES * (min(record, depth) + 1) * ensemble)
-    return int((48 * depth + 16 * record) * ensemble)

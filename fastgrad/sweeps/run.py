@@ -16,14 +16,12 @@ from fastgrad.jobs.parameters import EXECUTION_ARGUMENTS, JobName
 from fastgrad.jobs.threads import THREADS_MAX
 from fastgrad.kernels import KERNEL_VERSION, BackendName
 from fastgrad.sweeps.plan import (
-    MEMORY_SIZES,
     Plan,
     Point,
     Result,
     identity_of,
     job_function,
     plan,
-    point_bytes,
     point_key,
     point_text,
 )
@@ -163,9 +161,7 @@ Calls = Generator[tuple[str, Callable[[], dict[str, Any]]], None, None]
 def run_locally(planned: Plan, keys: list[str], threads: int | None) -> Calls:
     """Calls of `run_point`, one after the other: a point has all threads, and Ctrl-C reaches it."""
     if keys:
-        taken, largest = max(
-            (point_bytes(planned.job, *map(planned.points[key].__getitem__, MEMORY_SIZES)), key) for key in keys
-        )
+        taken, largest = max((planned.bytes_of(planned.points[key], threads), key) for key in keys)
         require_memory(point_text(planned.points[largest]), taken)
 
     def quiet(key: str) -> dict[str, Any]:
