@@ -141,8 +141,8 @@ def golden():
 
 @pytest.fixture(scope="session")
 def second_solver():
-    """The module tests/second_solver.py: another way to Lyapunov exponents."""
-    return module_from(ROOT / "tests/second_solver.py")
+    """The module tests/theory/second_solver.py: another way to Lyapunov exponents."""
+    return module_from(ROOT / "tests/theory/second_solver.py")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import fastgrad as fg
 from fastgrad.kernels import BackpropJob, PropagateJob, ScaledArrays, State, TrainJob, load
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONST = {  # the arrays that are only read
     "BackpropJob": {"weight", "bias", "x", "cotangent"},
     "PropagateJob": {"recorded_links"},

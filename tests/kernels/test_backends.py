@@ -14,7 +14,7 @@ import pytest
 import fastgrad as fg
 from fastgrad import kernels
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MODULES = {"numba": "numba", "cpp": "fastgrad._cpp"}
 REMEDIES = {"numba": "pip install numba", "cpp": r"pip install \."}
 

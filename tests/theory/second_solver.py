@@ -4,7 +4,7 @@ It finds the stationary law of the activation o (or of |o - 1/2|, with biases -w
 points of fixed cells that shrink geometrically towards 0 and 1, from the matrix of the transfer operator by
 Clenshaw-Curtis quadrature. Finer cells tell how far its own digits can be trusted.
 
-    python tests/second_solver.py [SEED] [PAIRS]
+    python tests/theory/second_solver.py [SEED] [PAIRS]
 
 compares it with fastgrad.theory on random pairs of laws, and writes a table of what differs and what is refused.
 """

@@ -14,7 +14,7 @@ from fastgrad.jobs import framework
 from fastgrad.jobs.framework import FORMATS, LINKS_MAX, _to_bfloat16, framework_depths
 from fastgrad.laws import parse
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 PINNED = json.loads((GOLDEN / "framework.json").read_text(encoding="utf-8"))
 
 
