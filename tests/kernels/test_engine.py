@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -547,7 +548,7 @@ def machine_code(compiled):
     """
     from numba import njit
 
-    from fastgrad.kernels import jit
+    modules = {name: import_module(f"fastgrad.kernels.jit.{name}") for name in ("backprop", "propagate")}
 
     def again(function):
         options = {key: value for key, value in function.targetoptions.items() if key != "nopython"}
@@ -557,26 +558,26 @@ def machine_code(compiled):
 
     fg.backprop(np.ones((3, 2)), 0, 0.5, backend="numba")
     fg.simulate(3, 2, backend="numba")
-    for caller in (jit.backprop_blocks, jit.run_stretches):
-        again(caller)  # makes the signatures of what it calls known
-    return lambda name: next(iter(again(getattr(jit, name)).inspect_asm().values()))
+    for caller in ("backprop_blocks", "run_taped"):
+        again(getattr(modules["backprop"], caller))  # makes the signatures of what it calls known
+    return lambda module, name: next(iter(again(getattr(modules[module], name)).inspect_asm().values()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "multiplications", "words"),
+    ("module", "name", "multiplications", "words"),
     [
-        ("forward_row", 13, 0),  # w o, and in the sigmoid: nine for exp, three after it
-        ("backward_narrow", 3, 0),  # delta, grad_weight and the adjoint
-        ("propagate_compiled", 46, 20),  # as forward, three for the products, 30 for the draws; Philox's rounds
+        ("backprop", "forward_row", 13, 0),  # w o, and in the sigmoid: nine for exp, three after it
+        ("backprop", "backward_in_range", 3, 0),  # delta, grad_weight and the adjoint
+        ("propagate", "propagate_compiled", 46, 20),  # also three for the products, 30 for the draws; Philox's rounds
     ],
 )
-def test_hot_loops_of_numba_are_vectorized(name, multiplications, words, machine_code):
+def test_hot_loops_of_numba_are_vectorized(module, name, multiplications, words, machine_code):
     from llvmlite import binding
 
     if not (X86 and binding.get_host_cpu_features().get("avx2")):
         pytest.skip("needs AVX2")
-    asm = machine_code(name)
+    asm = machine_code(module, name)
     assert len(re.findall(r"^\s*vmulpd\s.*%[yz]mm", asm, flags=re.MULTILINE)) >= multiplications
     assert len(re.findall(r"^\s*vpmuludq\s.*%[yz]mm", asm, flags=re.MULTILINE)) >= words
     assert not re.search(r"\bvfn?m(add|sub)", asm)  # nothing is contracted

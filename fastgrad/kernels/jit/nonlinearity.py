@@ -1,0 +1,127 @@
+"""The sigmoid, in range and extended, and as an offset from 1/2: the twins of csrc/nonlinearity.h."""
+
+# The compiled functions carry no annotations: Numba infers and checks their types.
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, no-check-untyped-defs
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastgrad.kernels import constants
+from fastgrad.kernels.constants import (
+    DEAD,
+    IN_RANGE_MAX,
+    IN_RANGE_MIN,
+    LN2_HIGH,
+    LN2_LOW,
+    LOG2_E,
+    ROUNDER,
+    SIGMOID_RANGE,
+    TINY_OFFSET,
+)
+from fastgrad.kernels.jit.compiler import bits_of, float_of, njit
+from fastgrad.kernels.jit.numbers import (
+    exp_parts,
+    exp_reduced,
+    power_of_two,
+    reduce_exp_argument,
+    renormalize,
+    to_scaled,
+)
+
+STAND_IN_MAX = np.int64(constants.STAND_IN_MAX)
+STAND_IN_MIN = np.int64(constants.STAND_IN_MIN)
+
+
+@njit
+def is_outside(z, w):
+    """1 where a link is not in range, 0 where it is."""
+    size = abs(w)
+    return np.int64(not ((abs(z) <= SIGMOID_RANGE) & (size >= IN_RANGE_MIN) & (size <= IN_RANGE_MAX)))  # nan is outside
+
+
+@njit
+def sigmoid_in_range(z):
+    """Activation and derivative for |z| <= SIGMOID_RANGE."""
+    shifted = z * LOG2_E + ROUNDER
+    whole = shifted - ROUNDER
+    numerator, denominator = exp_reduced((whole * LN2_HIGH - z) + whole * LN2_LOW)
+    scaled = float_of(bits_of(numerator) - (bits_of(shifted) << 52))  # times 2^-k
+    inverse = 1.0 / (denominator + scaled)
+    activation = denominator * inverse  # 1 / (1 + e), where e = exp(-z) for either sign
+    return activation, (scaled * inverse) * activation
+
+
+@njit
+def sigmoid(z):
+    """Activation, the same as mantissa and exponent, derivative mantissa and exponent; not normalized."""
+    dead = not (abs(z) <= DEAD)
+    r, k = reduce_exp_argument(0.0 if dead else abs(z))
+    numerator, denominator = exp_reduced(r)
+
+    # e = p 2^-k; where the power is clipped, 1 + e is 1 all the same
+    near_k = min(k, 1000)
+    far_k = min(k - near_k, 1000)
+    scale = power_of_two(-near_k)
+    inverse = 1.0 / (denominator + numerator * scale)
+    positive = denominator * inverse  # 1 / (1 + e)
+    negative = numerator * inverse  # e / (1 + e) = negative * 2^-k
+
+    # two factors, so that a subnormal activation is rounded once
+    small = (negative * scale) * power_of_two(-far_k)
+    if z < 0.0:
+        activation = 0.0 if dead else small
+        mantissa = 0.0 if dead else negative
+        exponent = -k
+    else:
+        activation = 1.0 if dead else positive
+        mantissa = activation
+        exponent = 0
+    return activation, mantissa, exponent, 0.0 if dead else negative * positive, -k
+
+
+@njit
+def offset_in_range(z):
+    """The offset o - 1/2 and the derivative for |z| <= SIGMOID_RANGE; the formula is explained in csrc/scaled.h."""
+    shifted = z * LOG2_E + ROUNDER
+    whole = shifted - ROUNDER
+    even, odd = exp_parts((whole * LN2_HIGH - z) + whole * LN2_LOW)
+    scale = float_of(bits_of(1.0) - (bits_of(shifted) << 52))  # 2^-k
+    scaled = (even + odd) * scale
+    denominator = even - odd
+    inverse = 1.0 / (denominator + scaled)
+    difference = even * (1.0 - scale) - odd * (1.0 + scale)
+    return (0.5 * difference) * inverse, (scaled * inverse) * (denominator * inverse)
+
+
+@njit
+def offset_of(z):
+    """The offset for every z."""
+    dead = not (abs(z) <= DEAD)
+    r, k = reduce_exp_argument(0.0 if dead else abs(z))
+    even, odd = exp_parts(r)
+    scale = power_of_two(-min(k, 1000))
+    inverse = 1.0 / ((even - odd) + (even + odd) * scale)
+    difference = even * (1.0 - scale) - odd * (1.0 + scale)
+    size = 0.5 if dead else (0.5 * difference) * inverse
+    return -size if z < 0.0 else size
+
+
+@njit
+def stand_in(mantissa, exponent):
+    """The double that stands for a preactivation."""
+    return mantissa * power_of_two(min(max(exponent, STAND_IN_MIN), STAND_IN_MAX))
+
+
+@njit
+def preactivation(w, offset, scaled, scaled_exponent):
+    """Mantissa and exponent of z = w d with centered biases, and the double that stands for it.
+
+    Where |d| is below TINY_OFFSET, `scaled` holds d.
+    """
+    factor, factor_exponent = to_scaled(w)
+    mantissa, exponent = to_scaled(offset)
+    if abs(offset) < TINY_OFFSET:
+        mantissa, exponent = scaled, scaled_exponent
+    mantissa, exponent = renormalize(mantissa * factor, exponent + factor_exponent)
+    return mantissa, exponent, stand_in(mantissa, exponent)

@@ -1,0 +1,570 @@
+"""Drawn chains, streamed forward: see csrc/propagate.h."""
+
+# The compiled functions carry no annotations: Numba infers and checks their types.
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, no-check-untyped-defs
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgrad.kernels.constants import BURN_IN_LINKS, CENTERED, IN_RANGE_MIN, PRODUCT_LINKS, TINY_OFFSET
+from fastgrad.kernels.jit.backprop import BLOCK, new_rows
+from fastgrad.kernels.jit.compiler import bits_of, njit
+from fastgrad.kernels.jit.draws import draw
+from fastgrad.kernels.jit.forward import scaled_activation
+from fastgrad.kernels.jit.nonlinearity import (
+    is_outside,
+    offset_in_range,
+    offset_of,
+    preactivation,
+    sigmoid,
+    sigmoid_in_range,
+    stand_in,
+)
+from fastgrad.kernels.jit.numbers import (
+    EXPONENT_MIN,
+    multiply,
+    renormalize,
+    renormalize_in_range,
+    set_to_one,
+    to_scaled,
+)
+
+if TYPE_CHECKING:
+    from fastgrad.kernels.contract import PropagateJob, State
+
+
+ONE = np.uint64(1)
+
+
+@njit
+def advance_tiny(w, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent):
+    """One link of every lane where all offsets are below TINY_OFFSET; False, and nothing done, where some are not.
+
+    The offsets are multiplied by w / 4, and the slope is 1/4, in the bits of the general path.
+    """
+    lanes = len(w)
+    outside = np.int64(0)
+    for lane in range(lanes):
+        outside |= is_outside(0.0, w[lane]) | np.int64(abs(activation[lane]) >= TINY_OFFSET)
+    if outside != 0:
+        return False
+    for lane in range(lanes):
+        mantissa, exponent = renormalize(scaled[lane] * w[lane], scaled_exponent[lane])
+        offset = 0.25 * stand_in(mantissa, exponent)
+        tiny = abs(offset) < TINY_OFFSET
+        activation[lane] = offset
+        scaled[lane] = mantissa if tiny else 0.5
+        scaled_exponent[lane] = exponent - 2 if tiny and mantissa != 0.0 else 0
+        product[lane], product_exponent[lane] = renormalize_in_range(
+            (product[lane] * 0.25) * w[lane], product_exponent[lane]
+        )
+        bound[lane], bound_exponent[lane] = renormalize_in_range(bound[lane] * abs(w[lane]), bound_exponent[lane] - 2)
+    return True
+
+
+@njit
+def advance(
+    centered, w, b, z, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent, extended
+):
+    """One link of every lane; returns whether it was in range, and whether the products need extended range.
+
+    A link in range does not make `scaled`. With centered biases the activations are offsets.
+    """
+    lanes = len(w)
+    outside = np.int64(extended)
+    if centered:
+        for lane in range(lanes):
+            z[lane] = w[lane] * activation[lane]
+            size = abs(activation[lane])
+            outside |= is_outside(z[lane], w[lane]) | np.int64((size < IN_RANGE_MIN) & (size != 0.0))
+    else:
+        for lane in range(lanes):
+            z[lane] = w[lane] * activation[lane] + b[lane]
+            outside |= is_outside(z[lane], w[lane])
+    if outside == 0 and centered:
+        for lane in range(lanes):
+            activation[lane], derivative = offset_in_range(z[lane])
+            product[lane], product_exponent[lane] = renormalize_in_range(
+                (product[lane] * derivative) * w[lane], product_exponent[lane]
+            )
+            bound[lane], bound_exponent[lane] = renormalize_in_range(
+                bound[lane] * abs(w[lane]), bound_exponent[lane] - 2
+            )
+        return True, False
+    if outside == 0:
+        for lane in range(lanes):
+            activation[lane], derivative = sigmoid_in_range(z[lane])
+            product[lane], product_exponent[lane] = renormalize_in_range(
+                (product[lane] * derivative) * w[lane], product_exponent[lane]
+            )
+            bound[lane], bound_exponent[lane] = renormalize_in_range(
+                bound[lane] * abs(w[lane]), bound_exponent[lane] - 2
+            )
+        return True, False
+    if (
+        centered
+        and not extended
+        and advance_tiny(w, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent)
+    ):
+        return False, False
+    extended = False
+    for lane in range(lanes):
+        if centered:
+            mantissa, exponent, z[lane] = preactivation(w[lane], activation[lane], scaled[lane], scaled_exponent[lane])
+            _, scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
+            activation[lane] = offset_of(z[lane])
+            if abs(activation[lane]) < TINY_OFFSET:  # and then d is z / 4
+                scaled[lane], scaled_exponent[lane] = renormalize(mantissa, exponent - 2)
+        else:
+            activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
+        factor, factor_exponent = to_scaled(w[lane])
+        delta, delta_exponent = renormalize(product[lane] * derivative, product_exponent[lane] + derivative_exponent)
+        product[lane], product_exponent[lane] = renormalize(delta * factor, delta_exponent + factor_exponent)
+        bound[lane], bound_exponent[lane] = renormalize(
+            bound[lane] * abs(factor), bound_exponent[lane] + (factor_exponent - 2)
+        )
+        if product[lane] == 0.0 or product_exponent[lane] < EXPONENT_MIN // 2:
+            extended = True
+        if bound[lane] == 0.0 or bound_exponent[lane] < EXPONENT_MIN // 2:
+            extended = True
+    return False, extended
+
+
+@njit
+def scaled_state(centered, lane, z, activation, scaled, scaled_exponent, is_in_range):
+    """Scaled part of a state between links, beside the activation or the offset: see the contract."""
+    if centered and is_in_range and abs(activation[lane]) >= TINY_OFFSET:
+        _, mantissa, exponent, _, _ = sigmoid(z[lane])
+        return renormalize(mantissa, exponent)
+    return scaled_activation(lane, activation, scaled, scaled_exponent, is_in_range and not centered)
+
+
+@njit
+def recorded_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range):
+    """Input and derivative of the next link, both as mantissa and exponent."""
+    next_z = w[lane] * activation[lane] + b[lane]
+    mantissa, exponent = scaled_state(centered, lane, z, activation, scaled, scaled_exponent, is_in_range)
+    if centered:
+        _, _, next_z = preactivation(w[lane], activation[lane], scaled[lane], scaled_exponent[lane])
+        if abs(activation[lane]) < TINY_OFFSET:
+            mantissa, exponent = 0.5, np.int64(0)
+    _, _, _, derivative, derivative_exponent = sigmoid(next_z)
+    derivative, derivative_exponent = renormalize(derivative, derivative_exponent)
+    return mantissa, exponent, derivative, derivative_exponent
+
+
+@njit
+def propagate_abreast(job, state, first, last, begin, lanes):
+    """Chains side by side: members begin to begin + lanes - 1."""
+    weight_law, bias_law, seed, recorded = job.weight_law, job.bias_law, job.seed, job.recorded_links
+    link_of = np.empty(lanes, dtype=np.uint64)
+    member_of = np.empty(lanes, dtype=np.uint64)
+    w, b, z = np.empty(lanes), np.empty(lanes), np.empty(lanes)
+    activation, scaled = np.empty(lanes), np.empty(lanes)
+    scaled_exponent = np.empty(lanes, dtype=np.int64)
+    product, factor = np.full(lanes, 0.5), np.full(lanes, 0.5)  # since the last recorded link or block; of the bound
+    product_exponent, factor_exponent = np.ones(lanes, dtype=np.int64), np.ones(lanes, dtype=np.int64)
+    for lane in range(lanes):
+        member = begin + lane
+        member_of[lane] = member
+        activation[lane] = state.activation[member]
+        scaled[lane], scaled_exponent[lane] = state.scaled.mantissa[member], state.scaled.exponent[member]
+        set_to_one(state.product_before, member)
+        set_to_one(state.bound_before, member)
+    is_in_range = False
+    extended = False
+    centered = bias_law[0] == CENTERED
+    first_row = np.searchsorted(recorded, first)
+    row = first_row - 1  # of the last recorded link passed in this call; before the first, the state's products
+    for link in range(first, last):
+        link_of[:] = np.uint64(link)
+        draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
+        is_recorded = row + 1 < len(recorded) and recorded[row + 1] == link
+        if is_recorded:
+            for lane in range(lanes):
+                member = begin + lane
+                if row < first_row:
+                    multiply(state.product_before, member, product[lane], product_exponent[lane])
+                    multiply(state.bound_before, member, factor[lane], factor_exponent[lane])
+                else:
+                    multiply(job.product, (row, member), product[lane], product_exponent[lane])
+                    multiply(job.bound, (row, member), factor[lane], factor_exponent[lane])
+            row += 1
+            for lane in range(lanes):
+                cell = row, begin + lane
+                job.weight[cell] = w[lane]
+                (
+                    job.input.mantissa[cell],
+                    job.input.exponent[cell],
+                    job.slope.mantissa[cell],
+                    job.slope.exponent[cell],
+                ) = recorded_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range)
+                set_to_one(job.product, cell)
+                set_to_one(job.bound, cell)
+        is_in_range, extended = advance(
+            centered,
+            w,
+            b,
+            z,
+            activation,
+            scaled,
+            scaled_exponent,
+            product,
+            product_exponent,
+            factor,
+            factor_exponent,
+            extended,
+        )
+        if not is_recorded and (link % PRODUCT_LINKS == 0 or link + 1 == last):
+            for lane in range(lanes):
+                member = begin + lane
+                if row < first_row:
+                    multiply(state.product_before, member, product[lane], product_exponent[lane])
+                    multiply(state.bound_before, member, factor[lane], factor_exponent[lane])
+                else:
+                    multiply(job.product, (row, member), product[lane], product_exponent[lane])
+                    multiply(job.bound, (row, member), factor[lane], factor_exponent[lane])
+        if is_recorded or link % PRODUCT_LINKS == 0:
+            product[:], product_exponent[:] = 0.5, 1
+            factor[:], factor_exponent[:] = 0.5, 1
+            extended = False
+    for lane in range(lanes):
+        member = begin + lane
+        state.activation[member] = activation[lane]
+        state.scaled.mantissa[member], state.scaled.exponent[member] = scaled_state(
+            centered, lane, z, activation, scaled, scaled_exponent, is_in_range
+        )
+
+
+@njit
+def run_segments(
+    job, first_row, member, firsts, lasts, begins, begin_exponents, ends, end_exponents, column, pieces, recorded_pieces
+):
+    """Run segments of one chain side by side, one in each lane; more than one only if each begins a block of links.
+
+    States are rows of activation and mantissa, and exponents beside them. Of each block of links `pieces` gets the
+    products since its last recorded link, and `recorded_pieces` those that end before one.
+    """
+    weight_law, bias_law, seed, recorded = job.weight_law, job.bias_law, job.seed, job.recorded_links
+    (piece_product, piece_product_exponent, piece_bound, piece_bound_exponent) = pieces
+    (recorded_product, recorded_product_exponent, recorded_bound, recorded_bound_exponent) = recorded_pieces
+    count = len(firsts)
+    link_of = np.empty(count, dtype=np.uint64)
+    member_of = np.full(count, np.uint64(member))
+    w, b, z = np.empty(count), np.empty(count), np.empty(count)
+    activation, scaled = np.empty(count), np.empty(count)
+    scaled_exponent = np.empty(count, dtype=np.int64)
+    product, factor = np.full(count, 0.5), np.full(count, 0.5)
+    product_exponent, factor_exponent = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+    next_row = np.empty(count, dtype=np.int64)
+    length = 0
+    for lane in range(count):
+        link_of[lane] = firsts[lane]
+        activation[lane], scaled[lane] = begins[lane, 0], begins[lane, 1]
+        scaled_exponent[lane] = begin_exponents[lane]
+        next_row[lane] = max(first_row, np.searchsorted(recorded, firsts[lane]))
+        length = max(length, lasts[lane] - firsts[lane])
+    is_in_range = False
+    extended = False
+    centered = bias_law[0] == CENTERED
+    next_event = 0  # the next step at which a lane stands before a link to record, or has come to its end
+    block = 0
+    for step in range(length + 1):
+        is_recorded = False
+        if step == next_event:
+            next_event = length
+            for lane in range(count):
+                here = firsts[lane] + step
+                if here == lasts[lane]:
+                    ends[lane, 0] = activation[lane]
+                    ends[lane, 1], end_exponents[lane] = scaled_state(
+                        centered, lane, z, activation, scaled, scaled_exponent, is_in_range
+                    )
+                elif here < lasts[lane]:
+                    at = lasts[lane]
+                    if next_row[lane] < len(recorded) and recorded[next_row[lane]] < at:
+                        at = recorded[next_row[lane]]
+                    if at == here:
+                        is_recorded = True
+                        at += 1
+                    next_event = min(next_event, at - firsts[lane])
+        if step == length:
+            break
+        draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
+        if is_recorded:
+            for lane in range(count):
+                here = firsts[lane] + step
+                row = next_row[lane]
+                if here < lasts[lane] and row < len(recorded) and recorded[row] == here:
+                    job.weight[row, member] = w[lane]
+                    (
+                        job.input.mantissa[row, member],
+                        job.input.exponent[row, member],
+                        job.slope.mantissa[row, member],
+                        job.slope.exponent[row, member],
+                    ) = recorded_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range)
+                    recorded_product[row - first_row], recorded_product_exponent[row - first_row] = (
+                        product[lane],
+                        product_exponent[lane],
+                    )
+                    recorded_bound[row - first_row], recorded_bound_exponent[row - first_row] = (
+                        factor[lane],
+                        factor_exponent[lane],
+                    )
+        is_in_range, extended = advance(
+            centered,
+            w,
+            b,
+            z,
+            activation,
+            scaled,
+            scaled_exponent,
+            product,
+            product_exponent,
+            factor,
+            factor_exponent,
+            extended,
+        )
+        if is_recorded:
+            for lane in range(count):
+                here = firsts[lane] + step
+                row = next_row[lane]
+                if here < lasts[lane] and row < len(recorded) and recorded[row] == here:
+                    product[lane], product_exponent[lane] = 0.5, 1
+                    factor[lane], factor_exponent[lane] = 0.5, 1
+                    next_row[lane] += 1
+        for lane in range(count):
+            link_of[lane] += ONE
+        if (firsts[0] + step) % PRODUCT_LINKS == 0 or (count == 1 and step + 1 == length):
+            for lane in range(count):
+                piece_product[block, column + lane], piece_product_exponent[block, column + lane] = (
+                    product[lane],
+                    product_exponent[lane],
+                )
+                piece_bound[block, column + lane], piece_bound_exponent[block, column + lane] = (
+                    factor[lane],
+                    factor_exponent[lane],
+                )
+            product[:], product_exponent[:] = 0.5, 1
+            factor[:], factor_exponent[:] = 0.5, 1
+            extended = False
+            block += 1
+
+
+@njit
+def combine(job, state, first_row, member, first, last, column, pieces, recorded_pieces, row):
+    """Multiply a segment's pieces onto the products, in the order of the links; returns the last row passed."""
+    recorded = job.recorded_links
+    (piece_product, piece_product_exponent, piece_bound, piece_bound_exponent) = pieces
+    (recorded_product, recorded_product_exponent, recorded_bound, recorded_bound_exponent) = recorded_pieces
+    link = first
+    block = 0
+    while link < last:
+        end = min(((link - 1) // PRODUCT_LINKS + 1) * PRODUCT_LINKS + 1, last)
+        block_left = True
+        while block_left:
+            is_recorded = row + 1 < len(recorded) and recorded[row + 1] < end
+            if is_recorded:
+                at = row + 1 - first_row
+                g, g_exponent = recorded_product[at], recorded_product_exponent[at]
+                f, f_exponent = recorded_bound[at], recorded_bound_exponent[at]
+            else:
+                g, g_exponent = piece_product[block, column], piece_product_exponent[block, column]
+                f, f_exponent = piece_bound[block, column], piece_bound_exponent[block, column]
+            if row < first_row:
+                multiply(state.product_before, member, g, g_exponent)
+                multiply(state.bound_before, member, f, f_exponent)
+            else:
+                multiply(job.product, (row, member), g, g_exponent)
+                multiply(job.bound, (row, member), f, f_exponent)
+            if is_recorded:
+                row += 1
+                set_to_one(job.product, (row, member))
+                set_to_one(job.bound, (row, member))
+            block_left = is_recorded
+        link = end
+        block += 1
+    return row
+
+
+@njit
+def can_be_guessed(bias_law, activation):
+    """Tell if links forget where they began, or stay there: see csrc/propagate.h."""
+    return bias_law[0] != CENTERED or activation == 0.0 or abs(activation) >= IN_RANGE_MIN
+
+
+@njit
+def burn_in(job, member, before, sign, firsts, begins, begin_exponents):
+    """Guess the states before links `firsts` by running the links that lead to them: see csrc/propagate.h.
+
+    They run from 1/2, or from an offset of `sign` / 2; from 0 if `before`, the offset before all of them, is 0.
+    """
+    weight_law, bias_law, seed = job.weight_law, job.bias_law, job.seed
+    centered = bias_law[0] == CENTERED
+    start = 0.5
+    if centered:
+        start = 0.0 if before == 0.0 else 0.5 * sign
+    count = len(firsts)
+    link_of = np.empty(count, dtype=np.uint64)
+    member_of = np.full(count, np.uint64(member))
+    w, b, z = np.empty(count), np.empty(count), np.empty(count)
+    activation, scaled = np.full(count, start), np.zeros(count)
+    scaled_exponent = np.zeros(count, dtype=np.int64)
+    product, factor = np.full(count, 0.5), np.full(count, 0.5)
+    product_exponent, factor_exponent = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+    for lane in range(count):
+        link_of[lane] = firsts[lane] - BURN_IN_LINKS
+    is_in_range = False
+    extended = False
+    for _ in range(BURN_IN_LINKS):
+        draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
+        is_in_range, extended = advance(
+            centered,
+            w,
+            b,
+            z,
+            activation,
+            scaled,
+            scaled_exponent,
+            product,
+            product_exponent,
+            factor,
+            factor_exponent,
+            extended,
+        )
+        for lane in range(count):
+            link_of[lane] += ONE
+    for lane in range(count):
+        begins[lane, 0] = activation[lane]
+        begins[lane, 1], begin_exponents[lane] = scaled_state(
+            centered, lane, z, activation, scaled, scaled_exponent, is_in_range
+        )
+
+
+@njit
+def correct_signs(job, member, before, firsts, begins, begin_exponents, ends):
+    """Guess again the starts of segments whose offset had the wrong sign; True if there are any: see csrc."""
+    mirrored, mirrored_exponents = begins.copy(), begin_exponents.copy()
+    burn_in(job, member, before, -1.0, firsts[1:], mirrored[1:], mirrored_exponents[1:])
+    wrong, any_wrong = False, False
+    for i in range(1, len(firsts)):
+        if (begins[i, 0] < 0.0) != (ends[i - 1, 0] < 0.0):
+            wrong = not wrong
+        if wrong:
+            begins[i, 0], begins[i, 1] = mirrored[i, 0], mirrored[i, 1]
+            begin_exponents[i] = mirrored_exponents[i]
+            any_wrong = True
+    return any_wrong
+
+
+@njit
+def propagate_deep(job, state, first, last, member):
+    """One chain, cut in depth: see csrc/propagate.h."""
+    bias_law, recorded = job.bias_law, job.recorded_links
+    row = np.searchsorted(recorded, first)
+    blocks = (last - 1) // PRODUCT_LINKS - (first - 1) // PRODUCT_LINKS + 1
+    n_recorded = np.searchsorted(recorded, last) - row
+    pieces = new_rows(blocks)
+    recorded_pieces = (
+        np.empty(n_recorded),
+        np.empty(n_recorded, dtype=np.int64),
+        np.empty(n_recorded),
+        np.empty(n_recorded, dtype=np.int64),
+    )
+    set_to_one(state.product_before, member)
+    set_to_one(state.bound_before, member)
+
+    # The links before the first whole block and after the last run by themselves, the blocks between in segments.
+    begin = min((first - 1 + PRODUCT_LINKS - 1) // PRODUCT_LINKS * PRODUCT_LINKS + 1, last)
+    whole = (last - begin) // PRODUCT_LINKS
+    each = (whole + BLOCK - 1) // BLOCK
+    if (
+        whole < 4 or n_recorded * 8 >= last - first or not can_be_guessed(bias_law, state.activation[member])
+    ):  # nothing to gain
+        begin, whole, each = last, 0, 0
+    count = -(-whole // each) if whole else 0
+    firsts, lasts = np.empty(count + 2, dtype=np.int64), np.empty(count + 2, dtype=np.int64)
+    begins, ends = np.empty((count + 2, 2)), np.empty((count + 2, 2))
+    begin_exponents, end_exponents = np.empty(count + 2, dtype=np.int64), np.empty(count + 2, dtype=np.int64)
+    for i in range(count):
+        firsts[i + 1] = begin + i * each * PRODUCT_LINKS
+        lasts[i + 1] = begin + min((i + 1) * each, whole) * PRODUCT_LINKS
+    firsts[0], lasts[0] = first, begin
+    firsts[count + 1], lasts[count + 1] = begin + whole * PRODUCT_LINKS, last
+
+    passed = row - 1
+    activation = state.activation[member]
+    mantissa, exponent = state.scaled.mantissa[member], state.scaled.exponent[member]
+    for i in range(count + 2):
+        if i == 1 and count:
+            begins[1, 0], begins[1, 1], begin_exponents[1] = activation, mantissa, exponent
+            guessed = slice(2, count + 1)
+            burn_in(job, member, activation, 1.0, firsts[guessed], begins[guessed], begin_exponents[guessed])
+            cut = slice(1, count + 1)
+            for turn in range(2 if bias_law[0] == CENTERED else 1):
+                if turn == 1 and not correct_signs(
+                    job, member, activation, firsts[cut], begins[cut], begin_exponents[cut], ends[cut]
+                ):
+                    break
+                run_segments(
+                    job,
+                    row,
+                    member,
+                    firsts[cut],
+                    lasts[cut],
+                    begins[cut],
+                    begin_exponents[cut],
+                    ends[cut],
+                    end_exponents[cut],
+                    0,
+                    pieces,
+                    recorded_pieces,
+                )
+        same = (
+            1 <= i <= count
+            and bits_of(begins[i, 0]) == bits_of(activation)
+            and begins[i, 1] == mantissa
+            and begin_exponents[i] == exponent
+        )
+        column = i - 1 if 1 <= i <= count else 0
+        if not same:
+            begins[i, 0], begins[i, 1], begin_exponents[i] = activation, mantissa, exponent
+            alone = slice(i, i + 1)
+            run_segments(
+                job,
+                row,
+                member,
+                firsts[alone],
+                lasts[alone],
+                begins[alone],
+                begin_exponents[alone],
+                ends[alone],
+                end_exponents[alone],
+                column,
+                pieces,
+                recorded_pieces,
+            )
+        activation, mantissa, exponent = ends[i, 0], ends[i, 1], end_exponents[i]
+        passed = combine(job, state, row, member, firsts[i], lasts[i], column, pieces, recorded_pieces, passed)
+    state.activation[member] = activation
+    state.scaled.mantissa[member], state.scaled.exponent[member] = mantissa, exponent
+
+
+@njit
+def propagate_compiled(job, state, first, last, start, stop):
+    """Drawn chains, streamed forward: an ensemble abreast, a few deep chains cut in depth."""
+    if stop - start <= BLOCK // 4 and last - first >= 8 * PRODUCT_LINKS:
+        for member in range(start, stop):
+            propagate_deep(job, state, first, last, member)
+    else:
+        for begin in range(start, stop, BLOCK):
+            propagate_abreast(job, state, first, last, begin, min(BLOCK, stop - begin))
+
+
+def propagate(job: PropagateJob, state: State, first: int, last: int, start: int, stop: int) -> None:
+    """Drawn chains, streamed forward."""
+    seed: Any = np.uint64(job.seed)
+    propagate_compiled(job._replace(seed=seed), state, first, last, start, stop)
