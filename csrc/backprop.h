@@ -81,6 +81,7 @@ FASTGRAD_INLINE void store_gradients(const Links& out, int64_t cell, Scaled delt
 }
 
 // Link i of the stretch, forward. Returns whether every weight and bias was finite.
+template <class Phi>
 static bool forward_row(TapedSegment& at, int64_t i) {
     bool finite = true;
     at.tape.extended[i * at.tape.step] = 0;
@@ -89,16 +90,16 @@ static bool forward_row(TapedSegment& at, int64_t i) {
         double* const slot = at.tape.row + i * at.tape.step * TAPE_DOUBLES + j * VECTOR_LANES;
         const Floats w = load(at.links.weight + cell), b = load(at.links.bias + cell);
         const Floats z = w * at.activation[j] + b;
-        if (all(in_range(ALL, z, w))) {
-            const InRangeLink next = sigmoid_in_range(z);
+        if (all(in_range<Phi>(ALL, z, w))) {
+            const Values next = Phi::in_range(z);
             write_tape(slot, next.activation, next.derivative, w);
             at.activation[j] = next.activation;
         } else {
             finite &= !not_finite(w, b);
-            const Link next = sigmoid(z);
+            const ExtendedValues next = Phi::extended(z);
             write_tape(slot, next.mantissa, next.derivative, w);
             store(at.tape.exponent + i * at.tape.step * BLOCK + j * VECTOR_LANES,
-                  select(z < 0.0, next.derivative_exponent, -next.derivative_exponent));
+                  Phi::pack_exponents(z, next));
             at.tape.extended[i * at.tape.step] |= 1u << j;
             at.activation[j] = next.activation;
         }
@@ -107,23 +108,22 @@ static bool forward_row(TapedSegment& at, int64_t i) {
 }
 
 // Link i of the stretch, back.
-template <bool STREAM>
+template <class Phi, bool STREAM>
 static void backward_row(TapedSegment& at, int64_t i) {
     for (int j = 0; j < VECTORS; ++j) {
         const double* const slot = at.tape.row + i * at.tape.step * TAPE_DOUBLES + j * VECTOR_LANES;
         const int64_t* const exponent = at.tape.exponent + i * at.tape.step * BLOCK + j * VECTOR_LANES;
-        Ints k{};
-        if (at.tape.extended[i * at.tape.step] >> j & 1) k = load(exponent);
+        Ints packed{};
+        if (at.tape.extended[i * at.tape.step] >> j & 1) packed = load(exponent);
         Scaled o = at.input[j];
         if (i > 0 || at.input_on_tape) {
             o = {load(slot - at.tape.step * TAPE_DOUBLES), Ints{}};
             if (at.tape.extended[(i - 1) * at.tape.step] >> j & 1) {
-                const Ints k_before = load(exponent - at.tape.step * BLOCK);
-                o.exponent = select(k_before < 0, k_before, Ints{});
+                o.exponent = Phi::activation_exponent(load(exponent - at.tape.step * BLOCK));
             }
         }
         const Scaled adjoint = renormalize(at.adjoint[j], at.exponent[j]);
-        const Scaled delta = times(adjoint, load(slot + BLOCK), select(k < 0, k, -k));
+        const Scaled delta = times(adjoint, load(slot + BLOCK), Phi::derivative_exponent(packed));
         const Scaled factor = to_scaled(load(slot + 2 * BLOCK));
         const Scaled next = times(delta, factor.mantissa, factor.exponent);
         at.adjoint[j] = next.mantissa;
@@ -135,7 +135,7 @@ static void backward_row(TapedSegment& at, int64_t i) {
 
 // Steps, each a link of `back` from its end and a link of `ahead` from its start, while both are narrow. Returns the step
 // that is not, or `end`.
-template <bool FORWARD, bool BACKWARD, bool STREAM>
+template <class Phi, bool FORWARD, bool BACKWARD, bool STREAM>
 static int64_t rows_in_range(TapedSegment& ahead, TapedSegment& back, int64_t step, int64_t end) {
     if (BACKWARD && back.extended) return step;
     // Copies, so that no store can seem to change them.
@@ -163,7 +163,7 @@ static int64_t rows_in_range(TapedSegment& ahead, TapedSegment& back, int64_t st
                 prefetch(bias + PREFETCH_LINKS * from.stride + j * VECTOR_LANES);
                 w[j] = load(weight + j * VECTOR_LANES);
                 z[j] = w[j] * activation[j] + load(bias + j * VECTOR_LANES);
-                is_in_range = in_range(is_in_range, z[j], w[j]);
+                is_in_range = in_range<Phi>(is_in_range, z[j], w[j]);
             }
             if (!all(is_in_range)) break;
         }
@@ -183,7 +183,7 @@ static int64_t rows_in_range(TapedSegment& ahead, TapedSegment& back, int64_t st
             }
             // What goes back leaves its place to what goes forward: first the one, then the other.
             if (FORWARD) {
-                const InRangeLink next = sigmoid_in_range(z[j]);
+                const Values next = Phi::in_range(z[j]);
                 write_tape(place + j * VECTOR_LANES, next.activation, next.derivative, w[j]);
                 activation[j] = next.activation;
             }
@@ -199,25 +199,25 @@ static int64_t rows_in_range(TapedSegment& ahead, TapedSegment& back, int64_t st
     return step;
 }
 
-template <bool FORWARD, bool BACKWARD, bool STREAM>
+template <class Phi, bool FORWARD, bool BACKWARD, bool STREAM>
 static bool run_rows(TapedSegment& ahead, TapedSegment& back, int64_t step, int64_t end) {
     bool finite = true;
     for (; step < end; ++step) {
-        step = rows_in_range<FORWARD, BACKWARD, STREAM>(ahead, back, step, end);
+        step = rows_in_range<Phi, FORWARD, BACKWARD, STREAM>(ahead, back, step, end);
         if (step == end) break;
-        if (BACKWARD) backward_row<STREAM>(back, back.count - 1 - step);
-        if (FORWARD) finite &= forward_row(ahead, step);
+        if (BACKWARD) backward_row<Phi, STREAM>(back, back.count - 1 - step);
+        if (FORWARD) finite &= forward_row<Phi>(ahead, step);
     }
     return finite;
 }
 
 // Takes one stretch forward and, at the same time, the one before it back. Returns whether every weight and bias was finite.
-template <bool STREAM>
+template <class Phi, bool STREAM>
 static bool run_segments(TapedSegment& ahead, TapedSegment& back) {
     const int64_t both = min(ahead.count, back.count);
-    bool finite = run_rows<true, true, STREAM>(ahead, back, 0, both);
-    finite &= run_rows<true, false, STREAM>(ahead, back, both, ahead.count);
-    run_rows<false, true, STREAM>(ahead, back, both, back.count);
+    bool finite = run_rows<Phi, true, true, STREAM>(ahead, back, 0, both);
+    finite &= run_rows<Phi, true, false, STREAM>(ahead, back, both, ahead.count);
+    run_rows<Phi, false, true, STREAM>(ahead, back, both, back.count);
     return finite;
 }
 
@@ -338,13 +338,14 @@ FASTGRAD_INLINE void store_grad_x(const BackpropJob& job, int64_t member, Scaled
 }
 
 // Whole blocks of chains: members begin to end - 1, where they lie.
+template <class Phi>
 static Status backprop_blocks(const BackpropJob& job, int64_t begin, int64_t end) {
     const int64_t rows = min(job.depth, IN_PLACE_SEGMENT), stretches = (job.depth + IN_PLACE_SEGMENT - 1) / IN_PLACE_SEGMENT;
     Arena arena(Arena::tape_bytes(rows) + Arena::states_bytes(stretches * BLOCK));
     if (!arena.memory) return NO_MEMORY;
     const Tape tape = arena.take_tape(rows);
     const LaneStates starts = arena.take_states(stretches * BLOCK);
-    const auto run = can_stream(links_at(job, 0, begin)) ? run_segments<true> : run_segments<false>;
+    const auto run = can_stream(links_at(job, 0, begin)) ? run_segments<Phi, true> : run_segments<Phi, false>;
     bool finite = true, mirror = false;
     int64_t members_back = 0;  // the first of the block that goes back
     TapedSegment ahead{}, back{};  // none yet: no links
@@ -357,7 +358,7 @@ static Status backprop_blocks(const BackpropJob& job, int64_t begin, int64_t end
             ForwardState front;
             load_activations(front, starts + s * BLOCK);
             const Links links = links_at(job, s * IN_PLACE_SEGMENT, members);
-            advance_rows<false, VECTORS>(front, links.weight, links.bias, links.stride, IN_PLACE_SEGMENT, true);
+            advance_rows<Phi, false, VECTORS>(front, links.weight, links.bias, links.stride, IN_PLACE_SEGMENT, true);
             store_states(starts + (s + 1) * BLOCK, front);
         }
         for (int64_t s = stretches - 1; s >= 0; --s, mirror = !mirror) {
@@ -492,17 +493,18 @@ FASTGRAD_INLINE void scatter(const LaneLayout& lanes, const Tile& tile, int64_t 
 }
 
 // A whole segment of each lane forward; nothing is kept.
-template <bool PRODUCT>
+template <class Phi, bool PRODUCT>
 static void advance_segment(ForwardState& front, const LaneLayout& lanes) {
     Tile tile;
     for (int64_t t = 0; t < COPIED_SEGMENT; t += TILE) {
         gather(tile, at_link(lanes, t), TILE);
-        (lanes.count > VECTOR_LANES ? advance_rows<PRODUCT, VECTORS> : advance_rows<PRODUCT, 1>)(
+        (lanes.count > VECTOR_LANES ? advance_rows<Phi, PRODUCT, VECTORS> : advance_rows<Phi, PRODUCT, 1>)(
             front, tile.weight, tile.bias, BLOCK, TILE, t + TILE == COPIED_SEGMENT);
     }
 }
 
 // A segment of each lane, `count` links at most, forward and back. Returns whether every weight and bias was finite.
+template <class Phi>
 static bool run_segment(TapedSegment& at, const LaneLayout& lanes, int64_t count) {
     Tile tiles[2];
     TapedSegment none{};
@@ -513,7 +515,7 @@ static bool run_segment(TapedSegment& at, const LaneLayout& lanes, int64_t count
         at.links = tiles[0].links();
         at.tape = tape_at(tape, t);
         gather(tiles[0], at_link(lanes, t), at.count);
-        finite &= run_rows<true, false, false>(at, none, 0, at.count);
+        finite &= run_rows<Phi, true, false, false>(at, none, 0, at.count);
     }
     mark_extended(at);
     // What has been made of one tile is written while the next one is computed.
@@ -528,12 +530,12 @@ static bool run_segment(TapedSegment& at, const LaneLayout& lanes, int64_t count
         at.input_on_tape = t > 0;
         at.links = tiles[parity].links();
         if (!streams) {
-            run_rows<false, true, false>(none, at, 0, at.count);
+            run_rows<Phi, false, true, false>(none, at, 0, at.count);
             scatter(at_link(lanes, t), tiles[parity], at.count);
             continue;
         }
         for (int64_t i = 0; i < TILE; ++i) {
-            run_rows<false, true, false>(none, at, i, i + 1);
+            run_rows<Phi, false, true, false>(none, at, i, i + 1);
             if (t + TILE < count) stream_share(at_link(lanes, t + TILE), tiles[1 - parity], i);
         }
     }
@@ -544,6 +546,7 @@ static bool run_segment(TapedSegment& at, const LaneLayout& lanes, int64_t count
 }
 
 // Fewer chains than lanes: members begin to begin + lanes - 1.
+template <class Phi>
 static Status backprop_copied(const BackpropJob& job, int64_t begin, int64_t lanes) {
     const int64_t segments = (job.depth + COPIED_SEGMENT - 1) / COPIED_SEGMENT;
     Arena arena(Arena::tape_bytes(COPIED_SEGMENT) + Arena::states_bytes(segments * BLOCK));
@@ -560,12 +563,12 @@ static Status backprop_copied(const BackpropJob& job, int64_t begin, int64_t lan
     for (int64_t s = 0; s + 1 < segments; ++s) {
         ForwardState front;
         load_activations(front, starts + s * BLOCK);
-        advance_segment<false>(front, at_link(from, s * COPIED_SEGMENT));
+        advance_segment<Phi, false>(front, at_link(from, s * COPIED_SEGMENT));
         store_states(starts + (s + 1) * BLOCK, front);
     }
     for (int64_t s = segments - 1; s >= 0; --s) {
         start_stretch(at, starts + s * BLOCK);
-        finite &= run_segment(at, at_link(from, s * COPIED_SEGMENT), min(job.depth - s * COPIED_SEGMENT, COPIED_SEGMENT));
+        finite &= run_segment<Phi>(at, at_link(from, s * COPIED_SEGMENT), min(job.depth - s * COPIED_SEGMENT, COPIED_SEGMENT));
         if (s == segments - 1)
             for (int i = 0; i < lanes; ++i) job.output[begin + i] = at.activation[i / VECTOR_LANES][i % VECTOR_LANES];
     }
@@ -584,6 +587,7 @@ struct SegmentedChain {
 
 // Runs segments forward, several runs of them side by side: run i begins with segment first + i * pitch and takes `length`
 // of them, the last run perhaps fewer. `ends` is where the runs start, and then where they end.
+template <class Phi>
 static void run_forward(const SegmentedChain& cut, int64_t first, int64_t lane_stride, int64_t runs, int64_t length, LaneStates ends) {
     ForwardState front;
     load_activations(front, ends);
@@ -592,7 +596,7 @@ static void run_forward(const SegmentedChain& cut, int64_t first, int64_t lane_s
         const LaneLayout lanes{cut.links, lane_stride * COPIED_SEGMENT * cut.links.stride, running, 4 * TILE};
         for (int64_t i = 0; i < running; ++i) copy_state(cut.starts, s + i * lane_stride, ends, i);
         begin_product(front);
-        advance_segment<true>(front, at_link(lanes, s * COPIED_SEGMENT));
+        advance_segment<Phi, true>(front, at_link(lanes, s * COPIED_SEGMENT));
         for (int64_t i = 0; i < running; ++i) {
             const int j = (int)(i / VECTOR_LANES), k = (int)(i % VECTOR_LANES);
             ends.activation[i] = front.activation[j][k];
@@ -606,6 +610,7 @@ static void run_forward(const SegmentedChain& cut, int64_t first, int64_t lane_s
 
 // One deep chain, in segments. Its adjoints are defined segment by segment: at the end of each the cotangent times the
 // products of the segments after it, within it link by link.
+template <class Phi>
 static Status backprop_deep(const BackpropJob& job, int64_t member) {
     const int64_t segments = job.depth / COPIED_SEGMENT, rest = job.depth % COPIED_SEGMENT;
     const int64_t length = ((segments + BLOCK - 1) / BLOCK) | 1;  // odd: powers of two would collide in the cache
@@ -626,19 +631,19 @@ static Status backprop_deep(const BackpropJob& job, int64_t member) {
         ForwardState front;
         load_activations(front, guesses);
         const LaneLayout lanes{cut.links, length * COPIED_SEGMENT * stride, runs - 1, 0};
-        advance_segment<false>(front, at_link(lanes, (length - 1) * COPIED_SEGMENT));
+        advance_segment<Phi, false>(front, at_link(lanes, (length - 1) * COPIED_SEGMENT));
         store_states(ends, front);
         for (int64_t i = 1; i < runs; ++i) copy_state(guesses, i, ends, i - 1);
     }
     set_state(guesses, 0, job.x[member]);
     for (int i = 0; i < BLOCK; ++i) copy_state(ends, i, guesses, i);
-    run_forward(cut, 0, length, runs, length, ends);
+    run_forward<Phi>(cut, 0, length, runs, length, ends);
     for (int64_t i = 1; i < runs; ++i) {
         if (__builtin_memcmp(guesses.activation + i, ends.activation + i - 1, 8) == 0 &&
             guesses.mantissa[i] == ends.mantissa[i - 1] && guesses.exponent[i] == ends.exponent[i - 1])
             continue;
         copy_state(alone, 0, ends, i - 1);
-        run_forward(cut, i * length, 0, 1, min(length, segments - i * length), alone);
+        run_forward<Phi>(cut, i * length, 0, 1, min(length, segments - i * length), alone);
         copy_state(ends, i, alone, 0);
     }
 
@@ -652,7 +657,7 @@ static Status backprop_deep(const BackpropJob& job, int64_t member) {
             set_adjoint(at, i, adjoint);
         }
         start_stretch(at, alone);
-        finite &= run_segment(at, at_link({cut.links, 0, 1, 0}, segments * COPIED_SEGMENT), rest);
+        finite &= run_segment<Phi>(at, at_link({cut.links, 0, 1, 0}, segments * COPIED_SEGMENT), rest);
         job.output[member] = at.activation[0][0];
         adjoint = adjoint_of(at, 0);
     }
@@ -674,24 +679,25 @@ static Status backprop_deep(const BackpropJob& job, int64_t member) {
             at.adjoint[j] = load(adjoints.mantissa + first + j * VECTOR_LANES);
             at.exponent[j] = load(adjoints.exponent + first + j * VECTOR_LANES);
         }
-        finite &= run_segment(at, at_link(lanes, first * COPIED_SEGMENT), COPIED_SEGMENT);
+        finite &= run_segment<Phi>(at, at_link(lanes, first * COPIED_SEGMENT), COPIED_SEGMENT);
     }
     stream_end();
     return finite ? OK : NOT_FINITE;
 }
 
+template <class Phi>
 static Status backprop(const BackpropJob& job) {
     Status status = OK;
     const auto add = [&](Status of_members) {
         if (of_members > status) status = of_members;
     };
     if (job.ensemble <= SEGMENTED_ENSEMBLE_MAX && job.depth >= SEGMENTED_DEPTH_MIN) {
-        for (int64_t member = job.start; member < job.stop; ++member) add(backprop_deep(job, member));
+        for (int64_t member = job.start; member < job.stop; ++member) add(backprop_deep<Phi>(job, member));
         return status;
     }
     const int64_t whole = job.start + (job.stop - job.start) / BLOCK * BLOCK;
-    if (whole > job.start) add(backprop_blocks(job, job.start, whole));
-    if (whole < job.stop) add(backprop_copied(job, whole, job.stop - whole));
+    if (whole > job.start) add(backprop_blocks<Phi>(job, job.start, whole));
+    if (whole < job.stop) add(backprop_copied<Phi>(job, whole, job.stop - whole));
     return status;
 }
 

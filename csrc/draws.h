@@ -88,9 +88,9 @@ static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInt
         }
 }
 
-// Weights and biases of `rows` rows, as above.
+// Weights and biases of `rows` rows, as above. Centered biases hold units that rest, at REST.
 template <int N>
-static void draw_rows(const Law& weight, const Law& bias, uint64_t seed, const UInts* link, const UInts* member, int64_t rows,
+static void draw_rows(const Law& weight, const Law& bias, double rest, uint64_t seed, const UInts* link, const UInts* member, int64_t rows,
                       double* weights, double* biases) {
     if (is_drawn(weight) || is_drawn(bias))
         draw_variates<N>(is_drawn(weight) ? weight.family : bias.family, STREAM_LINKS, seed, link, member, rows, weights,
@@ -105,7 +105,7 @@ static void draw_rows(const Law& weight, const Law& bias, uint64_t seed, const U
             Floats w = broadcast(weight.location), b = broadcast(bias.location);
             if (is_drawn(weight)) w = weight.location + weight.scale * load(weights + cell);
             if (is_drawn(bias)) b = bias.location + bias.scale * load(biases + cell);
-            if (bias.family == CENTERED) b = -0.5 * w;
+            if (bias.family == CENTERED) b = -rest * w;
             store(weights + cell, w);
             store(biases + cell, b);
         }

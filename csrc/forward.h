@@ -25,7 +25,7 @@ FASTGRAD_INLINE void begin_product(ForwardState& front) {
 
 // One link with centered biases where every offset is below TINY_OFFSET: they are multiplied by w / 4, and the slope is 1/4.
 // The bits are those of the general path. False, and nothing done, where that does not hold.
-template <int N>
+template <class Phi, int N>
 FASTGRAD_INLINE bool advance_tiny(ForwardState& front, const double* weight) {
     Mask is_tiny = ALL;
     for (int j = 0; j < N; ++j) {
@@ -37,18 +37,18 @@ FASTGRAD_INLINE bool advance_tiny(ForwardState& front, const double* weight) {
     FASTGRAD_ROW(N) {
         const Floats w = load(weight + j * VECTOR_LANES);
         const Scaled z = renormalize(front.scaled[j].mantissa * w, front.scaled[j].exponent);
-        front.activation[j] = 0.25 * stand_in(z);
+        front.activation[j] = Phi::SLOPE * stand_in(z);
         const Ints tiny = abs(front.activation[j]) < TINY_OFFSET;
         front.scaled[j] = {select(tiny, z.mantissa, broadcast(0.5)),
-                           select(tiny & (z.mantissa != 0.0), z.exponent - 2, Ints{})};
-        front.product[j] = renormalize_in_range((front.product[j].mantissa * 0.25) * w, front.product[j].exponent);
+                           select(tiny & (z.mantissa != 0.0), z.exponent + Phi::SLOPE_EXPONENT, Ints{})};
+        front.product[j] = renormalize_in_range((front.product[j].mantissa * Phi::SLOPE) * w, front.product[j].exponent);
     }
     return true;
 }
 
 // `end` links of N vectors forward. With `scaled` the last one takes the general path, which gives the scaled activation too.
 // CENTERED: every bias is -w/2, and the activations are offsets.
-template <bool PRODUCT, int N, bool CENTERED = false>
+template <class Phi, bool PRODUCT, int N, bool CENTERED = false>
 static void advance_rows(ForwardState& front, const double* weights, const double* biases, int64_t stride, int64_t end,
                          bool scaled) {
     int64_t step = 0;
@@ -72,21 +72,15 @@ static void advance_rows(ForwardState& front, const double* weights, const doubl
                 w[j] = load(weight + j * VECTOR_LANES);
                 z[j] = CENTERED ? w[j] * activation[j] : w[j] * activation[j] + load(bias + j * VECTOR_LANES);
                 if (CENTERED) is_in_range = zero_or_at_least(is_in_range, abs(activation[j]), IN_RANGE_MIN);
-                is_in_range = PRODUCT ? in_range(is_in_range, z[j], w[j]) : at_most(is_in_range, abs(z[j]), SIGMOID_RANGE);
+                is_in_range = PRODUCT ? in_range<Phi>(is_in_range, z[j], w[j]) : Phi::covers(is_in_range, z[j]);
             }
             if (!all(is_in_range)) break;
             FASTGRAD_ROW(N) {
-                Floats derivative;
-                if (CENTERED) {
-                    const OffsetLink next = offset_in_range(z[j]);
-                    activation[j] = next.offset;
-                    derivative = next.derivative;
-                } else {
-                    const InRangeLink next = sigmoid_in_range(z[j]);
-                    activation[j] = next.activation;
-                    derivative = next.derivative;
-                }
-                if (PRODUCT) product[j] = renormalize_in_range((product[j].mantissa * derivative) * w[j], product[j].exponent);
+                const Values next = CENTERED ? Phi::offset_in_range(z[j]) : Phi::in_range(z[j]);
+                activation[j] = next.activation;
+                if (PRODUCT)
+                    product[j] =
+                        renormalize_in_range((product[j].mantissa * next.derivative) * w[j], product[j].exponent);
             }
         }
         FASTGRAD_ROW(N) {
@@ -94,19 +88,19 @@ static void advance_rows(ForwardState& front, const double* weights, const doubl
             front.product[j] = product[j];
         }
         if (step == end) break;
-        if (PRODUCT && CENTERED && advance_tiny<N>(front, weights + step * stride)) continue;
+        if (PRODUCT && CENTERED && advance_tiny<Phi, N>(front, weights + step * stride)) continue;
         for (int j = 0; j < N; ++j) {
             const Floats w = load(weights + step * stride + j * VECTOR_LANES);
-            Link next;
+            ExtendedValues next;
             if (CENTERED) {
                 const Preactivation at = preactivation(w, activation[j], front.scaled[j]);
-                next = sigmoid(at.z);
-                front.activation[j] = offset_of(at.z);
-                const Ints tiny = abs(front.activation[j]) < TINY_OFFSET;  // and then d is z / 4
+                next = Phi::extended(at.z);
+                front.activation[j] = Phi::offset(at.z);
+                const Ints tiny = abs(front.activation[j]) < TINY_OFFSET;  // and then d is SLOPE z
                 front.scaled[j] = renormalize(select(tiny, at.scaled.mantissa, next.mantissa),
-                                            select(tiny, at.scaled.exponent - 2, next.exponent));
+                                            select(tiny, at.scaled.exponent + Phi::SLOPE_EXPONENT, next.exponent));
             } else {
-                next = sigmoid(w * activation[j] + load(biases + step * stride + j * VECTOR_LANES));
+                next = Phi::extended(w * activation[j] + load(biases + step * stride + j * VECTOR_LANES));
                 front.activation[j] = next.activation;
                 front.scaled[j] = renormalize(next.mantissa, next.exponent);
             }

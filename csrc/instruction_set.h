@@ -13,7 +13,8 @@ namespace fastgrad {
 namespace FASTGRAD_ISA {
 
 // A constant: no code for a newer processor runs when the module is loaded.
-const InstructionSet instruction_set{FASTGRAD_NAME(FASTGRAD_ISA), runs_here, backprop, propagate, train};
+const InstructionSet instruction_set{FASTGRAD_NAME(FASTGRAD_ISA), runs_here, backprop<Sigmoid>,
+                                      propagate<Sigmoid>, train<Sigmoid>};
 
 }  // namespace FASTGRAD_ISA
 }  // namespace fastgrad

@@ -2,6 +2,8 @@
 // Plain data only: this is shared by code for different instruction sets.
 #pragma once
 
+#include <cstddef>
+
 #include "constants.h"
 
 // Kernels for newer processors are compiled by target attributes, which GCC and Clang have; clang-cl defines no __GNUC__.

@@ -32,7 +32,7 @@ struct Draws {
 };
 
 // Multiplies |w| / 4 of `count` links onto the bounds.
-template <int N>
+template <class Phi, int N>
 static void multiply_bounds(ForwardState& front, const Draws& draws, int64_t count) {
     Mask is_in_range = ALL;
     for (int64_t t = 0; t < count; ++t)
@@ -46,7 +46,7 @@ static void multiply_bounds(ForwardState& front, const Draws& draws, int64_t cou
         for (int64_t t = 0; t < count; ++t)
             FASTGRAD_ROW(N) {
                 const Floats size = abs(load(draws.weight + t * BLOCK + j * VECTOR_LANES));
-                bound[j] = renormalize_in_range(bound[j].mantissa * size, bound[j].exponent - 2);
+                bound[j] = renormalize_in_range(bound[j].mantissa * size, bound[j].exponent + Phi::SLOPE_EXPONENT);
             }
         FASTGRAD_ROW(N) front.bound[j] = bound[j];
         return;
@@ -55,32 +55,33 @@ static void multiply_bounds(ForwardState& front, const Draws& draws, int64_t cou
     for (int j = 0; j < N; ++j) {
         for (int64_t t = 0; t < count; ++t) {
             const Scaled factor = to_scaled(load(draws.weight + t * BLOCK + j * VECTOR_LANES));
-            front.bound[j] = times(front.bound[j], abs(factor.mantissa), factor.exponent - 2);
+            front.bound[j] = times(front.bound[j], abs(factor.mantissa), factor.exponent + Phi::SLOPE_EXPONENT);
         }
         front.extended_bound |= (uint32_t)needs_extended(front.bound[j]) << j;
     }
 }
 
 // `count` links of N vectors of lanes: drawn, and run forward. `link` and `member` are the next ones of each lane.
-template <int N>
+template <class Phi, int N>
 static void run_links(const PropagateJob& a, ForwardState& front, UInts* link, const UInts* member, int64_t count) {
     Draws draws;
     for (int64_t at = 0; at < count; at += TILE) {
         const int64_t n = min(count - at, TILE);
-        draw_rows<N>(a.weight_law, a.bias_law, a.seed, link, member, n, draws.weight, draws.bias);
+        draw_rows<N>(a.weight_law, a.bias_law, Phi::REST, a.seed, link, member, n, draws.weight, draws.bias);
         for (int j = 0; j < N; ++j) link[j] += (uint64_t)n;
-        multiply_bounds<N>(front, draws, n);
+        multiply_bounds<Phi, N>(front, draws, n);
         if (is_centered(a))
-            advance_rows<true, N, true>(front, draws.weight, draws.bias, BLOCK, n, at + n == count);
+            advance_rows<Phi, true, N, true>(front, draws.weight, draws.bias, BLOCK, n, at + n == count);
         else
-            advance_rows<true, N>(front, draws.weight, draws.bias, BLOCK, n, at + n == count);
+            advance_rows<Phi, true, N>(front, draws.weight, draws.bias, BLOCK, n, at + n == count);
     }
 }
 
 // What a recorded link leaves, before the chain advances over it.
+template <class Phi>
 FASTGRAD_INLINE RecordedLink recorded_link(const PropagateJob& a, const ForwardState& front, int j, UInts link, UInts member) {
     double weight[VECTOR_LANES], bias[VECTOR_LANES];
-    draw_rows<1>(a.weight_law, a.bias_law, a.seed, &link, &member, 1, weight, bias);
+    draw_rows<1>(a.weight_law, a.bias_law, Phi::REST, a.seed, &link, &member, 1, weight, bias);
     const Floats w = load(weight);
     Floats z = w * front.activation[j] + load(bias);
     Scaled input = front.scaled[j];
@@ -89,7 +90,7 @@ FASTGRAD_INLINE RecordedLink recorded_link(const PropagateJob& a, const ForwardS
         z = preactivation(w, front.activation[j], front.scaled[j]).z;
         input = {select(tiny, broadcast(0.5), input.mantissa), select(tiny, Ints{}, input.exponent)};
     }
-    const Link next = sigmoid(z);
+    const ExtendedValues next = Phi::extended(z);
     return {w, input, renormalize(next.derivative, next.derivative_exponent)};
 }
 
@@ -115,7 +116,7 @@ FASTGRAD_INLINE void store_link(const PropagateJob& a, int64_t cell, const Recor
 }
 
 // Chains side by side: members begin to begin + count - 1, at most 32 of them.
-template <int N>
+template <class Phi, int N>
 static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
     ForwardState front;
     UInts member[N], number[N];
@@ -150,17 +151,17 @@ static void propagate_abreast(const PropagateJob& a, int64_t begin, int count) {
         if (next_recorded == link) {
             multiply_onto(row++);
             for (int j = 0; j < vectors; ++j) {
-                const RecordedLink recorded = recorded_link(a, front, j, number[j], member[j]);
+                const RecordedLink recorded = recorded_link<Phi>(a, front, j, number[j], member[j]);
                 store_link(a, row * a.ensemble + begin + j * VECTOR_LANES, recorded, lanes(j));
             }
-            run_links<N>(a, front, number, member, 1);
+            run_links<Phi, N>(a, front, number, member, 1);
             begin_products(front);
             ++link;
             continue;
         }
         const int64_t block_end = ((link - 1) / PRODUCT_LINKS + 1) * PRODUCT_LINKS + 1;
         const int64_t stop = min(min(next_recorded, block_end), a.last);
-        run_links<N>(a, front, number, member, stop - link);
+        run_links<Phi, N>(a, front, number, member, stop - link);
         link = stop;
         if (link == block_end || link == a.last) multiply_onto(row);
     }
@@ -206,7 +207,7 @@ FASTGRAD_INLINE int64_t first_row(const PropagateJob& a, int64_t link) {
 
 // Runs segments side by side, one in each lane; more than one only if each begins a block. `column` is the first one's
 // place among the pieces.
-template <int N>
+template <class Phi, int N>
 static void run_segments(const PropagateJob& a, int64_t member, Segment* segments, int count, int column,
                          const Pieces& pieces) {
     ForwardState front;
@@ -254,9 +255,9 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
         if (events) {
             steps = 1;
             RecordedLink recorded[N];
-            for (int j = 0; j < N; ++j) recorded[j] = recorded_link(a, front, j, link[j], members[j]);
+            for (int j = 0; j < N; ++j) recorded[j] = recorded_link<Phi>(a, front, j, link[j], members[j]);
             const ForwardState before = front;
-            run_links<N>(a, front, link, members, 1);
+            run_links<Phi, N>(a, front, link, members, 1);
             for (int i = 0; i < count; ++i) {
                 if (!at_event[i]) continue;
                 const int j = i / VECTOR_LANES, k = i % VECTOR_LANES;
@@ -275,7 +276,7 @@ static void run_segments(const PropagateJob& a, int64_t member, Segment* segment
                 front.product[j].exponent[k] = front.bound[j].exponent[k] = 1;
             }
         } else {
-            run_links<N>(a, front, link, members, steps);
+            run_links<Phi, N>(a, front, link, members, steps);
         }
         step += steps;
         if (steps == to_block_end || (count == 1 && step == length)) {
@@ -337,11 +338,12 @@ FASTGRAD_INLINE bool can_be_guessed(const PropagateJob& a, const ChainState& sta
 
 // Guesses each segment's start by running the links that lead to it, from 1/2, or from an offset of `sign` / 2; from 0
 // if that is what the chain has.
+template <class Phi>
 static void burn_in(const PropagateJob& a, int64_t member, const ChainState& state, double sign, Segment* segments,
                     int count) {
     ForwardState front;
     UInts link[VECTORS], members[VECTORS];
-    const double start = is_centered(a) ? (state.activation == 0.0 ? 0.0 : 0.5 * sign) : 0.5;
+    const double start = is_centered(a) ? (state.activation == 0.0 ? 0.0 : 0.5 * sign) : Phi::REST;
     for (int i = 0; i < BLOCK; ++i) {
         front.activation[i / VECTOR_LANES][i % VECTOR_LANES] = start;
         front.scaled[i / VECTOR_LANES].mantissa[i % VECTOR_LANES] = 0.0;
@@ -350,7 +352,7 @@ static void burn_in(const PropagateJob& a, int64_t member, const ChainState& sta
         members[i / VECTOR_LANES][i % VECTOR_LANES] = (uint64_t)member;
     }
     begin_products(front);
-    run_links<VECTORS>(a, front, link, members, BURN_IN_LINKS);
+    run_links<Phi, VECTORS>(a, front, link, members, BURN_IN_LINKS);
     for (int i = 0; i < count; ++i) {
         const Scaled& scaled = front.scaled[i / VECTOR_LANES];
         segments[i].begin = {front.activation[i / VECTOR_LANES][i % VECTOR_LANES], scaled.mantissa[i % VECTOR_LANES],
@@ -360,11 +362,12 @@ static void burn_in(const PropagateJob& a, int64_t member, const ChainState& sta
 
 // Offsets forget their size, but not their sign, which is known once the segments have run: guesses again the starts of
 // those that began with the wrong one. True if there are any.
+template <class Phi>
 static bool correct_signs(const PropagateJob& a, int64_t member, const ChainState& state, Segment* segments,
                           int count) {
     Segment mirrored[BLOCK];
     for (int i = 0; i < count; ++i) mirrored[i] = segments[i];
-    burn_in(a, member, state, -1.0, mirrored + 1, count - 1);
+    burn_in<Phi>(a, member, state, -1.0, mirrored + 1, count - 1);
     bool wrong = false, any_wrong = false;
     for (int i = 1; i < count; ++i) {
         const bool began_below = segments[i].begin.activation < 0.0;
@@ -376,6 +379,7 @@ static bool correct_signs(const PropagateJob& a, int64_t member, const ChainStat
 }
 
 // One chain, cut in depth.
+template <class Phi>
 static Status propagate_deep(const PropagateJob& a, int64_t member) {
     const int64_t blocks = (a.last - 1) / PRODUCT_LINKS - (a.first - 1) / PRODUCT_LINKS + 1;
     const int64_t record = first_row(a, a.last) - a.row;
@@ -402,7 +406,7 @@ static Status propagate_deep(const PropagateJob& a, int64_t member) {
     const auto run_alone = [&](int64_t first, int64_t last) {
         if (first >= last) return;
         Segment alone{first, last, state, {}};
-        run_segments<1>(a, member, &alone, 1, 0, pieces);
+        run_segments<Phi, 1>(a, member, &alone, 1, 0, pieces);
         combine(a, member, alone, 0, pieces, row);
         state = alone.end;
     };
@@ -417,14 +421,14 @@ static Status propagate_deep(const PropagateJob& a, int64_t member) {
             const int64_t last = first + each * PRODUCT_LINKS < end ? first + each * PRODUCT_LINKS : end;
             segments[count] = {first, last, state, {}};
         }
-        burn_in(a, member, state, 1.0, segments + 1, count - 1);
-        run_segments<VECTORS>(a, member, segments, count, 0, pieces);
-        if (is_centered(a) && correct_signs(a, member, state, segments, count))
-            run_segments<VECTORS>(a, member, segments, count, 0, pieces);
+        burn_in<Phi>(a, member, state, 1.0, segments + 1, count - 1);
+        run_segments<Phi, VECTORS>(a, member, segments, count, 0, pieces);
+        if (is_centered(a) && correct_signs<Phi>(a, member, state, segments, count))
+            run_segments<Phi, VECTORS>(a, member, segments, count, 0, pieces);
         for (int i = 0; i < count; ++i) {
             if (i > 0 && !same_bits(segments[i].begin, segments[i - 1].end)) {
                 segments[i].begin = segments[i - 1].end;
-                run_segments<1>(a, member, segments + i, 1, i, pieces);
+                run_segments<Phi, 1>(a, member, segments + i, 1, i, pieces);
             }
             combine(a, member, segments[i], i, pieces, row);
         }
@@ -438,16 +442,17 @@ static Status propagate_deep(const PropagateJob& a, int64_t member) {
     return OK;
 }
 
+template <class Phi>
 static Status propagate(const PropagateJob& job) {
     const int64_t count = job.stop - job.start;
     if (count <= BLOCK / 2 && job.last - job.first >= 8 * PRODUCT_LINKS) {
         for (int64_t member = job.start; member < job.stop; ++member)
-            if (propagate_deep(job, member) != OK) return NO_MEMORY;
+            if (propagate_deep<Phi>(job, member) != OK) return NO_MEMORY;
         return OK;
     }
     for (int64_t begin = job.start; begin < job.stop; begin += BLOCK) {
         const int lanes = (int)min(job.stop - begin, BLOCK);
-        (lanes > VECTOR_LANES ? propagate_abreast<VECTORS> : propagate_abreast<1>)(job, begin, lanes);
+        (lanes > VECTOR_LANES ? propagate_abreast<Phi, VECTORS> : propagate_abreast<Phi, 1>)(job, begin, lanes);
     }
     return OK;
 }

@@ -73,6 +73,7 @@ FASTGRAD_INLINE Links links_of(const TrainBlock& block) {
 }
 
 // The loss of the parameters as they are, and what the way back begins with.
+template <class Phi>
 static void evaluate(const TrainJob& job, TrainBlock& block, LaneStates start) {
     TapedSegment none{};
     TapedSegment& at = block.at;
@@ -80,15 +81,15 @@ static void evaluate(const TrainJob& job, TrainBlock& block, LaneStates start) {
     start_stretch(at, start);
     const int64_t last = job.depth - 1;
     if (job.loss_code == SQUARED) {
-        run_rows<true, false, false>(at, none, 0, job.depth);
+        run_rows<Phi, true, false, false>(at, none, 0, job.depth);
     } else {
-        run_rows<true, false, false>(at, none, 0, last);
+        run_rows<Phi, true, false, false>(at, none, 0, last);
         for (int j = 0; j < VECTORS; ++j) {
             const int64_t cell = last * BLOCK + j * VECTOR_LANES;
             const Floats z = load(block.weight + cell) * at.activation[j] + load(block.bias + cell);
             block.loss[j] = cross_entropy(z, block.target[j]);
         }
-        run_rows<true, false, false>(at, none, last, job.depth);
+        run_rows<Phi, true, false, false>(at, none, last, job.depth);
     }
     for (int j = 0; j < VECTORS; ++j) {
         const Floats error = at.activation[j] - block.target[j];
@@ -139,9 +140,10 @@ FASTGRAD_INLINE void move(const Rule& rule, Scaled factor, const double* from, d
 }
 
 // One step of every lane. Returns whether any chain has moved.
+template <class Phi>
 static bool descend(const TrainJob& job, const Rule& rule, TrainBlock& block, int64_t step, int lanes) {
     TapedSegment none{};
-    run_rows<false, true, false>(none, block.at, 0, job.depth);
+    run_rows<Phi, false, true, false>(none, block.at, 0, job.depth);
     Ints any_moves{};
     for (int j = 0; j < VECTORS; ++j) {
         const Scaled factor = rule.clips_norm ? norm_factor(job, rule, block, j) : one();
@@ -173,15 +175,16 @@ static bool descend(const TrainJob& job, const Rule& rule, TrainBlock& block, in
     return any(any_moves);
 }
 
+template <class Phi>
 static void train_block(const TrainJob& job, const Rule& rule, TrainBlock& block, LaneStates start, int64_t begin, int lanes) {
     int64_t row = job.row;
     for (int64_t step = job.first; step < job.last; ++step) {
-        evaluate(job, block, start);
+        evaluate<Phi>(job, block, start);
         for (int j = 0; j < VECTORS; ++j) {
             const Ints low = block.loss[j] - block.min_loss[j] <= job.tolerance;
             block.converged_at[j] = select(low, select(block.converged_at[j] < 0, broadcast(step), block.converged_at[j]), broadcast((int64_t)-1));
         }
-        const bool moves = step < job.steps && descend(job, rule, block, step, lanes);
+        const bool moves = step < job.steps && descend<Phi>(job, rule, block, step, lanes);
         // A block that stands still stays as it is: the recorded steps that are left get the same loss.
         const int64_t known = moves ? step + 1 : job.last;
         for (; row < job.record && job.recorded_steps[row] < known; ++row)
@@ -194,6 +197,7 @@ static void train_block(const TrainJob& job, const Rule& rule, TrainBlock& block
     }
 }
 
+template <class Phi>
 static Status train(const TrainJob& job) {
     const int64_t cells = job.depth * BLOCK;
     Arena arena(Arena::tape_bytes(job.depth + 1) + Arena::states_bytes(BLOCK) + 6 * Arena::size(cells * 8));
@@ -230,14 +234,14 @@ static Status train(const TrainJob& job) {
         // The input lies where the activation before link 0 would be, if it is a number of that kind.
         for (int j = 0; j < VECTORS; ++j) {
             const Floats x = load(start.activation + j * VECTOR_LANES);
-            input_in_range = in_range(input_in_range, Floats{}, x);
+            input_in_range = in_range<Phi>(input_in_range, Floats{}, x);
             store(tape.row + j * VECTOR_LANES, x);
         }
         tape.extended[0] = 0;
         block.at.tape = tape_at(tape, 1);
         block.at.input_on_tape = all(input_in_range);
         block.at.count = job.depth;
-        train_block(job, rule, block, start, begin, lanes);
+        train_block<Phi>(job, rule, block, start, begin, lanes);
         for (int i = 0; i < lanes; ++i) {
             const int j = i / VECTOR_LANES, k = i % VECTOR_LANES;
             for (int64_t link = 0; link < job.depth; ++link) {
