@@ -1,11 +1,13 @@
-"""What the tests share: the backends, the comparisons, the oracle, and fresh interpreters."""
+"""Fixtures of all tests: the backends, the comparisons, the oracle, the command line, and fresh interpreters."""
 
 import importlib.util
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 # Tests run side by side, and BLAS threads of several processes would wait for each other. NumPy reads it when loaded.
@@ -14,15 +16,21 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import hypothesis
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import Phase
 
 import fastgrad as fg
+from fastgrad.cli import main
 from fastgrad.kernels import BackendUnavailableError, load
 
 ROOT = Path(__file__).parent.parent
 
 # A shell that starts pytest in the background lets it ignore Ctrl-C, and the processes of the tests with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
+PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
+PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
 
 # Derandomized: a run tells about the code, not about the day. A failing example is shown as it was found, at once;
 # pytest --hypothesis-profile=shrink takes minutes to make it small.
@@ -143,6 +151,78 @@ def golden():
 def second_solver():
     """The module tests/theory/second_solver.py: another way to Lyapunov exponents."""
     return module_from(ROOT / "tests/theory/second_solver.py")
+
+
+@pytest.fixture(scope="session")
+def cli():
+    """Function that runs a command in this process; anything but an exit is a failure.
+
+    Keywords change the environment; None removes a variable.
+    """
+
+    def run(*arguments, **environment):
+        result = CliRunner(env=PLAIN | environment).invoke(main, [str(argument) for argument in arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def output(cli):
+    """Function like `cli` that returns what a command prints that succeeds without a word on stderr."""
+
+    def run(*arguments, **environment):
+        result = cli(*arguments, **environment)
+        assert (result.exit_code, result.stderr) == (0, "")
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def strict_json():
+    """Function that parses JSON, and takes NaN and Infinity for a failure."""
+
+    def refuse(token):
+        raise AssertionError(f"{token} in JSON")
+
+    return partial(json.loads, parse_constant=refuse)
+
+
+@pytest.fixture(scope="session")
+def document(output, strict_json):
+    """Function like `output` that returns the JSON, parsed strictly."""
+    return lambda *arguments: strict_json(output(*arguments, "--format", "json"))
+
+
+@pytest.fixture(scope="session")
+def environment_of():
+    """Function that returns the environment of a command in a process of its own, with these changes."""
+
+    def environment(**changes):
+        found = {**os.environ, **PLAIN, "PYTHONIOENCODING": "utf-8", **changes}
+        return {name: value for name, value in found.items() if value is not None}
+
+    return environment
+
+
+@pytest.fixture(scope="session")
+def process(environment_of):
+    """Function that runs ``python -m fastgrad`` in a process of its own."""
+
+    def run(*arguments, cwd, stdout=subprocess.PIPE, **environment):
+        return subprocess.run(
+            [sys.executable, "-m", "fastgrad", *arguments],
+            cwd=cwd,
+            env=environment_of(**environment),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            encoding=environment.get("PYTHONIOENCODING", "utf-8"),
+            timeout=60,
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -20,12 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad import files
 from fastgrad.chain import Chain
-from fastgrad.cli import main
 from fastgrad.files import Derived, check_writable, load_chain, load_task, open_chain, replacing, write_json
 from fastgrad.kernels import load
 from fastgrad.report.backprop import gradients_bytes
@@ -35,12 +33,6 @@ from fastgrad.report.tabular import write_csv
 from fastgrad.summary import json_ready
 
 W = np.arange(1.0, 7.0).reshape(3, 2)
-
-
-def run(*arguments, **environment):
-    result = CliRunner(env=environment).invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
 
 
 def error_of(result, code):
@@ -484,7 +476,7 @@ def test_unknown_arrays_are_not_unpacked(tmp_path):
 @pytest.mark.parametrize("kind", ["npz", "npy", "csv"])
 @pytest.mark.parametrize("place", ["a folder", "a pipe", "a device", "a link to nothing", "a link to itself"])
 @pytest.mark.skipif(os.name == "nt", reason="places of POSIX")
-def test_what_is_no_file_is_refused(kind, place, tmp_path):
+def test_what_is_no_file_is_refused(kind, place, tmp_path, cli):
     path = tmp_path / f"a.{kind}"
     if place == "a folder":
         path.mkdir()
@@ -497,7 +489,7 @@ def test_what_is_no_file_is_refused(kind, place, tmp_path):
     special = place in ("a pipe", "a device")
     with pytest.raises(ValueError if special else OSError, match="is a pipe or a device" if special else path.name):
         load_chain(path)
-    result = run("backprop", path)
+    result = cli("backprop", path)
     assert result.exit_code in (1, 2)
     assert str(path) in error_of(result, result.exit_code)
 
@@ -652,8 +644,8 @@ def test_blocks_of_rows_are_written_as_rows(rng, monkeypatch):
 
 
 @pytest.mark.parametrize("option", ["-o", "--plot"])
-def test_an_empty_name_is_refused(option):
-    result = run("simulate", "--depth", "5", "--format", "json", option, "")
+def test_an_empty_name_is_refused(option, cli):
+    result = cli("simulate", "--depth", "5", "--format", "json", option, "")
     assert error_of(result, 2) == f"{'output' if option == '-o' else 'plot'}: expected the name of a file, got ''"
 
 
@@ -678,16 +670,16 @@ def test_a_place_where_no_file_can_be_is_named(path, message, tmp_path, monkeypa
         check_writable("output", path)
 
 
-def test_a_name_that_is_long_enough_is_written(tmp_path):
+def test_a_name_that_is_long_enough_is_written(tmp_path, cli):
     path = tmp_path / ("é" * 125 + ".json")  # 255 bytes
-    assert run("info", "-o", path).exit_code == 0
+    assert cli("info", "-o", path).exit_code == 0
     assert json.loads(path.read_text())["command"] == "info"
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no files")
-def test_a_folder_that_takes_no_files_is_found_out_before_the_job(monkeypatch):
+def test_a_folder_that_takes_no_files_is_found_out_before_the_job(monkeypatch, cli):
     monkeypatch.setattr(fg, "simulate", lambda **_: pytest.fail("the job ran"))
-    result = run("simulate", "-o", "/proc/a.json")
+    result = cli("simulate", "-o", "/proc/a.json")
     assert error_of(result, 1).startswith("output: /proc/a.json: ")
 
 
@@ -718,8 +710,8 @@ def test_a_full_device_is_named(form, tmp_path):
     assert (done.returncode, done.stderr) == (1, "fastgrad: stdout: No space left on device\n")
 
 
-def test_output_and_figure_in_one_file_are_refused(tmp_path):
-    result = run("simulate", "--format", "json", "-o", tmp_path / "a.png", "--plot", tmp_path / "." / "a.png")
+def test_output_and_figure_in_one_file_are_refused(tmp_path, cli):
+    result = cli("simulate", "--format", "json", "-o", tmp_path / "a.png", "--plot", tmp_path / "." / "a.png")
     assert error_of(result, 2) == f"plot: {tmp_path / 'a.png'} is the file of --output too"
 
 
@@ -798,37 +790,37 @@ def test_a_signal_leaves_no_hidden_file(name, tmp_path):
     assert (tmp_path / "a.json").read_text() == "old"
 
 
-def test_statistics_of_too_many_recorded_links_are_refused_before_the_job(monkeypatch):
+def test_statistics_of_too_many_recorded_links_are_refused_before_the_job(monkeypatch, cli):
     monkeypatch.setattr("fastgrad.checks.free_memory", lambda: 10**9)
     monkeypatch.setattr(fg, "simulate", lambda **_: pytest.fail("the job ran"))
-    message = error_of(run("simulate", "--depth", "1e9", "--ensemble", "1", "--record", "1e6"), 2)
+    message = error_of(cli("simulate", "--depth", "1e9", "--ensemble", "1", "--record", "1e6"), 2)
     assert message == "the statistics of 1000000 recorded links would take 1.86 GiB of memory, and 954 MiB are free"
 
 
 @pytest.mark.parametrize("option", ["-o", "--plot"])
 @pytest.mark.parametrize("command", ["backprop", "train"])
-def test_a_chain_is_not_replaced_by_what_is_made_of_it(command, option, tmp_path):
+def test_a_chain_is_not_replaced_by_what_is_made_of_it(command, option, tmp_path, cli):
     path, link = tmp_path / "a.npz", tmp_path / ("b.npz" if option == "-o" else "b.png")
     np.savez(path, weight=W[:, 0])
     before = path.read_bytes()
     link.symlink_to("a.npz")
     more = ("--target", "0.5") if command == "train" else ()
-    assert error_of(run(command, path, *more, option, link), 2).endswith("is the file that is read")
+    assert error_of(cli(command, path, *more, option, link), 2).endswith("is the file that is read")
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("option", ["-o", "--plot"])
-def test_a_store_is_not_replaced_by_its_table(option, tmp_path):
+def test_a_store_is_not_replaced_by_its_table(option, tmp_path, cli):
     store = tmp_path / ("study.csv" if option == "-o" else "study.png")
     sweep = ("sweep", "--grid", "depth=5,6", "--ensemble", "3", "--store", store)
     if option == "-o":
-        assert error_of(run(*sweep, option, store), 2).endswith("is the file that is read")
+        assert error_of(cli(*sweep, option, store), 2).endswith("is the file that is read")
         assert not store.exists()
-    assert run(*sweep).exit_code == 0
+    assert cli(*sweep).exit_code == 0
     before = store.read_bytes()
     commands = [("plot", store, option, store)]
     if option == "-o":
         commands += [("export", store, option, store), (*sweep, option, store)]
     for command in commands:
-        assert error_of(run(*command), 2).endswith("is the file that is read")
+        assert error_of(cli(*command), 2).endswith("is the file that is read")
         assert store.read_bytes() == before

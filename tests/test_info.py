@@ -6,26 +6,20 @@ import json
 import os
 import platform
 import sys
+from functools import partial
 from importlib import metadata
 
 import pytest
-from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad import info
-from fastgrad.cli import main
 from fastgrad.kernels import BACKENDS
 
-# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
-PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
-PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
 
-
-def run(*arguments, **environment):
-    """Output of ``fastgrad info``."""
-    result = CliRunner(env=PLAIN | environment).invoke(main, ["info", *map(str, arguments)])
-    assert (result.exit_code, result.stderr) == (0, "")
-    return result.stdout
+@pytest.fixture
+def run(output):
+    """Function that returns what ``fastgrad info`` prints."""
+    return partial(output, "info")
 
 
 def test_versions():
@@ -62,7 +56,7 @@ def test_compiled_extension(compiled):
     assert found["instruction_set"]
 
 
-def test_missing_backend_says_why(monkeypatch):
+def test_missing_backend_says_why(monkeypatch, run):
     monkeypatch.setitem(
         BACKENDS, "cpp", BACKENDS["cpp"]._replace(module="fastgrad.kernels.absent", remedy="compile it")
     )
@@ -98,13 +92,13 @@ def test_instruction_set_is_of_compiled_backends_only():
     assert info.instruction_set(None) == fg.build_info()["instruction_set"]
 
 
-def test_json_is_what_the_function_returns():
+def test_json_is_what_the_function_returns(run):
     found = json.loads(run("--format", "json"))
     assert (found["schema"], found["command"], found["parameters"]) == ("fastgrad/1", "info", {})
     assert found["result"] == fg.build_info()
 
 
-def test_table_has_everything():
+def test_table_has_everything(run):
     text = run(COLUMNS="400")
     rows = dict(line.split(None, 1) for line in text.splitlines() if line.strip() and "─" not in line)
     rows = {key: value.strip() for key, value in rows.items()}
@@ -118,14 +112,14 @@ def test_table_has_everything():
     assert rows == expected
 
 
-def test_csv_has_everything():
+def test_csv_has_everything(run):
     rows = list(csv.reader(io.StringIO(run("--format", "csv"))))
     assert rows[0] == ["what", "value"]
     assert ["fastgrad", fg.__version__] in rows
     assert ["backends.numpy", "available"] in rows
 
 
-def test_table_wraps_what_is_long(monkeypatch):
+def test_table_wraps_what_is_long(monkeypatch, run):
     monkeypatch.setitem(
         BACKENDS, "cpp", BACKENDS["cpp"]._replace(module="fastgrad.kernels.absent", remedy="compile it " * 20)
     )

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import re
 import resource
@@ -17,43 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad.cli import main
 from fastgrad.kernels import BACKENDS
 
 VARIABLES = ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")
-# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
-PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
-PLAIN |= {f"FASTGRAD_{name}": None for name in VARIABLES}
 COMMANDS = sorted(main.commands)
 SMALL = ("simulate", "--depth", "20", "--ensemble", "9", "--backend", "numpy")
-
-
-def run(*arguments, **environment):
-    """Run a command in this process; anything but an exit is a failure."""
-    result = CliRunner(env=PLAIN | environment).invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
-
-
-def environment_of(**changes):
-    """The environment of a subprocess."""
-    found = {**os.environ, **PLAIN, "PYTHONIOENCODING": "utf-8", **changes}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def process(*arguments, cwd, **environment):
-    """Run ``python -m fastgrad`` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "fastgrad", *arguments],
-        cwd=cwd,
-        env=environment_of(**environment),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-    )
 
 
 def one_line(stderr):
@@ -64,22 +34,13 @@ def one_line(stderr):
     return stderr.removeprefix("fastgrad: ").rstrip("\n")
 
 
-def strict_json(text):
-    """Parse JSON, refusing NaN and Infinity."""
-
-    def refuse(token):
-        raise AssertionError(f"{token} in JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
 # Help
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help(command):
+def test_help(command, cli):
     arguments = [command] if command else []
-    long, short = run(*arguments, "--help"), run(*arguments, "-h")
+    long, short = cli(*arguments, "--help"), cli(*arguments, "-h")
     assert (long.exit_code, long.stderr) == (0, "")
     assert long.stdout == short.stdout
     assert long.stdout.startswith("Usage: ")
@@ -88,17 +49,17 @@ def test_help(command):
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_example_in_help_runs(command, tmp_path, monkeypatch):
+def test_example_in_help_runs(command, tmp_path, monkeypatch, cli):
     monkeypatch.chdir(tmp_path)
     np.savez("chain.npz", weight=np.full(100, 8.0), bias=np.full(100, -4.0))
     if command in ("export", "merge", "plot"):
         for store, seeds in {"study.db": (1, 2), "part1.db": (1,), "part2.db": (2,)}.items():
             fg.sweep({"weight.std": [1, 4], "seed": seeds}, depth=200, ensemble=4, store=store)
-    text = run(*([command] if command else []), "--help").stdout
+    text = cli(*([command] if command else []), "--help").stdout
     program, *arguments = shlex.split(re.search(r"^  Example: (.*)$", text, flags=re.MULTILINE)[1])
     assert program == "fastgrad"
     assert not command or arguments[0] == command
-    result = run(*arguments, *(["--depth", "100"] if command == "compare" else []))  # the last one counts: less to time
+    result = cli(*arguments, *(["--depth", "100"] if command == "compare" else []))  # the last one counts: less to time
     assert (result.exit_code, result.stderr) == (0, "")
 
 
@@ -127,18 +88,18 @@ def test_commands_are_those_of_the_design():
     assert {"example", "simulate", "backprop", "compare", "info"} <= set(main.commands)
 
 
-def test_version():
-    assert run("--version").stdout == f"fastgrad, version {fg.__version__}\n"
+def test_version(cli):
+    assert cli("--version").stdout == f"fastgrad, version {fg.__version__}\n"
 
 
-def test_module_runs_and_is_called_fastgrad(tmp_path):
+def test_module_runs_and_is_called_fastgrad(tmp_path, process):
     done = process("simulate", "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: fastgrad simulate [OPTIONS]\n")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["simulate", "--help"]], ids=" ".join)
-def test_help_is_quick(arguments, tmp_path):
+def test_help_is_quick(arguments, tmp_path, environment_of):
     def duration(*command):
         """Seconds of the processor: other jobs on the machine don't count, and one thread's are the clock's."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -168,7 +129,7 @@ print([name for name in ("numba", "rich", "plotille", "matplotlib", "fastgrad._c
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_script(shell, tmp_path):
+def test_completion_script(shell, tmp_path, process):
     done = process(cwd=tmp_path, _FASTGRAD_COMPLETE=f"{shell}_source")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"_FASTGRAD_COMPLETE={shell}_complete" in done.stdout
@@ -182,7 +143,7 @@ def test_completion_script(shell, tmp_path):
         ("fastgrad simulate --backend nu", ["numba", "numpy"]),
     ],
 )
-def test_completion_completes(typed, completed, tmp_path):
+def test_completion_completes(typed, completed, tmp_path, process):
     words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
     done = process(cwd=tmp_path, **words, _FASTGRAD_COMPLETE="bash_complete")
     assert (done.returncode, done.stderr) == (0, "")
@@ -260,9 +221,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "named"), WRONG, ids=[" ".join(arguments)[:60] for arguments, _ in WRONG])
-def test_wrong_usage(arguments, named, tmp_path, monkeypatch):
+def test_wrong_usage(arguments, named, tmp_path, monkeypatch, cli):
     monkeypatch.chdir(tmp_path)
-    result = run(*arguments)
+    result = cli(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert named in one_line(result.stderr)
     assert list(tmp_path.iterdir()) == []
@@ -272,23 +233,23 @@ def test_wrong_usage(arguments, named, tmp_path, monkeypatch):
     ("option", "law", "meant"),
     [("--weight", "norml:std=2", "normal"), ("--weight", "glorot", "glorot_normal"), ("--bias", "centred", "centered")],
 )
-def test_unknown_law_is_answered_with_the_nearest(option, law, meant):
-    message = one_line(run("simulate", option, law).stderr)
+def test_unknown_law_is_answered_with_the_nearest(option, law, meant, cli):
+    message = one_line(cli("simulate", option, law).stderr)
     assert message.startswith(f"{option[2:]}: unknown law {law.partition(':')[0]!r}")
     assert message.endswith(f"did you mean {meant}?")
 
 
 @pytest.mark.parametrize(("number", "expected"), [("1e2", 100), ("100", 100), ("+100", 100), ("1E2", 100)])
-def test_counts_in_scientific_notation(number, expected):
-    result = run("simulate", "--depth", number, "--ensemble", "2e0", "--backend", "numpy", "--format", "json")
+def test_counts_in_scientific_notation(number, expected, cli, strict_json):
+    result = cli("simulate", "--depth", number, "--ensemble", "2e0", "--backend", "numpy", "--format", "json")
     parameters = strict_json(result.stdout)["parameters"]
     assert parameters["depth"] == expected
     assert parameters["ensemble"] == 2
     assert type(parameters["depth"]) is int
 
 
-def test_seed_in_scientific_notation():
-    short, long = (run(*SMALL, "--seed", seed, "--format", "json").stdout for seed in ("1e3", "1000"))
+def test_seed_in_scientific_notation(cli, strict_json):
+    short, long = (cli(*SMALL, "--seed", seed, "--format", "json").stdout for seed in ("1e3", "1000"))
     assert short == long
     assert strict_json(short)["provenance"]["seed"] == 1000
 
@@ -296,26 +257,26 @@ def test_seed_in_scientific_notation():
 # Exit codes in real processes
 
 
-def test_exit_code_0(tmp_path):
+def test_exit_code_0(tmp_path, process):
     done = process(*SMALL, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Lyapunov exponent" in done.stdout
 
 
-def test_exit_code_1(tmp_path):
+def test_exit_code_1(tmp_path, process):
     (tmp_path / "chain.npz").write_text("no archive")
     done = process("backprop", "chain.npz", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert one_line(done.stderr).startswith("chain.npz: ")
 
 
-def test_exit_code_2(tmp_path):
+def test_exit_code_2(tmp_path, process):
     done = process("simulate", "--depth", "-3", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert one_line(done.stderr).startswith("depth: ")
 
 
-def test_exit_code_3(tmp_path):
+def test_exit_code_3(tmp_path, environment_of):
     code = """
 import sys
 from fastgrad.cli import main
@@ -344,7 +305,7 @@ main(["compare", "--depth", "5", "--ensemble", "3"])
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("size", [("--depth", "1e12", "--ensemble", "1"), ("--depth", "1e8", "--ensemble", "1e4")])
-def test_exit_code_130(backend, size, tmp_path):
+def test_exit_code_130(backend, size, tmp_path, environment_of):
     arguments = ["simulate", *size, "--backend", backend, "-o", "growth.json"]
     code = f"""
 import fastgrad, fastgrad.report.writing
@@ -378,33 +339,33 @@ main({arguments!r})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_backend_that_is_missing(monkeypatch):
+def test_backend_that_is_missing(monkeypatch, cli):
     monkeypatch.setitem(
         BACKENDS, "numba", BACKENDS["numba"]._replace(module="fastgrad.kernels.absent", remedy="pip install numba")
     )
-    result = run(*SMALL[:-1], "numba")
+    result = cli(*SMALL[:-1], "numba")
     assert (result.exit_code, result.stdout) == (1, "")
     message = one_line(result.stderr)
     assert message.startswith("backend: numba is not available (")
     assert message.endswith("to mend it: pip install numba")
 
 
-def test_auto_takes_the_next_backend_and_says_so(monkeypatch):
+def test_auto_takes_the_next_backend_and_says_so(monkeypatch, cli, strict_json):
     for name in ("cpp", "numba"):
         monkeypatch.setitem(
             BACKENDS, name, BACKENDS[name]._replace(module="fastgrad.kernels.absent", remedy="install it")
         )
-    result = run("simulate", "--depth", "5", "--ensemble", "2", "--format", "json")
+    result = cli("simulate", "--depth", "5", "--ensemble", "2", "--format", "json")
     assert result.exit_code == 0
     assert strict_json(result.stdout)["provenance"]["backend"] == "numpy"
 
 
-def test_out_of_memory_is_one_line(monkeypatch):
+def test_out_of_memory_is_one_line(monkeypatch, cli):
     def fail(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr(fg, "simulate", fail)
-    result = run(*SMALL)
+    result = cli(*SMALL)
     assert (result.exit_code, result.stdout) == (1, "")
     assert one_line(result.stderr) == "out of memory"
 
@@ -434,7 +395,7 @@ def test_out_of_memory_is_one_line(monkeypatch):
     ],
     ids=["table", "csv", "json", "example"],
 )
-def test_reader_that_stops_early(arguments, tmp_path):
+def test_reader_that_stops_early(arguments, tmp_path, environment_of):
     job = subprocess.Popen(
         [sys.executable, "-m", "fastgrad", *arguments],
         cwd=tmp_path,
@@ -451,7 +412,7 @@ def test_reader_that_stops_early(arguments, tmp_path):
     assert head.stdout.count("\n") == 1
 
 
-def test_reader_that_never_reads(tmp_path):
+def test_reader_that_never_reads(tmp_path, environment_of):
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -469,7 +430,7 @@ def test_reader_that_never_reads(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 @pytest.mark.parametrize("form", ["table", "json"])
-def test_stdout_that_is_full(form, tmp_path):
+def test_stdout_that_is_full(form, tmp_path, environment_of):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
             [sys.executable, "-m", "fastgrad", *SMALL, "--format", form],
@@ -501,19 +462,19 @@ def caught_chain_without_target(tmp_path, caught_chain):
 
 
 @pytest.mark.parametrize("command", ["backprop", "train"])
-def test_warnings_go_to_stderr_in_one_line(command, caught_chain, caught_chain_without_target):
+def test_warnings_go_to_stderr_in_one_line(command, caught_chain, caught_chain_without_target, cli, strict_json):
     file = {"train": caught_chain, "backprop": caught_chain_without_target}[command]
-    result = run(command, file, "--format", "json")
+    result = cli(command, file, "--format", "json")
     assert result.exit_code == 0
     assert one_line(result.stderr).startswith("warning: 1 of 3 chains are caught at 1/2 by rounding ")
     assert strict_json(result.stdout)["command"] == command
 
 
 @pytest.mark.parametrize("arguments", [("--quiet",), ("-q",), ()])
-def test_quiet_silences_warnings(arguments, caught_chain_without_target):
-    loud = run("backprop", caught_chain_without_target, "--format", "csv")
+def test_quiet_silences_warnings(arguments, caught_chain_without_target, cli):
+    loud = cli("backprop", caught_chain_without_target, "--format", "csv")
     assert loud.stderr
-    quiet = run(
+    quiet = cli(
         "backprop",
         caught_chain_without_target,
         "--format",
@@ -525,8 +486,8 @@ def test_quiet_silences_warnings(arguments, caught_chain_without_target):
     assert quiet.stdout == loud.stdout
 
 
-def test_quiet_does_not_silence_errors():
-    assert one_line(run("simulate", "--depth", "0", "--quiet").stderr).startswith("depth: ")
+def test_quiet_does_not_silence_errors(cli):
+    assert one_line(cli("simulate", "--depth", "0", "--quiet").stderr).startswith("depth: ")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
@@ -541,7 +502,7 @@ def test_quiet_does_not_silence_errors():
     ],
     ids=lambda arguments: " ".join(arguments[:1] + arguments[-1:]),
 )
-def test_stdout_that_is_not_utf8(encoding, arguments, tmp_path):
+def test_stdout_that_is_not_utf8(encoding, arguments, tmp_path, process):
     done = process(*arguments, cwd=tmp_path, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.isascii()
@@ -551,59 +512,64 @@ def test_stdout_that_is_not_utf8(encoding, arguments, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["example", "simulate", "info"])
-def test_color_is_what_is_asked_for(command):
+def test_color_is_what_is_asked_for(command, cli):
     arguments = [command, *(SMALL[1:] if command == "simulate" else [])]
-    auto = run(*arguments)
-    never = run(*arguments, "--color", "never")
-    always = run(*arguments, "--color", "always")
+    auto = cli(*arguments)
+    never = cli(*arguments, "--color", "never")
+    always = cli(*arguments, "--color", "always")
     assert "\x1b" not in auto.stdout  # no terminal
     assert never.stdout == auto.stdout
     assert "\x1b[1m" in always.stdout
     assert re.sub(r"\x1b\[[\d;]*m", "", always.stdout) == never.stdout
-    assert run(*arguments, "--color", "always", NO_COLOR="1").stdout == always.stdout  # the option is the nearer wish
-    assert run(*arguments, FASTGRAD_COLOR="always").stdout == always.stdout
+    assert cli(*arguments, "--color", "always", NO_COLOR="1").stdout == always.stdout  # the option is the nearer wish
+    assert cli(*arguments, FASTGRAD_COLOR="always").stdout == always.stdout
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
-def test_data_have_no_color(form):
-    assert "\x1b" not in run(*SMALL, "--format", form, "--color", "always").stdout
+def test_data_have_no_color(form, cli):
+    assert "\x1b" not in cli(*SMALL, "--format", form, "--color", "always").stdout
 
 
-def on_terminal(arguments, cwd, stream, interrupt=None, **environment):
-    """Run a command with one of its streams on a terminal; returns its exit code and what stood on the terminal.
+@pytest.fixture
+def on_terminal(environment_of):
+    """Function that runs a command with one of its streams on a terminal.
 
-    Ctrl-C is sent when the text `interrupt` appears.
+    It returns the exit code and what stood on the terminal, and sends Ctrl-C when the text `interrupt` appears there.
     """
-    pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
-    job = subprocess.Popen(
-        [sys.executable, "-m", "fastgrad", *arguments],
-        cwd=cwd,
-        env=environment_of(TERM="xterm", **environment),
-        stdin=subprocess.DEVNULL,
-        **streams,
-    )
-    os.close(theirs)
-    shown, sent = b"", False
-    with job:
-        try:
-            while select.select([ours], [], [], 30)[0]:
-                try:
-                    part = os.read(ours, 65536)
-                except OSError:  # Linux's way to say that the other end is closed
-                    break
-                if not part:
-                    break
-                shown += part
-                if interrupt is not None and not sent and interrupt.encode() in shown:
-                    job.send_signal(signal.SIGINT)
-                    sent = True
-            job.wait(timeout=30)
-        finally:
-            job.kill()
-            os.close(ours)
-    return job.returncode, shown.decode()
+
+    def run(arguments, cwd, stream, interrupt=None, **environment):
+        pty = pytest.importorskip("pty")
+        ours, theirs = pty.openpty()
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
+        job = subprocess.Popen(
+            [sys.executable, "-m", "fastgrad", *arguments],
+            cwd=cwd,
+            env=environment_of(TERM="xterm", **environment),
+            stdin=subprocess.DEVNULL,
+            **streams,
+        )
+        os.close(theirs)
+        shown, sent = b"", False
+        with job:
+            try:
+                while select.select([ours], [], [], 30)[0]:
+                    try:
+                        part = os.read(ours, 65536)
+                    except OSError:  # Linux's way to say that the other end is closed
+                        break
+                    if not part:
+                        break
+                    shown += part
+                    if interrupt is not None and not sent and interrupt.encode() in shown:
+                        job.send_signal(signal.SIGINT)
+                        sent = True
+                job.wait(timeout=30)
+            finally:
+                job.kill()
+                os.close(ours)
+        return job.returncode, shown.decode()
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -616,14 +582,14 @@ def on_terminal(arguments, cwd, stream, interrupt=None, **environment):
         ([], {"FASTGRAD_COLOR": "never"}, False),
     ],
 )
-def test_color_on_a_terminal(options, environment, colored, tmp_path):
+def test_color_on_a_terminal(options, environment, colored, tmp_path, on_terminal):
     code, shown = on_terminal([*SMALL, *options], tmp_path, "stdout", **environment)
     assert code == 0
     assert "Lyapunov exponent" in shown
     assert ("\x1b[" in shown) is colored
 
 
-def test_progress_is_shown_on_a_terminal_and_taken_away(tmp_path):
+def test_progress_is_shown_on_a_terminal_and_taken_away(tmp_path, on_terminal):
     code, shown = on_terminal(
         ["simulate", "--depth", "1e12", "--ensemble", "1", "--backend", "numpy", "-o", "growth.json"],
         tmp_path,
@@ -639,14 +605,14 @@ def test_progress_is_shown_on_a_terminal_and_taken_away(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_progress_when_quiet(tmp_path):
+def test_no_progress_when_quiet(tmp_path, on_terminal):
     assert on_terminal([*SMALL, "--quiet"], tmp_path, "stderr") == (0, "")
 
 
 # Environment variables
 
 
-def test_environment_variables_in_a_process(tmp_path):
+def test_environment_variables_in_a_process(tmp_path, process, strict_json):
     done = process("simulate", "--depth", "5", cwd=tmp_path, FASTGRAD_BACKEND="numpy", FASTGRAD_FORMAT="json")
     assert strict_json(done.stdout)["provenance"]["backend"] == "numpy"
 
@@ -660,14 +626,14 @@ def test_environment_variables_in_a_process(tmp_path):
         ("FASTGRAD_COLOR", "blue", "--color"),
     ],
 )
-def test_environment_variables_are_checked(variable, value, named):
-    result = run("simulate", "--depth", "5", **{variable: value})
+def test_environment_variables_are_checked(variable, value, named, cli):
+    result = cli("simulate", "--depth", "5", **{variable: value})
     assert (result.exit_code, result.stdout) == (2, "")
     assert named in one_line(result.stderr)
 
 
-def test_options_beat_environment_variables():
-    result = run(
+def test_options_beat_environment_variables(cli, strict_json):
+    result = cli(
         "simulate",
         "--depth",
         "5",
@@ -687,41 +653,41 @@ def test_options_beat_environment_variables():
 @pytest.mark.parametrize(
     ("name", "form"), [("a.json", "json"), ("a.csv", "csv"), ("a.txt", "table"), ("a.JSON", "json")]
 )
-def test_file_holds_what_stdout_would(name, form, tmp_path):
-    shown = run(*SMALL, "--format", form)
-    written = run(*SMALL, "-o", tmp_path / name)
+def test_file_holds_what_stdout_would(name, form, tmp_path, cli):
+    shown = cli(*SMALL, "--format", form)
+    written = cli(*SMALL, "-o", tmp_path / name)
     assert (written.exit_code, written.stdout, written.stderr) == (0, "", "")
     assert (tmp_path / name).read_bytes().decode() == shown.stdout
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "table"])
-def test_minus_is_stdout(form, tmp_path, monkeypatch):
+def test_minus_is_stdout(form, tmp_path, monkeypatch, cli):
     monkeypatch.chdir(tmp_path)
-    assert run(*SMALL, "--format", form, "-o", "-").stdout == run(*SMALL, "--format", form).stdout
+    assert cli(*SMALL, "--format", form, "-o", "-").stdout == cli(*SMALL, "--format", form).stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_format_beats_the_ending(tmp_path):
-    run(*SMALL, "--format", "json", "-o", tmp_path / "a.csv")
+def test_format_beats_the_ending(tmp_path, cli, strict_json):
+    cli(*SMALL, "--format", "json", "-o", tmp_path / "a.csv")
     assert strict_json((tmp_path / "a.csv").read_text())["schema"] == "fastgrad/1"
 
 
-def test_format_allows_any_ending(tmp_path):
-    assert run(*SMALL, "--format", "json", "-o", tmp_path / "growth").exit_code == 0
+def test_format_allows_any_ending(tmp_path, cli, strict_json):
+    assert cli(*SMALL, "--format", "json", "-o", tmp_path / "growth").exit_code == 0
     assert strict_json((tmp_path / "growth").read_text())["command"] == "simulate"
 
 
-def test_file_is_replaced(tmp_path):
+def test_file_is_replaced(tmp_path, cli, strict_json):
     path = tmp_path / "a.json"
     path.write_text("older and longer" * 10000)
-    run(*SMALL, "-o", path)
+    cli(*SMALL, "-o", path)
     assert strict_json(path.read_text())["command"] == "simulate"
 
 
 @pytest.mark.parametrize("option", ["-o", "--plot"])
 @pytest.mark.parametrize("place", ["absent", "folder", "below a file", "forbidden"])
-def test_file_that_can_not_be_written(option, place, tmp_path, monkeypatch):
+def test_file_that_can_not_be_written(option, place, tmp_path, monkeypatch, cli):
     ending = ".json" if option == "-o" else ".png"
     (tmp_path / f"folder{ending}").mkdir()
     (tmp_path / "file").write_text("a file")
@@ -739,7 +705,7 @@ def test_file_that_can_not_be_written(option, place, tmp_path, monkeypatch):
         raise AssertionError("the job ran before its output was checked")
 
     monkeypatch.setattr(fg, "simulate", too_late)
-    result = run(*SMALL, option, path)
+    result = cli(*SMALL, option, path)
     assert (result.exit_code, result.stdout) == (1, "")
     assert one_line(result.stderr) == f"{'output' if option == '-o' else 'plot'}: {path}: {message}"
     assert sorted(tmp_path.rglob("*")) == before
@@ -763,7 +729,7 @@ NEEDED |= dict.fromkeys(("export", "merge", "plot"), ("a.db",))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_checks_its_output_before_its_job(command, tmp_path, monkeypatch):
+def test_every_command_checks_its_output_before_its_job(command, tmp_path, monkeypatch, cli):
     def too_late(*_, **__):
         raise AssertionError("the job ran before its output was checked")
 
@@ -772,16 +738,16 @@ def test_every_command_checks_its_output_before_its_job(command, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     np.save("chain.npy", np.ones(3))
     path = tmp_path / "absent" / "a.json"
-    result = run(command, *NEEDED.get(command, ()), "-o", path)
+    result = cli(command, *NEEDED.get(command, ()), "-o", path)
     assert (result.exit_code, result.stdout) == (1, "")
     assert one_line(result.stderr) == f"output: {path}: there is no folder {path.parent}"
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_folder(tmp_path):
+def test_read_only_folder(tmp_path, cli):
     tmp_path.chmod(0o500)
     try:
-        result = run(*SMALL, "-o", tmp_path / "a.json")
+        result = cli(*SMALL, "-o", tmp_path / "a.json")
     finally:
         tmp_path.chmod(0o700)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -800,7 +766,7 @@ def test_read_only_folder(tmp_path):
     ],
     ids=["json", "txt", "csv", "npz"],
 )
-def test_file_is_written_whole_or_not_at_all(arguments, tmp_path):
+def test_file_is_written_whole_or_not_at_all(arguments, tmp_path, environment_of):
     np.save(tmp_path / "chain.npy", np.ones(100))
     path = tmp_path / arguments[-1]
     path.write_text("old")
@@ -823,21 +789,21 @@ def test_file_is_written_whole_or_not_at_all(arguments, tmp_path):
 # The same numbers, however they are made
 
 
-def test_threads_do_not_change_the_result(backend):
+def test_threads_do_not_change_the_result(backend, cli):
     arguments = ("simulate", "--depth", "50", "--ensemble", "300", "--backend", backend, "--format", "csv")
-    assert run(*arguments, "--threads", "1").stdout == run(*arguments, "--threads", "3").stdout
+    assert cli(*arguments, "--threads", "1").stdout == cli(*arguments, "--threads", "3").stdout
 
 
-def test_seed():
+def test_seed(cli, strict_json):
     arguments = (*SMALL, "--format", "json")
-    default, zero = run(*arguments), run(*arguments, "--seed", "0")
+    default, zero = cli(*arguments), cli(*arguments, "--seed", "0")
     assert default.stdout == zero.stdout
-    largest = strict_json(run(*arguments, "--seed", 2**64 - 1).stdout)
+    largest = strict_json(cli(*arguments, "--seed", 2**64 - 1).stdout)
     assert largest["provenance"]["seed"] == largest["parameters"]["seed"] == 2**64 - 1
     assert largest["result"]["lyapunov"] != strict_json(default.stdout)["result"]["lyapunov"]
 
 
-def test_simulate_passes_every_option_on(monkeypatch):
+def test_simulate_passes_every_option_on(monkeypatch, cli):
     real, seen = fg.simulate, {}
 
     def watch(**given):
@@ -856,7 +822,7 @@ def test_simulate_passes_every_option_on(monkeypatch):
         "backend": "numpy",
         "threads": 2,
     }
-    result = run("simulate", *(f"--{name}={value}" for name, value in options.items()))
+    result = cli("simulate", *(f"--{name}={value}" for name, value in options.items()))
     assert result.exit_code == 0
     assert seen == options | {"progress": None}
 
@@ -892,10 +858,10 @@ def numbers(gradients):
 
 
 @pytest.mark.parametrize("pick", [dict, single], ids=["ensemble", "one chain"])
-def test_npz_to_npz(pick, chain, backend, tmp_path):
+def test_npz_to_npz(pick, chain, backend, tmp_path, cli):
     given = pick(chain)
     np.savez(tmp_path / "chain.npz", **given)
-    result = run("backprop", tmp_path / "chain.npz", "--backend", backend, "-o", tmp_path / "gradients.npz")
+    result = cli("backprop", tmp_path / "chain.npz", "--backend", backend, "-o", tmp_path / "gradients.npz")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     expected = numbers(fg.backprop(**given, backend=backend))
     with np.load(tmp_path / "gradients.npz") as file:
@@ -906,10 +872,10 @@ def test_npz_to_npz(pick, chain, backend, tmp_path):
 
 
 @pytest.mark.parametrize("pick", [dict, single], ids=["ensemble", "one chain"])
-def test_npz_to_json(pick, chain, backend, tmp_path):
+def test_npz_to_json(pick, chain, backend, tmp_path, cli, strict_json):
     given = pick(chain)
     np.savez(tmp_path / "chain.npz", **given)
-    document = strict_json(run("backprop", tmp_path / "chain.npz", "--backend", backend, "--format", "json").stdout)
+    document = strict_json(cli("backprop", tmp_path / "chain.npz", "--backend", backend, "--format", "json").stdout)
     result = document["result"]
     expected = fg.backprop(**given, backend=backend)
     assert result["output"] == expected.output.tolist()
@@ -921,12 +887,12 @@ def test_npz_to_json(pick, chain, backend, tmp_path):
 
 
 @pytest.mark.parametrize("pick", [dict, single], ids=["ensemble", "one chain"])
-def test_npz_to_csv(pick, chain, backend, tmp_path):
+def test_npz_to_csv(pick, chain, backend, tmp_path, cli):
     given = pick(chain)
     np.savez(tmp_path / "chain.npz", **given)
     rows = list(
         csv.DictReader(
-            io.StringIO(run("backprop", tmp_path / "chain.npz", "--backend", backend, "--format", "csv").stdout)
+            io.StringIO(cli("backprop", tmp_path / "chain.npz", "--backend", backend, "--format", "csv").stdout)
         )
     )
     expected = fg.backprop(**given, backend=backend)
@@ -941,9 +907,9 @@ def test_npz_to_csv(pick, chain, backend, tmp_path):
     assert [int(row["link"]) for row in rows] == np.repeat(np.arange(1, 31), ensemble).tolist()
 
 
-def test_npy(chain, tmp_path):
+def test_npy(chain, tmp_path, cli, strict_json):
     np.save(tmp_path / "weight.npy", chain["weight"])
-    result = run("backprop", tmp_path / "weight.npy", "--backend", "numpy", "--format", "json")
+    result = cli("backprop", tmp_path / "weight.npy", "--backend", "numpy", "--format", "json")
     expected = fg.backprop(chain["weight"], 0.0, 0.5, backend="numpy")
     assert strict_json(result.stdout)["result"]["grad_x"]["mantissa"] == expected.grad_x.mantissa.tolist()
 
@@ -957,24 +923,24 @@ def test_npy(chain, tmp_path):
     ],
     ids=["plain", "other order, Windows", "mark of Excel, spaces"],
 )
-def test_csv(text, tmp_path):
+def test_csv(text, tmp_path, cli, strict_json):
     (tmp_path / "chain.csv").write_bytes(text.encode())
-    result = run("backprop", tmp_path / "chain.csv", "--backend", "numpy", "--format", "json")
+    result = cli("backprop", tmp_path / "chain.csv", "--backend", "numpy", "--format", "json")
     expected = fg.backprop([4, 3.5, -8], [-2, 1e-3, 0], 0.5, backend="numpy")
     assert strict_json(result.stdout)["result"]["grad_weight"]["mantissa"] == expected.grad_weight.mantissa.tolist()
 
 
-def test_csv_without_bias(tmp_path):
+def test_csv_without_bias(tmp_path, cli, strict_json):
     (tmp_path / "chain.csv").write_text("weight\n4\n3\n")
-    result = run("backprop", tmp_path / "chain.csv", "--backend", "numpy", "--format", "json")
+    result = cli("backprop", tmp_path / "chain.csv", "--backend", "numpy", "--format", "json")
     expected = fg.backprop([4, 3], 0.0, 0.5, backend="numpy")
     assert strict_json(result.stdout)["result"]["grad_bias"]["mantissa"] == expected.grad_bias.mantissa.tolist()
 
 
-def test_options_replace_what_the_file_has(chain, tmp_path):
+def test_options_replace_what_the_file_has(chain, tmp_path, cli, strict_json):
     np.savez(tmp_path / "chain.npz", **chain)
     options = ("--bias", "-1.5", "--x", "0.75", "--cotangent", "-3")
-    shown = run("backprop", tmp_path / "chain.npz", *options, "--backend", "numpy", "--format", "json").stdout
+    shown = cli("backprop", tmp_path / "chain.npz", *options, "--backend", "numpy", "--format", "json").stdout
     document = strict_json(shown)
     expected = fg.backprop(chain["weight"], -1.5, 0.75, -3.0, backend="numpy")
     assert document["result"]["grad_weight"]["mantissa"] == expected.grad_weight.mantissa.tolist()
@@ -1049,10 +1015,10 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_file_that_can_not_be_read(name, tmp_path):
+def test_file_that_can_not_be_read(name, tmp_path, cli):
     write, expected = BAD_FILES[name]
     write(tmp_path / name)
-    result = run("backprop", tmp_path / name, "-o", tmp_path / "gradients.npz")
+    result = cli("backprop", tmp_path / name, "-o", tmp_path / "gradients.npz")
     assert (result.exit_code, result.stdout) == (1, "")
     message = one_line(result.stderr)
     assert message.startswith(f"{tmp_path / name}: ")
@@ -1061,14 +1027,14 @@ def test_file_that_can_not_be_read(name, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["absent.npz", ""])
-def test_file_that_is_not_there(place, tmp_path):
-    result = run("backprop", tmp_path / place)
+def test_file_that_is_not_there(place, tmp_path, cli):
+    result = cli("backprop", tmp_path / place)
     assert (result.exit_code, result.stdout) == (2, "")
     assert str(tmp_path / place) in one_line(result.stderr)
 
 
-def test_npz_is_for_backprop_and_for_files(chain, tmp_path):
+def test_npz_is_for_backprop_and_for_files(chain, tmp_path, cli):
     np.savez(tmp_path / "chain.npz", **chain)
-    result = run("backprop", tmp_path / "chain.npz", "-o", tmp_path / "gradients.xyz")
+    result = cli("backprop", tmp_path / "chain.npz", "-o", tmp_path / "gradients.xyz")
     assert result.exit_code == 2
     assert ".npz" in one_line(result.stderr)

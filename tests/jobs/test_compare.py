@@ -3,41 +3,26 @@
 import csv
 import io
 import itertools
-import json
 import re
 import statistics
+from functools import partial
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import fastgrad as fg
-from fastgrad.cli import main
 from fastgrad.jobs import compare as comparing
 from fastgrad.jobs.compare import BackendTimes, Comparison, compare
 from fastgrad.kernels import BACKENDS, load
 
-# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
-PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
-PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
 SIZE = ("--depth", "12", "--ensemble", "70", "--repeats", "3")
 JOBS = ("backprop", "simulate")
 
 
-def run(*arguments):
-    """Run ``fastgrad compare``; anything but an exit is a failure."""
-    result = CliRunner(env=PLAIN).invoke(main, ["compare", *SIZE, *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
-
-
-def parsed(text):
-    """Parse JSON, refusing NaN and Infinity."""
-
-    def refuse(token):
-        raise AssertionError(f"{token} in JSON")
-
-    return json.loads(text, parse_constant=refuse)
+@pytest.fixture
+def run(cli):
+    """Function that runs a small ``fastgrad compare``."""
+    return partial(cli, "compare", *SIZE)
 
 
 @pytest.fixture
@@ -269,10 +254,10 @@ def test_bad_arguments(wrong, message):
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_json(job, all_backends):
+def test_json(job, all_backends, run, strict_json):
     result = run("--job", job, "--format", "json")
     assert (result.exit_code, result.stderr) == (0, "")
-    document = parsed(result.stdout)
+    document = strict_json(result.stdout)
     assert document["parameters"]["job"] == document["result"]["job"] == job
     assert document["result"]["agree"] is True
     assert document["result"]["links"] == 12 * 70
@@ -295,7 +280,7 @@ def test_json(job, all_backends):
         assert row["distance"] <= 1
 
 
-def test_table(all_backends):
+def test_table(all_backends, run):
     result = run()
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
@@ -310,7 +295,7 @@ def test_table(all_backends):
     assert "first call" in result.stdout
 
 
-def test_csv(all_backends):
+def test_csv(all_backends, run):
     rows = list(csv.DictReader(io.StringIO(run("--format", "csv").stdout)))
     assert [row["backend"] for row in rows] == all_backends
     assert [row["same_bits_as"] for row in rows] == ["numba", "cpp", ""]
@@ -319,7 +304,7 @@ def test_csv(all_backends):
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_disagreement_exits_3_and_times_nothing(job, compiled, monkeypatch):
+def test_disagreement_exits_3_and_times_nothing(job, compiled, monkeypatch, run):
     place = next(iter(GRADIENTS[job]))
     calls = make_wrong(monkeypatch, "numba", job, place, slightly)
     result = run("--job", job, "--threads", "1")
@@ -332,13 +317,13 @@ def test_disagreement_exits_3_and_times_nothing(job, compiled, monkeypatch):
 
 
 @pytest.mark.parametrize("how", [in_sign, not_a_number, zero])
-def test_disagreement_in_json(how, compiled, monkeypatch, tmp_path):
+def test_disagreement_in_json(how, compiled, monkeypatch, tmp_path, run, strict_json):
     make_wrong(monkeypatch, "cpp", "backprop", "grad_bias", how)
     with np.errstate(all="ignore"):
         result = run("-o", tmp_path / "comparison.json")
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr == "fastgrad: the backends disagree\n"
-    found = parsed((tmp_path / "comparison.json").read_text())["result"]
+    found = strict_json((tmp_path / "comparison.json").read_text())["result"]
     assert found["agree"] is False
     cpp, numba, numpy = found["backends"]
     assert (cpp["distance"], cpp["distance_why"]) == (None, "infinity")
@@ -349,7 +334,7 @@ def test_disagreement_in_json(how, compiled, monkeypatch, tmp_path):
         assert "speedup" not in row
 
 
-def test_disagreement_in_csv(compiled, monkeypatch):
+def test_disagreement_in_csv(compiled, monkeypatch, run):
     make_wrong(monkeypatch, "cpp", "backprop", "grad_bias", in_sign)
     result = run("--format", "csv")
     assert result.exit_code == 3
@@ -358,16 +343,16 @@ def test_disagreement_in_csv(compiled, monkeypatch):
     assert "median_s" not in rows[0]
 
 
-def test_command_with_only_numpy(only_numpy):
+def test_command_with_only_numpy(only_numpy, run, strict_json):
     result = run("--format", "json")
     assert result.exit_code == 0
-    document = parsed(result.stdout)
+    document = strict_json(result.stdout)
     (row,) = document["result"]["backends"]
     assert (row["backend"], row["speedup"], row["same_bits_as"]) == ("numpy", 1.0, [])
     assert "numpy" in run().stdout
 
 
-def test_command_passes_its_options_on(only_numpy, monkeypatch):
+def test_command_passes_its_options_on(only_numpy, monkeypatch, run):
     real, seen = compare, {}
 
     def watch(**given):

@@ -2,23 +2,17 @@
 
 import csv
 import io
-import json
 import math
 import re
+from functools import partial
 
 import mpmath
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastgrad as fg
-from fastgrad.cli import main
 from fastgrad.jobs.example import LESSON, worked_example
-
-# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
-PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
-PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
 
 
 @pytest.fixture(autouse=True)
@@ -33,22 +27,16 @@ def lesson(_without_lesson, monkeypatch):
     monkeypatch.setattr("fastgrad.jobs.example.LESSON", LESSON)
 
 
-def run(*arguments):
-    """Run ``fastgrad example``; anything but an exit is a failure."""
-    result = CliRunner(env=PLAIN).invoke(main, ["example", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
+@pytest.fixture
+def run(cli):
+    """Function that runs ``fastgrad example``."""
+    return partial(cli, "example")
 
 
-def document(*arguments):
-    """The JSON of the command, parsed strictly."""
-
-    def refuse(token):
-        raise AssertionError(f"{token} in JSON")
-
-    result = run(*arguments, "--format", "json")
-    assert (result.exit_code, result.stderr) == (0, "")
-    return json.loads(result.stdout, parse_constant=refuse)
+@pytest.fixture
+def document(document):
+    """Function that returns the JSON of ``fastgrad example``."""
+    return partial(document, "example")
 
 
 def oracle(weight, bias):
@@ -180,7 +168,7 @@ def test_learning_rate_that_is_refused(learning_rate):
 # The command
 
 
-def test_json(backend, lesson):
+def test_json(backend, lesson, document):
     found = document("--backend", backend)
     assert found["parameters"] == {"weight": 500.0, "learning_rate": 0.01}
     assert found["provenance"]["backend"] == backend
@@ -206,7 +194,7 @@ def test_json(backend, lesson):
     assert result["zero_bias"]["bound"]["log10"] == pytest.approx(math.log10(94_062_500), rel=1e-15)
 
 
-def test_csv(backend):
+def test_csv(backend, run):
     text = run("--backend", backend, "--format", "csv").stdout
     rows = list(csv.DictReader(io.StringIO(text)))
     found = {row["quantity"]: row["value"] for row in rows}
@@ -218,7 +206,7 @@ def test_csv(backend):
     assert (float(found["loss before"]), float(found["loss after"])) == (11_250, 11_175.125)
 
 
-def test_table(backend, lesson):
+def test_table(backend, lesson, run):
     lines = run("--backend", backend).stdout.splitlines()
     values = {line.split()[0]: line[line.rindex("  ") :].strip() for line in lines if re.match(r" (do|dloss)", line)}
     assert values == {
@@ -252,7 +240,7 @@ def test_table(backend, lesson):
     assert f"backend {backend}" in lines
 
 
-def test_options():
+def test_options(document, run):
     result = document("--weight", "8", "--learning-rate", "0.5")["result"]
     assert result["gradient"] == 1_500_000
     assert result["weight_after"] == 8 - 750_000
@@ -261,7 +249,7 @@ def test_options():
     assert "   a step of 750 000, 93 750 times the weight itself" in text
 
 
-def test_zero_weight():
+def test_zero_weight(document, run):
     result = document("--weight", "0")["result"]
     assert result["gradient"] == 0
     assert result["weight_after"] == 0
@@ -273,14 +261,14 @@ def test_zero_weight():
     assert "-0" not in re.findall(r"(?<!\S)-0(?!\S)", text)
 
 
-def test_negative_weight():
+def test_negative_weight(run, document):
     assert document("--weight", "-5")["result"]["weight_after"] == -5 + 9375
     text = run("--weight", "-5").stdout
     assert "-937 500" in text
     assert "9 370" in text
 
 
-def test_huge_weight():
+def test_huge_weight(document, run):
     result = document("--weight", "1e300")["result"]
     assert result["gradient"] == pytest.approx(1.875e305, rel=1e-15)
     assert result["weight_after"] == pytest.approx(-1.874e303, rel=1e-12)
@@ -289,13 +277,13 @@ def test_huge_weight():
     assert "1.875e+305" in run("--weight", "1e300").stdout
 
 
-def test_weight_that_still_moves():
+def test_weight_that_still_moves(run):
     text = run("--weight", "8", "--learning-rate", "1e-12").stdout
     assert "The weight still moves." in text
     assert "no further step" not in text
 
 
-def test_step_that_leaves_float64():
+def test_step_that_leaves_float64(document, run):
     result = document("--learning-rate", "1e308")["result"]
     assert result["weight_after"] is None
     assert result["weight_after_why"]
@@ -320,7 +308,7 @@ def test_step_that_leaves_float64():
         ("learning-rate", "inf"),
     ],
 )
-def test_values_that_are_refused(option, value):
+def test_values_that_are_refused(option, value, run):
     result = run(f"--{option}", value)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("fastgrad: ")

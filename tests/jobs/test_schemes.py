@@ -4,10 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import fastgrad as fg
-from fastgrad.cli import main
 from fastgrad.jobs.schemes import MEASURED_DEPTH, SCHEMES, schemes
 from fastgrad.laws import LAWS
 
@@ -46,13 +44,12 @@ def test_large_weights_do_not_train_and_small_ones_stop_at_the_first_link(found)
     assert found.depths.tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_command(tmp_path):
+def test_command(tmp_path, cli):
     arguments = ["schemes", "--depth", "3", "--ensemble", "50", "--steps", "40", "--plot", str(tmp_path / "s.svg")]
-    runner = CliRunner(env={"COLUMNS": "80"})
-    text = runner.invoke(main, arguments).stdout
+    text = cli(*arguments).stdout
     assert all(weight in text for weight, _ in SCHEMES)
     assert max(map(len, text.splitlines())) <= 80
-    result = json.loads(runner.invoke(main, [*arguments, "--format", "json"]).stdout)["result"]
+    result = json.loads(cli(*arguments, "--format", "json").stdout)["result"]
     wanted = schemes(3, 50, learning_rate=1.0, steps=40)
     assert [row["converged"] for row in result["schemes"]] == [scheme.share[-1] for scheme in wanted.schemes]
     assert [row["weight"] for row in result["schemes"]] == [weight for weight, _ in SCHEMES]

@@ -14,10 +14,8 @@ from functools import partial
 import mpmath
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import fastgrad as fg
-from fastgrad.cli import main
 from fastgrad.jobs.train import training_bytes
 from fastgrad.kernels import load
 from fastgrad.philox import philox4x32
@@ -481,17 +479,19 @@ fg.train_drawn(3, 100_000, steps=10**6, backend="cpp", progress=lambda *_: print
 # The command line
 
 
-def run(*arguments):
-    result = CliRunner(env={"COLUMNS": "80"}).invoke(main, ["train", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
+@pytest.fixture
+def run(cli):
+    """Function that runs ``fastgrad train``."""
+    return partial(cli, "train")
 
 
-def document(*arguments):
-    return json.loads(run(*arguments, "--format", "json").stdout)
+@pytest.fixture
+def document(document):
+    """Function that returns the JSON of ``fastgrad train``."""
+    return partial(document, "train")
 
 
-def test_command_tells_the_worked_example(backend):
+def test_command_tells_the_worked_example(backend, run, document):
     text = run("--example", "--backend", backend).stdout
     assert "Stalled after step 1: the loss goes from 11 250 to 11 175.125, and stays there." in text
     for row in ("1 500 -937 000 -100 000 -104 687.5", "2 500 481.25 -250 -287.5", "3 400 399.8125 -200 -200.375"):
@@ -504,7 +504,7 @@ def test_command_tells_the_worked_example(backend):
     assert result["final_loss"]["stalled"] == 11_175.125
 
 
-def test_command_draws_chains():
+def test_command_draws_chains(document, run):
     found = document("--weight", "normal:std=500", "--ensemble", 200, "--steps", 50, "--seed", 3)
     t = fg.train_drawn(3, 200, "normal:std=500", seed=3, learning_rate=1.0, steps=50)
     assert found["result"] == json.loads(json.dumps(t.summary()))
@@ -515,7 +515,7 @@ def test_command_draws_chains():
 
 
 @pytest.mark.parametrize("ending", ["npz", "npy", "csv"])
-def test_command_trains_a_file(ending, tmp_path):
+def test_command_trains_a_file(ending, tmp_path, document):
     w, b = np.array([1.0, -2.0]), np.array([0.5, 0.25])
     path = tmp_path / f"chain.{ending}"
     if ending == "npz":
@@ -530,7 +530,7 @@ def test_command_trains_a_file(ending, tmp_path):
     assert result["weight"] == wanted.weight.tolist()
 
 
-def test_command_writes_what_training_leaves(tmp_path):
+def test_command_writes_what_training_leaves(tmp_path, run):
     run("--ensemble", 20, "--steps", 10, "--record", 6, "-o", tmp_path / "t.npz", "--plot", tmp_path / "t.png")
     t = fg.train_drawn(3, 20, steps=10, record=6, learning_rate=1.0)
     with np.load(tmp_path / "t.npz") as found:
@@ -560,7 +560,7 @@ def test_command_writes_what_training_leaves(tmp_path):
         (("--clip-norm", "nan"), 2, "'--clip-norm': expected a finite number, got nan"),
     ],
 )
-def test_command_refuses(arguments, code, words, tmp_path):
+def test_command_refuses(arguments, code, words, tmp_path, run):
     np.savez(tmp_path / "chain.npz", weight=np.ones(3))
     result = run(*(str(a).format(file=tmp_path / "chain.npz") for a in arguments))
     assert (result.exit_code, result.stdout) == (code, "")
@@ -568,7 +568,7 @@ def test_command_refuses(arguments, code, words, tmp_path):
     assert result.stderr.count("\n") == 1
 
 
-def test_command_tells_a_loss_beyond_float64():
+def test_command_tells_a_loss_beyond_float64(run):
     text = run("--target", 1e300, "--ensemble", 5, "--steps", 3).stdout
     assert "(beyond float64 throughout)" in text
     assert "exactly zero" not in text

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import fastgrad
-from fastgrad.cli import main
 from fastgrad.jobs.backprop import log10_bound
 from fastgrad.report import writing
 from fastgrad.report.backprop import gradients_report
@@ -41,7 +39,7 @@ COMMANDS = {
 
 
 @pytest.fixture
-def reported(tmp_path, monkeypatch, rng):
+def reported(tmp_path, monkeypatch, rng, cli):
     """A function that runs a command and returns its report."""
     monkeypatch.chdir(tmp_path)
     np.savez("chain.npz", weight=rng.normal(0, 5, 400), bias=rng.normal(size=400))
@@ -50,7 +48,7 @@ def reported(tmp_path, monkeypatch, rng):
     monkeypatch.setattr(writing, "write", lambda report, *_: reports.append(report))
 
     def run(command):
-        result = CliRunner().invoke(main, command.split())
+        result = cli(*command.split())
         assert result.exit_code == 0, result.exc_info
         return reports.pop()
 

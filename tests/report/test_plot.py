@@ -8,10 +8,8 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import fastgrad as fg
-from fastgrad.cli import main
 from fastgrad.jobs.backprop import log10_bound
 from fastgrad.report.backprop import gradients_report
 from fastgrad.report.document import PALETTE, Curve, Figure, Map
@@ -21,18 +19,8 @@ from fastgrad.report.simulate import growth_report
 from fastgrad.report.terminal import SHADES, terminal
 from fastgrad.summary import thinned
 
-# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
-PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
-PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
 SMALL = ("simulate", "--depth", "20", "--ensemble", "9", "--backend", "numpy")
 MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml", "pdf": b"%PDF-"}
-
-
-def run(*arguments):
-    """Run a command in this process; anything but an exit is a failure."""
-    result = CliRunner(env=PLAIN).invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
 
 
 def figure(gradient, bound=None, x=None):
@@ -346,7 +334,7 @@ def test_unknown_ending(name):
         check_path(name)
 
 
-def test_without_matplotlib(monkeypatch, tmp_path):
+def test_without_matplotlib(monkeypatch, tmp_path, cli):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match=r"^plot: needs matplotlib: pip install 'fastgrad\[plot\]'$"):
         check_path(tmp_path / "figure.png")
@@ -355,15 +343,15 @@ def test_without_matplotlib(monkeypatch, tmp_path):
         raise AssertionError("the job ran before the figure was checked")
 
     monkeypatch.setattr(fg, "simulate", too_late)
-    result = run(*SMALL, "--plot", tmp_path / "figure.png")
+    result = cli(*SMALL, "--plot", tmp_path / "figure.png")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "fastgrad: plot: needs matplotlib: pip install 'fastgrad[plot]'\n"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_terminal_needs_no_matplotlib(monkeypatch):
+def test_terminal_needs_no_matplotlib(monkeypatch, cli):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    result = run(*SMALL)
+    result = cli(*SMALL)
     assert result.exit_code == 0
     assert "⠒" in result.stdout
 
@@ -372,37 +360,37 @@ def test_terminal_needs_no_matplotlib(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", MAGIC)
-def test_plot_option_of_simulate(kind, tmp_path):
-    plain, drawn = run(*SMALL), run(*SMALL, "--plot", tmp_path / f"figure.{kind}")
+def test_plot_option_of_simulate(kind, tmp_path, cli):
+    plain, drawn = cli(*SMALL), cli(*SMALL, "--plot", tmp_path / f"figure.{kind}")
     assert (drawn.exit_code, drawn.stderr) == (0, "")
     assert drawn.stdout == plain.stdout  # data as ever
     assert (tmp_path / f"figure.{kind}").read_bytes().startswith(MAGIC[kind])
 
 
-def test_plot_option_with_an_output_file(tmp_path):
-    result = run(*SMALL, "--plot", tmp_path / "figure.png", "-o", tmp_path / "growth.json")
+def test_plot_option_with_an_output_file(tmp_path, cli):
+    result = cli(*SMALL, "--plot", tmp_path / "figure.png", "-o", tmp_path / "growth.json")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "growth.json"]
 
 
 @pytest.mark.parametrize("name", ["figure.png", "figure.SVG"])
-def test_output_into_a_figure_names_the_option(name, tmp_path):
-    result = run(*SMALL, "-o", tmp_path / name)
+def test_output_into_a_figure_names_the_option(name, tmp_path, cli):
+    result = cli(*SMALL, "-o", tmp_path / name)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.rstrip().endswith(f"or --format; the figure is drawn with --plot {tmp_path / name}")
-    assert "--plot" not in run("example", "-o", tmp_path / name).stderr  # which has no figure
+    assert "--plot" not in cli("example", "-o", tmp_path / name).stderr  # which has no figure
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plot_option_of_backprop(tmp_path):
+def test_plot_option_of_backprop(tmp_path, cli):
     np.save(tmp_path / "weight.npy", np.full((30, 2), 5.0))
-    result = run("backprop", tmp_path / "weight.npy", "--plot", tmp_path / "figure.svg", "--format", "csv")
+    result = cli("backprop", tmp_path / "weight.npy", "--plot", tmp_path / "figure.svg", "--format", "csv")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "<!-- grad_bias -->" in (tmp_path / "figure.svg").read_text(encoding="utf-8")
 
 
-def test_default_output_has_the_plot():
-    lines = run(*SMALL).stdout.splitlines()
+def test_default_output_has_the_plot(cli):
+    lines = cli(*SMALL).stdout.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("log10 |gradient| against the link"))
     shown = "\n".join(lines[start:])
     assert len(dots(shown)) > 50
@@ -587,10 +575,10 @@ def test_study_as_a_family_of_lines(study):
     assert theory[1].y.tolist() == [row["theory"] for row in only(rows, depth=40, bias__std=1.0)]
 
 
-def test_study_as_one_line(study):
+def test_study_as_one_line(study, cli):
     path, rows = study
     arguments = ("--where", "bias.std=1", "--where", "weight.std=10", "--value", "bound_rate", "--format", "json")
-    result = json.loads(run("plot", path, *arguments).stdout)["result"]
+    result = json.loads(cli("plot", path, *arguments).stdout)["result"]
     wanted = only(rows, bias__std=1.0, weight__std=10.0)
     assert result["axes"] == ["depth"]
     assert [point["bound_rate"] for point in result["points"]] == [row["bound_rate"] for row in wanted]
@@ -614,9 +602,9 @@ def test_study_of_training_over_named_laws():
     assert [curve.label for curve in drawn.curves] == ["weight he_normal", "weight normal:std=500"]
 
 
-def test_plot_command_draws_the_figure(study, tmp_path):
+def test_plot_command_draws_the_figure(study, tmp_path, cli):
     path, _ = study
-    result = run("plot", path, "--where", "depth=20", "--plot", tmp_path / "study.png")
+    result = cli("plot", path, "--where", "depth=20", "--plot", tmp_path / "study.png")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "bias.std 0" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
@@ -640,8 +628,8 @@ def test_plot_command_draws_the_figure(study, tmp_path):
         (("--plot", "study.txt"), 2, "plot: expected a file ending in"),
     ],
 )
-def test_plot_command_refuses(arguments, code, words, study):
-    result = run("plot", study[0], *arguments)
+def test_plot_command_refuses(arguments, code, words, study, cli):
+    result = cli("plot", study[0], *arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
@@ -669,9 +657,9 @@ def test_numbers_beyond_what_can_be_drawn(values, tmp_path):
         assert max(map(len, terminal(drawn, 78, 16, False).splitlines())) <= 80
 
 
-def test_plot_command_of_what_is_no_store(tmp_path):
-    assert run("plot", tmp_path / "absent.db").exit_code == 1
+def test_plot_command_of_what_is_no_store(tmp_path, cli):
+    assert cli("plot", tmp_path / "absent.db").exit_code == 1
     (tmp_path / "chain.csv").write_text("weight\n1\n")
-    result = run("plot", tmp_path / "chain.csv")
+    result = cli("plot", tmp_path / "chain.csv")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "is no store of a sweep, but another kind of file" in result.stderr

@@ -13,17 +13,12 @@ from importlib import metadata
 import mpmath
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import fastgrad as fg
-from fastgrad.cli import main
 from fastgrad.report.document import Report, Text
 from fastgrad.report.text import power_of_ten, seconds_text, with_thin_spaces
 from fastgrad.report.writing import write
 
-# A terminal of 80 columns that says nothing about color, whatever the tests run in; None removes a variable.
-PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
-PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
 COMMANDS = {
     "example": ("example",),
     "simulate": ("simulate", "--depth", "40", "--ensemble", "5"),
@@ -59,35 +54,31 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, *arguments, **environment):
-    """Output of a command that succeeds without a word on stderr."""
-    given = [str(argument).format(folder=folder) for argument in arguments]
-    result = CliRunner(env=PLAIN | environment).invoke(main, given)
-    assert (result.exit_code, result.stderr) == (0, ""), result.exc_info
-    return result.stdout
+@pytest.fixture
+def output(output, folder):
+    """Function that returns what a command prints, with files of `folder`."""
+    return lambda *arguments, **environment: output(*(str(a).format(folder=folder) for a in arguments), **environment)
 
 
-def document(folder, *arguments):
-    """The JSON of a command, parsed strictly."""
-
-    def refuse(token):
-        raise AssertionError(f"{token} in JSON")
-
-    return json.loads(run(folder, *arguments, "--format", "json"), parse_constant=refuse)
+@pytest.fixture
+def document(output, strict_json):
+    """Function that returns the JSON of a command, parsed strictly."""
+    return lambda *arguments: strict_json(output(*arguments, "--format", "json"))
 
 
-def table(folder, *arguments):
-    """The CSV of a command."""
-    return list(csv.DictReader(io.StringIO(run(folder, *arguments, "--format", "csv"))))
+@pytest.fixture
+def table(output):
+    """Function that returns the rows of a command's CSV."""
+    return lambda *arguments: list(csv.DictReader(io.StringIO(output(*arguments, "--format", "csv"))))
 
 
 # JSON
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_json_schema(command, folder):
+def test_json_schema(command, document):
     arguments = COMMANDS[command]
-    found = document(folder, *arguments)
+    found = document(*arguments)
     assert list(found) == ["schema", "command", "parameters", "provenance", "result"]
     assert found["schema"] == "fastgrad/1"
     assert found["command"] == arguments[0]
@@ -95,8 +86,8 @@ def test_json_schema(command, folder):
 
 
 @pytest.mark.parametrize("command", ["example", "simulate", "backprop"])
-def test_provenance(command, folder, backend):
-    found = document(folder, *COMMANDS[command], "--backend", backend)["provenance"]
+def test_provenance(command, backend, document):
+    found = document(*COMMANDS[command], "--backend", backend)["provenance"]
     assert found["fastgrad"] == fg.__version__
     assert found["python"] == platform.python_version()
     assert found["numpy"] == np.__version__
@@ -110,14 +101,14 @@ def test_provenance(command, folder, backend):
     assert found["platform"] == platform.platform()
 
 
-def test_provenance_of_a_comparison(folder, compiled):
-    found = document(folder, *COMMANDS["compare"])["provenance"]
+def test_provenance_of_a_comparison(compiled, document):
+    found = document(*COMMANDS["compare"])["provenance"]
     assert found["backend"] is None  # several ran
     assert found["instruction_set"] == fg._cpp.chosen()
     assert found["seed"] == 0
 
 
-def test_parameters(folder):
+def test_parameters(folder, document):
     arguments = (
         "--depth",
         "30",
@@ -132,7 +123,7 @@ def test_parameters(folder):
         "--seed",
         "7",
     )
-    assert document(folder, "simulate", *arguments, "--record", "9")["parameters"] == {
+    assert document("simulate", *arguments, "--record", "9")["parameters"] == {
         "depth": 30,
         "ensemble": 2,
         "weight": "normal",
@@ -141,8 +132,8 @@ def test_parameters(folder):
         "seed": 7,
         "record": 9,
     }
-    assert document(folder, "example", "--weight", "8")["parameters"] == {"weight": 8.0, "learning_rate": 0.01}
-    compared = document(folder, *COMMANDS["compare"])["parameters"]
+    assert document("example", "--weight", "8")["parameters"] == {"weight": 8.0, "learning_rate": 0.01}
+    compared = document(*COMMANDS["compare"])["parameters"]
     assert {name: compared[name] for name in ("job", "depth", "ensemble", "repeats", "seed")} == {
         "job": "backprop",
         "depth": 10,
@@ -151,7 +142,7 @@ def test_parameters(folder):
         "seed": 0,
     }
     path = f"{folder}/chain.npz"
-    assert document(folder, "backprop", path)["parameters"] == {
+    assert document("backprop", path)["parameters"] == {
         "file": path,
         "bias": None,
         "x": [0.5],  # what was used
@@ -170,8 +161,8 @@ def nulls(value, path=()):
 
 
 @pytest.mark.parametrize("arguments", EXTREMES, ids=" ".join)
-def test_what_is_not_finite_is_null_with_a_reason(arguments, folder):
-    result = document(folder, *arguments)["result"]  # parsed without NaN and Infinity
+def test_what_is_not_finite_is_null_with_a_reason(arguments, document):
+    result = document(*arguments)["result"]  # parsed strictly
     unexplained = list(nulls(result))
     # That a format never fails within the depth is no missing number.
     never = ("first_depth", "framework_depth", "float32_links")
@@ -179,14 +170,14 @@ def test_what_is_not_finite_is_null_with_a_reason(arguments, folder):
 
 
 @pytest.mark.parametrize("arguments", EXTREMES, ids=" ".join)
-def test_extremes_have_a_csv(arguments, folder):
-    lines = list(csv.reader(io.StringIO(run(folder, *arguments, "--format", "csv"))))
+def test_extremes_have_a_csv(arguments, output):
+    lines = list(csv.reader(io.StringIO(output(*arguments, "--format", "csv"))))
     assert len(lines) >= 2
     assert {len(line) for line in lines} == {len(lines[0])}
 
 
-def test_zero_weights(folder):
-    result = document(folder, *EXTREMES[0])["result"]
+def test_zero_weights(document):
+    result = document(*EXTREMES[0])["result"]
     assert result["lyapunov"]["mean"] is None
     assert result["lyapunov"]["mean_why"] == "minus infinity"
     assert result["lyapunov"]["stderr"] is None
@@ -203,9 +194,9 @@ def test_zero_weights(folder):
 
 
 @pytest.mark.parametrize("weight", ["normal:std=10", "zero", "constant:5"])
-def test_json_is_the_summary_in_full_precision(weight, folder, backend):
+def test_json_is_the_summary_in_full_precision(weight, backend, document):
     arguments = ("--depth", "300", "--ensemble", "6", "--weight", weight, "--bias", "normal:std=1", "--seed", "3")
-    result = document(folder, "simulate", *arguments, "--backend", backend)["result"]
+    result = document("simulate", *arguments, "--backend", backend)["result"]
     growth = fg.simulate(300, 6, weight, "normal:std=1", seed=3, backend=backend)
     theory = result.pop("theory")
     assert result.pop("framework_depth") == growth.framework_depth
@@ -223,9 +214,9 @@ def test_json_is_the_summary_in_full_precision(weight, folder, backend):
 
 
 @pytest.mark.parametrize("arguments", [COMMANDS["simulate"], COMMANDS["one chain"], EXTREMES[0]], ids=" ".join)
-def test_csv_of_simulate_equals_the_json(arguments, folder):
-    curve = document(folder, *arguments)["result"]["curve"]
-    rows = table(folder, *arguments)
+def test_csv_of_simulate_equals_the_json(arguments, table, document):
+    curve = document(*arguments)["result"]["curve"]
+    rows = table(*arguments)
     assert [int(row["link"]) for row in rows] == curve.pop("link")
     expected = {
         f"log10_{name}_{key}": [-math.inf if value is None else value for value in values]
@@ -239,9 +230,9 @@ def test_csv_of_simulate_equals_the_json(arguments, folder):
         assert [float(row[name]) for row in rows] == values, name
 
 
-def test_csv_of_example_equals_the_json(folder):
-    result = document(folder, "example")["result"]
-    found = {row["quantity"]: row["value"] for row in table(folder, "example")}
+def test_csv_of_example_equals_the_json(document, table):
+    result = document("example")["result"]
+    found = {row["quantity"]: row["value"] for row in table("example")}
     for name, factor in result["factors"].items():
         assert float(found[name]) == factor
     assert float(found["dloss/dw11"]) == result["gradient"]
@@ -255,14 +246,14 @@ def test_csv_of_example_equals_the_json(folder):
     )
 
 
-def test_csv_of_compare_equals_the_json(folder, monkeypatch):
+def test_csv_of_compare_equals_the_json(monkeypatch, table, document):
     from fastgrad.jobs import compare
 
     clock = iter(np.arange(10_000) ** 1.5)  # the same times twice
     monkeypatch.setattr(compare.time, "perf_counter", lambda: float(next(clock)))
-    backends = document(folder, *COMMANDS["compare"])["result"]["backends"]
+    backends = document(*COMMANDS["compare"])["result"]["backends"]
     clock = iter(np.arange(10_000) ** 1.5)
-    rows = table(folder, *COMMANDS["compare"])
+    rows = table(*COMMANDS["compare"])
     assert [row["backend"] for row in rows] == [row["backend"] for row in backends]
     for name in (
         "distance",
@@ -278,9 +269,9 @@ def test_csv_of_compare_equals_the_json(folder, monkeypatch):
         assert [float(row[name]) for row in rows] == [row[name] for row in backends], name
 
 
-def test_csv_of_info_equals_the_json(folder):
-    result = document(folder, "info")["result"]
-    found = {row["what"]: row["value"] for row in table(folder, "info")}
+def test_csv_of_info_equals_the_json(document, table):
+    result = document("info")["result"]
+    found = {row["what"]: row["value"] for row in table("info")}
     assert found["fastgrad"] == result["fastgrad"]
     assert found["packages.numpy"] == result["packages"]["numpy"]
     assert found["threads"] == str(result["threads"])
@@ -310,10 +301,10 @@ def power(log10):
 
 
 @pytest.mark.parametrize("depth", [40, 1000, 10**6])
-def test_table_of_one_chain(depth, folder):
+def test_table_of_one_chain(depth, output, document):
     arguments = ("simulate", "--depth", depth, "--ensemble", "1")
-    rows = cells(run(folder, *arguments))
-    result = document(folder, *arguments)["result"]
+    rows = cells(output(*arguments))
+    result = document(*arguments)["result"]
     curve = result["curve"]
     links = [int(row[0]) for row in rows]
     assert (len(links), links[0], links[-1]) == (10, 1, depth)
@@ -324,9 +315,9 @@ def test_table_of_one_chain(depth, folder):
         assert bound == power(curve["bound"]["q50"][at])
 
 
-def test_table_of_an_ensemble(folder):
-    text = run(folder, *COMMANDS["simulate"])
-    curve = document(folder, *COMMANDS["simulate"])["result"]["curve"]
+def test_table_of_an_ensemble(output, document):
+    text = output(*COMMANDS["simulate"])
+    curve = document(*COMMANDS["simulate"])["result"]["curve"]
     for link, gradient, band, bound in cells(text):
         at = curve["link"].index(int(link))
         adjoint = curve["adjoint"]
@@ -335,13 +326,13 @@ def test_table_of_an_ensemble(folder):
         assert bound == power(curve["bound"]["q50"][at])
 
 
-def test_table_of_zeros(folder):
-    rows = cells(run(folder, "simulate", "--weight", "zero", "--depth", "5", "--ensemble", "3"))
+def test_table_of_zeros(output):
+    rows = cells(output("simulate", "--weight", "zero", "--depth", "5", "--ensemble", "3"))
     assert rows == [[str(link), "0", "0 … 0", "0"] for link in range(1, 6)]
 
 
-def test_table_of_backprop(folder):
-    text = run(folder, *COMMANDS["backprop"])
+def test_table_of_backprop(folder, output):
+    text = output(*COMMANDS["backprop"])
     with np.load(folder / "chain.npz") as file:
         gradients = fg.backprop(file["weight"], file["bias"], 0.5)
     for link, grad_weight, grad_bias, bound in cells(text):
@@ -360,9 +351,9 @@ def student_tail(t, freedom):
     return float(mpmath.betainc(freedom / 2, 0.5, 0, freedom / (freedom + t * t), regularized=True) / 2)
 
 
-def test_exponent_and_formats_are_those_of_the_json(folder):
+def test_exponent_and_formats_are_those_of_the_json(output, document):
     arguments = ("simulate", "--weight", "normal:std=10", "--depth", "500", "--ensemble", "7")
-    text, result = run(folder, *arguments), document(folder, *arguments)["result"]
+    text, result = output(*arguments), document(*arguments)["result"]
     mean, stderr = re.search(r"Lyapunov exponent (\S+) ± (\S+) nats per link", text).groups()
     assert stderr == f"{result['stationary']['stderr']:#.2g}"
     decimals = len(stderr.partition(".")[2])
@@ -392,9 +383,9 @@ def lost(text):
     return {name: [exact, framework] for name, exact, framework in rows}
 
 
-def test_too_few_links_are_not_compared_with_theory(folder):
+def test_too_few_links_are_not_compared_with_theory(output, document):
     arguments = ("simulate", "--depth", "40", "--ensemble", "9")
-    text, theory = run(folder, *arguments), document(folder, *arguments)["result"]["theory"]
+    text, theory = output(*arguments), document(*arguments)["result"]["theory"]
     assert "finite-depth, over all 40 links" in text
     assert "not compared: the start is not forgotten within half of the links" in text
     assert "standard errors away" not in text.partition("Textbook")[0]
@@ -402,31 +393,31 @@ def test_too_few_links_are_not_compared_with_theory(folder):
     assert theory["standard_errors_why"] == "the start is not forgotten within half of the links"
 
 
-def test_formats_that_overflow(folder):
-    text = run(folder, "simulate", "--weight", "constant:8", "--bias", "centered", "--depth", "2000", "--ensemble", "3")
+def test_formats_that_overflow(output):
+    text = output("simulate", "--weight", "constant:8", "--bias", "centered", "--depth", "2000", "--ensemble", "3")
     links = {"float16": 16, "bfloat16": 128, "float32": 128, "float64": 1024}  # a factor 2 a link
     assert lost(text) == {name: [f"{count} (inf)"] * 2 for name, count in links.items()}
 
 
-def test_formats_that_hold(folder):
-    text = run(folder, "simulate", "--weight", "constant:4", "--bias", "centered", "--depth", "2000", "--ensemble", "3")
+def test_formats_that_hold(output):
+    text = output("simulate", "--weight", "constant:4", "--bias", "centered", "--depth", "2000", "--ensemble", "3")
     assert set(map(tuple, lost(text).values())) == {("not in 2000", "not in 1024")}
 
 
-def test_a_framework_can_stay_at_the_least_subnormal(folder):
-    text = run(folder, "simulate", "--weight", "constant:3", "--bias", "centered", "--depth", "900", "--ensemble", "3")
+def test_a_framework_can_stay_at_the_least_subnormal(output):
+    text = output("simulate", "--weight", "constant:3", "--bias", "centered", "--depth", "900", "--ensemble", "3")
     assert lost(text)["float32"] == ["362", "not in 900"]  # 0.75^362 < 2^-150
 
 
-def test_exact_zeros_are_told(folder):
-    text = run(folder, "simulate", "--weight", "constant:1e300", "--depth", "5", "--ensemble", "2")
+def test_exact_zeros_are_told(output):
+    text = output("simulate", "--weight", "constant:1e300", "--depth", "5", "--ensemble", "2")
     assert "minus infinity" in text
     assert "100 %" in text
     assert "±" not in text
 
 
-def test_one_short_chain_has_no_error(folder):
-    text = run(folder, "simulate", "--depth", "3", "--ensemble", "1")
+def test_one_short_chain_has_no_error(output):
+    text = output("simulate", "--depth", "3", "--ensemble", "1")
     assert "Lyapunov exponent" in text
     assert "±" not in text
     assert "nan" not in text
@@ -442,8 +433,8 @@ WIDE = [
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 @pytest.mark.parametrize("arguments", WIDE, ids=" ".join)
-def test_tables_fit_the_terminal(arguments, columns, folder):
-    text = run(folder, *arguments, COLUMNS=str(columns))
+def test_tables_fit_the_terminal(arguments, columns, output):
+    text = output(*arguments, COLUMNS=str(columns))
     # Narrower than 80 columns, a terminal wraps by itself, and nothing is lost.
     assert max(len(line.rstrip()) for line in text.splitlines()) <= max(columns, 80)
     assert "\x1b" not in text
@@ -451,8 +442,8 @@ def test_tables_fit_the_terminal(arguments, columns, folder):
 
 
 @pytest.mark.parametrize("arguments", [each for each in WIDE if each[0] != "info"], ids=" ".join)
-def test_nothing_is_cut_off_at_80_columns(arguments, folder):
-    narrow, wide = (run(folder, *arguments, COLUMNS=columns) for columns in ("80", "300"))
+def test_nothing_is_cut_off_at_80_columns(arguments, output):
+    narrow, wide = (output(*arguments, COLUMNS=columns) for columns in ("80", "300"))
     assert not re.search(r"\S…|…\S", narrow)  # where rich cuts a cell, the ellipsis touches what is left
     if arguments[0] == "simulate":
         assert cells(narrow) == cells(wide)
@@ -577,7 +568,7 @@ def test_rows_are_written_as_they_are_made(monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [*COMMANDS.values(), *EXTREMES], ids=" ".join)
-def test_all_rows_of_a_report_have_the_same_keys(arguments, folder, monkeypatch):
+def test_all_rows_of_a_report_have_the_same_keys(arguments, monkeypatch, output):
     from fastgrad.report import writing as module
 
     seen, real = [], module.write
@@ -588,14 +579,14 @@ def test_all_rows_of_a_report_have_the_same_keys(arguments, folder, monkeypatch)
         real(report, *rest)
 
     monkeypatch.setattr(module, "write", watch)
-    run(folder, *arguments, "--format", "csv")
+    output(*arguments, "--format", "csv")
     assert seen
     assert seen == [seen[0]] * len(seen)
 
 
-def test_text_file_has_no_color_unless_asked(folder):
+def test_text_file_has_no_color_unless_asked(folder, output):
     for color, colored in (("auto", False), ("never", False), ("always", True)):
-        run(folder, *COMMANDS["simulate"], "-o", folder / "a.txt", "--color", color, FORCE_COLOR="1")
+        output(*COMMANDS["simulate"], "-o", folder / "a.txt", "--color", color, FORCE_COLOR="1")
         text = (folder / "a.txt").read_text(encoding="utf-8")
         assert ("\x1b[" in text) is colored
         assert "±" in text

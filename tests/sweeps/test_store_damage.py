@@ -11,10 +11,8 @@ import sys
 import warnings
 
 import pytest
-from click.testing import CliRunner
 
 import fastgrad as fg
-from fastgrad.cli import main
 from fastgrad.sweeps.plan import Plan, plan
 from fastgrad.sweeps.run import run
 from fastgrad.sweeps.store import Row, Store
@@ -146,7 +144,7 @@ DAMAGES += [put_other_value, edit_meta, delete_rows, change_tables]
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
+def sound(tmp_path_factory, read):
     """A store of 40 points, and all that is read from it."""
     path = tmp_path_factory.mktemp("sound") / "study.db"
     fg.sweep(GRID, store=path, **GIVEN)
@@ -158,27 +156,31 @@ def sound(tmp_path_factory):
 READS = ("csv", "json", "plot", "merge")
 
 
-def read(path, how):
-    """Exit code, what is given and stderr of a command that reads a store; the command line in this process."""
-    merged = path.with_name("merged.db")
-    arguments = {
-        "csv": ("export", path, "--format", "csv"),
-        "json": ("export", path, "--format", "json"),
-        "plot": ("plot", path, "--x", "weight.value", "--where", "seed=3", "--format", "json"),
-        "merge": ("merge", path, "-o", merged),
-        "salvage": ("merge", "--salvage", path, "-o", merged),
-        "dry run": (*SWEEP, path, "--dry-run", "--format", "csv"),
-    }[how]
-    merged.unlink(missing_ok=True)
-    result = CliRunner().invoke(main, list(map(str, arguments)))
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    given = result.stdout
-    if how in ("merge", "salvage"):
-        assert merged.exists() == (result.exit_code == 0)
-        given = rows(merged) if merged.exists() else None
-    elif how == "plot" and given:
-        given = json.loads(given)["result"]
-    return result.exit_code, given, result.stderr
+@pytest.fixture(scope="module")
+def read(cli):
+    """Function that runs a command that reads a store: its exit code, what it gives, and its stderr."""
+
+    def run(path, how):
+        merged = path.with_name("merged.db")
+        arguments = {
+            "csv": ("export", path, "--format", "csv"),
+            "json": ("export", path, "--format", "json"),
+            "plot": ("plot", path, "--x", "weight.value", "--where", "seed=3", "--format", "json"),
+            "merge": ("merge", path, "-o", merged),
+            "salvage": ("merge", "--salvage", path, "-o", merged),
+            "dry run": (*SWEEP, path, "--dry-run", "--format", "csv"),
+        }[how]
+        merged.unlink(missing_ok=True)
+        result = cli(*arguments)
+        given = result.stdout
+        if how in ("merge", "salvage"):
+            assert merged.exists() == (result.exit_code == 0)
+            given = rows(merged) if merged.exists() else None
+        elif how == "plot" and given:
+            given = json.loads(given)["result"]
+        return result.exit_code, given, result.stderr
+
+    return run
 
 
 def rows(path):
@@ -199,7 +201,7 @@ def resume(path, planned):
     return found, [str(warning.message) for warning in caught]
 
 
-def attack(sound, folder, seed, copies):
+def attack(sound, folder, seed, copies, read):
     """Damage copies, one after the other; what came of it, as counts by the way of reading."""
     path, expected = sound
     planned: Plan = plan(GRID, "simulate", **GIVEN)
@@ -241,15 +243,15 @@ def attack(sound, folder, seed, copies):
     return counts
 
 
-def test_damaged_stores(sound, tmp_path):
-    counts = attack(sound, tmp_path, 20260101, 26)
+def test_damaged_stores(sound, tmp_path, read):
+    counts = attack(sound, tmp_path, 20260101, 26, read)
     assert counts["csv", "refused"] > 13
     assert counts["resume", "sound, with a warning"] > 6
 
 
 @pytest.mark.slow
-def test_many_damaged_stores(sound, tmp_path):
-    attack(sound, tmp_path, 20260102, 78)
+def test_many_damaged_stores(sound, tmp_path, read):
+    attack(sound, tmp_path, 20260102, 78, read)
 
 
 def test_a_damaged_store_on_the_command_line(sound, tmp_path):

@@ -19,12 +19,10 @@ from fractions import Fraction
 import numpy as np
 import psutil
 import pytest
-from click.testing import CliRunner
 
 import fastgrad as fg
 from fastgrad import laws
 from fastgrad.checks import size_text
-from fastgrad.cli import main
 from fastgrad.jobs.parameters import job_parameters
 from fastgrad.kernels import KERNEL_VERSION
 from fastgrad.sweeps import estimate as estimate_module
@@ -37,18 +35,9 @@ from fastgrad.sweeps.points import deviation, stored_rows, with_equal_columns
 from fastgrad.sweeps.run import run
 from fastgrad.sweeps.store import Store
 
-PLAIN = {"COLUMNS": "80", "NO_COLOR": None, "FORCE_COLOR": None, "CLICOLOR_FORCE": None, "TTY_COMPATIBLE": None}
-PLAIN |= {f"FASTGRAD_{name}": None for name in ("BACKEND", "THREADS", "FORMAT", "COLOR", "QUIET")}
 SMALL = {"depth": 20, "ensemble": 8}
 VALUES = {"weight.value": [0.5, 2.0, 8.0], "seed": [0, 1]}  # constants, whose theory takes no time
 CLI_SMALL = ("--depth", "20", "--ensemble", "8", "--weight", "zero")
-
-
-def run_cli(*arguments, **environment):
-    """Run a command in this process; anything but an exit is a failure."""
-    result = CliRunner(env=PLAIN | environment).invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
 
 
 class Started(subprocess.Popen):
@@ -60,18 +49,22 @@ class Started(subprocess.Popen):
         super().__exit__(*error)
 
 
-def start(*arguments, cwd):
-    """Start ``python -m fastgrad`` in a process group of its own."""
-    environment = {**os.environ, **PLAIN, "PYTHONIOENCODING": "utf-8"}
-    return Started(
-        [sys.executable, "-m", "fastgrad", *map(str, arguments)],
-        cwd=cwd,
-        env={name: value for name, value in environment.items() if value is not None},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        start_new_session=True,
-    )
+@pytest.fixture
+def start(environment_of):
+    """Function that starts ``python -m fastgrad`` in a process group of its own."""
+
+    def run(*arguments, cwd):
+        return Started(
+            [sys.executable, "-m", "fastgrad", *map(str, arguments)],
+            cwd=cwd,
+            env=environment_of(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+
+    return run
 
 
 def count(path):
@@ -94,12 +87,17 @@ def wait_for(points, path, process):
     return count(path)
 
 
-def contents(path):
-    """Everything in a store that does not depend on the run, by key; the exported text too."""
-    with Store.read(path) as store:
-        rows = {row.key: (row.parameters, row.result) for row in store.rows()}
-        assert len(rows) == len(store)
-    return rows, run_cli("export", path, "--format", "csv").stdout
+@pytest.fixture(scope="module")
+def contents(cli):
+    """Function that returns what a store has that does not depend on the run, by key, and the exported text."""
+
+    def run(path):
+        with Store.read(path) as store:
+            rows = {row.key: (row.parameters, row.result) for row in store.rows()}
+            assert len(rows) == len(store)
+        return rows, cli("export", path, "--format", "csv").stdout
+
+    return run
 
 
 def keys(grid, job="simulate", **arguments):
@@ -378,16 +376,16 @@ def test_values_of_training_as_they_are_written(key, text, values):
     assert plan({key: values}, "train").points
 
 
-def test_a_whole_number_is_read_exactly_everywhere():
+def test_a_whole_number_is_read_exactly_everywhere(cli):
     for text in ("12345678901234567.0", "1234567890123456.7e1", "12345678901234567"):
         for command in (("simulate", *CLI_SMALL), ("sweep", *CLI_SMALL, "--grid", "x=0.5")):
-            document = json.loads(run_cli(*command, "--seed", text, "--format", "json").stdout)
+            document = json.loads(cli(*command, "--seed", text, "--format", "json").stdout)
             assert document["parameters"]["seed"] == 12345678901234567
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "1e400", "1e999999999999", "1.5", "1e-999999999999", "sNaN", "x", ""])
-def test_what_is_no_whole_number(text):
-    result = run_cli("simulate", "--seed", text)
+def test_what_is_no_whole_number(text, cli):
+    result = cli("simulate", "--seed", text)
     assert result.exit_code == 2
     assert result.stderr == f"fastgrad: Invalid value for '--seed': expected a whole number, got {text!r}\n"
 
@@ -639,7 +637,7 @@ def test_points_are_made_when_they_are_asked_for():
 
 
 @pytest.mark.slow
-def test_a_dry_run_of_a_million_points(tmp_path):
+def test_a_dry_run_of_a_million_points(tmp_path, start):
     process = start("sweep", "--grid", "seed=1:1000000:1000000", *CLI_SMALL, "--dry-run", cwd=tmp_path)
     most = 0
     while process.poll() is None:
@@ -676,14 +674,14 @@ def test_parts_make_the_whole():
             planned.shard(index, parts_in_all)
 
 
-def test_exports_do_not_depend_on_how_a_store_came_about(tmp_path):
+def test_exports_do_not_depend_on_how_a_store_came_about(tmp_path, cli):
     grid = {"weight.value": [10.0, 2.0, 0.5], "seed": [11, 2]}
     for name, executor in (("a", None), ("b", ThreadPoolExecutor(2))):
         with executor or contextlib.nullcontext() as given:
             fg.sweep(grid, weight="zero", executor=given, store=tmp_path / f"{name}.db", **SMALL)
         grid = {key: values[::-1] for key, values in grid.items()}
         for ending in ("csv", "json", "parquet"):
-            result = run_cli("export", tmp_path / f"{name}.db", "-o", tmp_path / f"{name}.{ending}")
+            result = cli("export", tmp_path / f"{name}.db", "-o", tmp_path / f"{name}.{ending}")
             assert (result.exit_code, result.output) == (0, "")
     for ending in ("csv", "json", "parquet"):
         assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
@@ -693,13 +691,13 @@ def test_exports_do_not_depend_on_how_a_store_came_about(tmp_path):
     ]
 
 
-def test_exports_have_every_digit(tmp_path):
+def test_exports_have_every_digit(tmp_path, cli):
     import pyarrow.parquet
 
     grid = {"seed": [0, 2**64 - 1], "weight": ["constant:2", "uniform:low=-1,high=1", "zero"]}
     rows = {(row["seed"], row["weight"]): row for row in fg.sweep(grid, store=tmp_path / "a.db", **SMALL)}
     for ending in ("csv", "json", "parquet"):
-        run_cli("export", tmp_path / "a.db", "-o", tmp_path / f"a.{ending}")
+        cli("export", tmp_path / "a.db", "-o", tmp_path / f"a.{ending}")
     document = json.loads((tmp_path / "a.json").read_text())
     assert document.keys() == {"schema", "command", "parameters", "result"}  # nothing about the run
     assert document["parameters"] == {"job": "simulate", "kernel_version": KERNEL_VERSION, "arithmetic": "compiled"}
@@ -750,12 +748,12 @@ def test_deviation_is_in_standard_errors_of_the_stationary_exponent():
     assert deviation({"lyapunov": -1.0, "lyapunov_stderr": 0.25, "theory": -2.0}) is None
 
 
-def test_no_distance_where_the_start_is_not_forgotten():
+def test_no_distance_where_the_start_is_not_forgotten(cli):
     (row,) = fg.sweep({"weight.std": [4]}, depth=40, ensemble=20)
     assert (row["stationary"], row["stationary_stderr"], row["stationary_link"]) == (None, None, None)
     assert row["stationary_why"] == "the start is not forgotten within half of the links"
     assert deviation(row) is None
-    lines = run_cli("sweep", "--grid", "weight.std=4", "--depth", 40, "--ensemble", 20).stdout.splitlines()
+    lines = cli("sweep", "--grid", "weight.std=4", "--depth", 40, "--ensemble", 20).stdout.splitlines()
     cells = next(line.split() for line in lines if "±" in line)
     assert (cells[0], cells[2][-1], cells[5]) == (f"{row['lyapunov']:.3f}", "*", "-")
     assert "*: finite-depth, and not compared with theory: the start is not forgotten" in lines
@@ -794,9 +792,9 @@ def test_cost_from_a_piece_of_a_point(monkeypatch):
 # The commands
 
 
-def test_sweep_prints_what_varies_and_what_was_found(tmp_path):
+def test_sweep_prints_what_varies_and_what_was_found(tmp_path, cli):
     arguments = ("sweep", "--grid", "weight.std=1,4", "--grid", "seed=1:3:3", "--depth", "500", "--ensemble", "200")
-    first = run_cli(*arguments, "--store", tmp_path / "a.db")
+    first = cli(*arguments, "--store", tmp_path / "a.db")
     assert (first.exit_code, first.stderr) == (0, "")
     lines = first.stdout.splitlines()
     assert lines[0] == "simulate, 6 points: 0 done before, 6 now"
@@ -815,63 +813,63 @@ def test_sweep_prints_what_varies_and_what_was_found(tmp_path):
         assert int(cells[9]) == row["float32_underflow"]
     two, four = (sum(abs(deviation(row)) > limit for row in rows) for limit in (2, 4))
     assert f"Of 6 points with a theory {two} are more than 2 off, {four} more than 4." in lines
-    again = run_cli(*arguments, "--store", tmp_path / "a.db").stdout
+    again = cli(*arguments, "--store", tmp_path / "a.db").stdout
     assert again == first.stdout.replace("0 done before, 6 now", "6 done before, 0 now")
 
 
-def test_sweep_writes_json_and_csv(tmp_path):
+def test_sweep_writes_json_and_csv(tmp_path, cli):
     arguments = ("sweep", *CLI_SMALL, "--grid", "weight.value=0,2", "--grid", "seed=1,2")
-    document = json.loads(run_cli(*arguments, "--format", "json").stdout)
+    document = json.loads(cli(*arguments, "--format", "json").stdout)
     rows = fg.sweep({"weight.value": [0, 2], "seed": [1, 2]}, weight="zero", **SMALL)
     assert document["result"]["points"] == rows
     assert document["parameters"]["grid"] == {"weight.value": [0, 2], "seed": [1, 2]}
     assert document["provenance"]["backend"] == fg.available_backends()[0]
-    table = list(csv.DictReader(io.StringIO(run_cli(*arguments, "--format", "csv").stdout)))
+    table = list(csv.DictReader(io.StringIO(cli(*arguments, "--format", "csv").stdout)))
     assert [row["lyapunov"] for row in table] == [
         "" if row["lyapunov"] is None else repr(row["lyapunov"]) for row in rows
     ]
     assert [row["lyapunov_why"] for row in table] == ["minus infinity"] * 2 + [""] * 2
 
 
-def test_sweep_shows_the_first_forty_points(tmp_path, monkeypatch):
+def test_sweep_shows_the_first_forty_points(tmp_path, monkeypatch, cli):
     monkeypatch.chdir(tmp_path)
     arguments = ("sweep", *CLI_SMALL, "--grid", "seed=1:50:50")
-    assert "… and 10 more points: -o FILE.csv has all" in run_cli(*arguments).stdout
-    assert "… and 10 more points: fastgrad export a.db has all" in run_cli(*arguments, "--store", "a.db").stdout
-    assert "more point" not in run_cli("export", "a.db").stdout
+    assert "… and 10 more points: -o FILE.csv has all" in cli(*arguments).stdout
+    assert "… and 10 more points: fastgrad export a.db has all" in cli(*arguments, "--store", "a.db").stdout
+    assert "more point" not in cli("export", "a.db").stdout
 
 
-def test_wide_tables_are_not_cut():
+def test_wide_tables_are_not_cut(cli):
     grid = ["x=0.123456789,1", "seed=1,18446744073709551615", "record=20,21", "depth=20,30", "ensemble=1234,2"]
-    result = run_cli("sweep", "--weight", "zero", *(part for text in grid for part in ("--grid", text)))
+    result = cli("sweep", "--weight", "zero", *(part for text in grid for part in ("--grid", text)))
     assert "…" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) > 80
 
 
-def test_train_is_swept():
+def test_train_is_swept(cli):
     arguments = ("sweep", "--job", "train", "--grid", "learning_rate=1,10", "--ensemble", "20", "--target", "0.5")
-    lines = run_cli(*arguments).stdout.splitlines()
+    lines = cli(*arguments).stdout.splitlines()
     assert lines[0] == "train, 2 points: 0 done before, 2 now"
     header = next(line for line in lines if "median" in line).split()
     assert header[:5] == ["learning_rate", "converged", "stalled", "diverged", "running"]
-    document = json.loads(run_cli(*arguments, "--format", "json").stdout)
+    document = json.loads(cli(*arguments, "--format", "json").stdout)
     expected = fg.sweep({"learning_rate": [1.0, 10.0]}, job="train", ensemble=20, target=0.5)
     assert document["result"]["points"] == expected
 
 
-def test_dry_run_runs_nothing(tmp_path, monkeypatch):
+def test_dry_run_runs_nothing(tmp_path, monkeypatch, cli):
     arguments = ("sweep", "--grid", "seed=1:4:4", *CLI_SMALL, "--store", tmp_path / "a.db")
-    result = run_cli(*arguments, "--dry-run")
+    result = cli(*arguments, "--dry-run")
     assert (result.exit_code, result.stderr) == (0, "")
     assert not list(tmp_path.iterdir())
     lines = result.stdout.splitlines()
     assert lines[0] == "simulate, 4 points: 0 done before, 4 to do"
     assert f"memory: {size_text(80 * 21 * 8)} for 1 point at a time" in lines
     assert sum(line.startswith("time: about ") and "160 links of the first point" in line for line in lines) == 1
-    run_cli(*arguments, "--shard", "1/2")
+    cli(*arguments, "--shard", "1/2")
     done = count(tmp_path / "a.db")
     assert 0 < done < 4
-    document = json.loads(run_cli(*arguments, "--dry-run", "--workers", "3", "--format", "json").stdout)
+    document = json.loads(cli(*arguments, "--dry-run", "--workers", "3", "--format", "json").stdout)
     assert document["result"]["waiting"] == 4 - done
     assert document["result"]["memory_bytes"] == 3 * 80 * 21 * 8
     assert document["result"]["seconds_from"] == f"the median of {done} points in the store" or done == 1
@@ -879,14 +877,14 @@ def test_dry_run_runs_nothing(tmp_path, monkeypatch):
     assert count(tmp_path / "a.db") == done
 
 
-def test_parts_are_merged(tmp_path, monkeypatch):
+def test_parts_are_merged(tmp_path, monkeypatch, cli, contents):
     monkeypatch.chdir(tmp_path)
     arguments = ("sweep", *CLI_SMALL, "--grid", "seed=1:9:9")
     for part in (1, 2):
-        assert run_cli(*arguments, "--shard", f"{part}/2", "--store", f"{part}.db").exit_code == 0
-    merged = run_cli("merge", "1.db", "2.db", "-o", "all.db")
+        assert cli(*arguments, "--shard", f"{part}/2", "--store", f"{part}.db").exit_code == 0
+    merged = cli("merge", "1.db", "2.db", "-o", "all.db")
     assert (merged.exit_code, merged.output) == (0, "all.db: 9 points from 2 stores\n")
-    run_cli(*arguments, "--store", "whole.db")
+    cli(*arguments, "--store", "whole.db")
     assert contents("all.db") == contents("whole.db")
 
 
@@ -918,13 +916,13 @@ def test_parts_are_merged(tmp_path, monkeypatch):
     ],
     ids=lambda of: "" if isinstance(of, int) else None,
 )
-def test_a_failed_sweep_is_one_line(code, message, arguments, tmp_path, monkeypatch):
+def test_a_failed_sweep_is_one_line(code, message, arguments, tmp_path, monkeypatch, cli):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study.db").write_text("weight,bias\n" * 100)
     (tmp_path / "folder").mkdir()
     fg.sweep({"seed": [1]}, job="train", ensemble=2, steps=2, store="train.db")
     depth = ("--depth", "20") if "steps" not in message else ()
-    result = run_cli("sweep", *depth, *arguments)
+    result = cli("sweep", *depth, *arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.startswith(f"fastgrad: {message}")
     assert result.stderr.count("\n") == 1
@@ -946,25 +944,25 @@ def test_a_failed_sweep_is_one_line(code, message, arguments, tmp_path, monkeypa
         (2, "text.db: is no store of a sweep", ("merge", "a.db", "-o", "text.db")),
     ],
 )
-def test_a_failed_export_or_merge_is_one_line(code, message, arguments, tmp_path, monkeypatch):
+def test_a_failed_export_or_merge_is_one_line(code, message, arguments, tmp_path, monkeypatch, cli):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.db").write_text("weight,bias\n" * 100)
     fg.sweep({"seed": [1]}, weight="zero", store="a.db", **SMALL)
-    result = run_cli(*arguments)
+    result = cli(*arguments)
     assert result.stderr.startswith(f"fastgrad: {message}")
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (code, "", 1)
     assert not (tmp_path / "b.db").exists()
 
 
 @pytest.mark.parametrize(("name", "extra"), [("distributed", "cluster"), ("pyarrow", "parquet")])
-def test_an_extra_that_is_missing(name, extra, tmp_path, monkeypatch):
+def test_an_extra_that_is_missing(name, extra, tmp_path, monkeypatch, cli):
     fg.sweep({"seed": [1]}, weight="zero", store=tmp_path / "a.db", **SMALL)
     monkeypatch.setitem(sys.modules, name, None)
     arguments = {
         "cluster": ("sweep", "--grid", "seed=1", *CLI_SMALL, "--scheduler", "local"),
         "parquet": ("export", tmp_path / "a.db", "-o", tmp_path / "a.parquet"),
     }[extra]
-    result = run_cli(*arguments)
+    result = cli(*arguments)
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
     assert f"pip install 'fastgrad[{extra}]'" in result.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["a.db"]
@@ -995,7 +993,7 @@ ENDED_GIVEN = {"depth": 200, "ensemble": 64}
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, contents):
     """What a store holds after a sweep that nothing happened to."""
     path = tmp_path_factory.mktemp("uninterrupted") / "study.db"
     fg.sweep(ENDED_GRID, store=path, **ENDED_GIVEN)
@@ -1005,7 +1003,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_kill_9_at_20_moments(tmp_path, uninterrupted):
+def test_kill_9_at_20_moments(tmp_path, uninterrupted, start, contents):
     """Each sweep is killed after some of its points, in the middle of the next one, and then goes on."""
     generator = random.Random(20260101)
     moments = [0] * 2 + [generator.randrange(1, 24) for _ in range(18)]
@@ -1026,7 +1024,7 @@ def test_kill_9_at_20_moments(tmp_path, uninterrupted):
 
 
 @pytest.mark.slow
-def test_a_dask_worker_that_is_killed(tmp_path, uninterrupted):
+def test_a_dask_worker_that_is_killed(tmp_path, uninterrupted, start, contents):
     path = tmp_path / "study.db"
     with start(*ENDED, "--store", path, "--scheduler", "local", "--workers", "2", cwd=tmp_path) as process:
         wait_for(5, path, process)
@@ -1040,7 +1038,7 @@ def test_a_dask_worker_that_is_killed(tmp_path, uninterrupted):
     assert contents(path) == uninterrupted
 
 
-def test_a_worker_process_that_is_killed(tmp_path, uninterrupted):
+def test_a_worker_process_that_is_killed(tmp_path, uninterrupted, start, contents):
     path = tmp_path / "study.db"
     with start(*ENDED, "--store", path, "--workers", "2", cwd=tmp_path) as process:
         wait_for(5, path, process)
@@ -1060,7 +1058,7 @@ def test_a_worker_process_that_is_killed(tmp_path, uninterrupted):
 
 
 @pytest.mark.parametrize("how", [(), ("--workers", "2"), ("--scheduler", "local")], ids=" ".join)
-def test_ctrl_c(how, tmp_path, uninterrupted):
+def test_ctrl_c(how, tmp_path, uninterrupted, start, contents):
     """From a terminal it goes to the workers too, which have nothing to say."""
     path = tmp_path / "study.db"
     with start(*ENDED, "--store", path, *how, cwd=tmp_path) as process:
@@ -1078,7 +1076,7 @@ def test_ctrl_c(how, tmp_path, uninterrupted):
 
 
 @pytest.mark.parametrize("how", [(), ("--workers", "2"), ("--scheduler", "local")], ids=" ".join)
-def test_ctrl_c_pressed_six_times(how, tmp_path):
+def test_ctrl_c_pressed_six_times(how, tmp_path, start):
     """Impatient while it ends: the first one counts, and the rest are not heard."""
     path = tmp_path / "study.db"
     with start(*ENDED, "--store", path, *how, cwd=tmp_path) as process:
@@ -1095,7 +1093,7 @@ def test_ctrl_c_pressed_six_times(how, tmp_path):
         assert not psutil.wait_procs(children, timeout=5)[1]
 
 
-def test_workers_end_with_the_sweep_that_is_killed(tmp_path):
+def test_workers_end_with_the_sweep_that_is_killed(tmp_path, start):
     path = tmp_path / "study.db"
     with start(*ENDED, "--store", path, "--workers", "2", cwd=tmp_path) as process:
         wait_for(1, path, process)
@@ -1106,14 +1104,14 @@ def test_workers_end_with_the_sweep_that_is_killed(tmp_path):
         assert not psutil.wait_procs(children, timeout=5)[1]
 
 
-def test_processes_give_the_same_rows(uninterrupted, tmp_path):
+def test_processes_give_the_same_rows(uninterrupted, tmp_path, contents, start):
     """Of both laws whose points end in the same digits only if the workers' linear algebra does not matter."""
     result = start(*ENDED, "--store", tmp_path / "a.db", "--workers", "2", cwd=tmp_path).communicate(timeout=60)
     assert result[1] == ""
     assert contents(tmp_path / "a.db") == uninterrupted
 
 
-def test_two_sweeps_share_a_store(tmp_path, uninterrupted):
+def test_two_sweeps_share_a_store(tmp_path, uninterrupted, start, contents):
     both = [start(*ENDED, "--store", "a.db", "--shard", f"{part}/2", cwd=tmp_path) for part in (1, 2)]
     told = [process.communicate(timeout=60)[1] for process in both]
     assert (told, [process.returncode for process in both]) == (["", ""], [0, 0])
@@ -1151,7 +1149,7 @@ def test_an_executor_that_is_broken():
         fg.sweep({"seed": [1]}, weight="zero", executor=executor, **SMALL)
 
 
-def test_a_full_disk_in_a_sweep(tmp_path, uninterrupted):
+def test_a_full_disk_in_a_sweep(tmp_path, uninterrupted, contents):
     """The process may not write files beyond a size, as a quota has it."""
     import resource
 
