@@ -32,10 +32,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-Family = Literal["constant", "normal", "uniform", "centered"]
+Family = Literal["constant", "normal", "uniform", "centered", "orthogonal"]
 
 # The numbers by which the kernels know the families.
-FAMILY_CODES: dict[Family, int] = {"constant": 0, "normal": 1, "uniform": 2, "centered": 3}
+FAMILY_CODES: dict[Family, int] = {"constant": 0, "normal": 1, "uniform": 2, "centered": 3, "orthogonal": 4}
 
 # The largest standard normal that can be drawn is sqrt(-2 ln 2^-54) = 8.65.
 LARGEST_NORMAL = 8.7
@@ -49,7 +49,8 @@ class Law:
     Attributes
     ----------
     family : str
-        Which variate: none (``constant``), standard normal, uniform on (0, 1), or ``centered``.
+        Which variate: none (``constant``), standard normal, uniform on (0, 1), ``centered``, or ``orthogonal``, which
+        is a law of a whole layer.
     location, scale : float
         Mean and standard deviation of a normal; lower end and width of a uniform; the value of a constant.
     text : str

@@ -16,6 +16,21 @@ input x, target   stream 1, link word 1        stream 4, link word 0
 ================  ===========================  =============================
 
 Links are counted from 1, so the block of link 0 in stream 4 is free for the targets.
+
+Dense layers of n units: P = ceil(n / 2), and one block makes two numbers of one law, (R cos 2πV, R sin 2πV) of a normal
+and (U, V) of a uniform one. Units count from 0, layers from 1; so weights and biases are independent whatever their
+families, and any number can be drawn alone.
+
+======================================================  =============================================================
+counter words                                           two numbers
+======================================================  =============================================================
+layer mod 2^32, i P + p, member, 2 + 256 (layer >> 32)  W[i, 2p] and W[i, 2p + 1]
+layer mod 2^32, n P + q, member, 2 + 256 (layer >> 32)  biases of the units 2q and 2q + 1
+t, q, member, 1                                         units 2q and 2q + 1 of the t-th input, t from 1
+t, q, member, 3                                         the same of the t-th cotangent, before it is made a unit vector
+======================================================  =============================================================
+
+Unit 0 of the first input is the input of a chain.
 """
 
 from __future__ import annotations
@@ -36,9 +51,11 @@ LOW_32 = np.uint64(0xFFFFFFFF)
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 KEY_STEPS = 0x9E3779B9, 0xBB67AE85  # the golden ratio and sqrt(3) - 1, in units of 2^-32
 
-STREAM_LINKS, STREAM_INPUTS = 0, 1  # 2 and 3 are kept for dense layers and their cotangents
+STREAM_LINKS, STREAM_INPUTS, STREAM_LAYERS, STREAM_COTANGENTS = 0, 1, 2, 3
 STREAM_MIXED = 4  # the second of two laws of different families
 MEMBERS_MAX = 2**32  # the member is one counter word
+WIDTH_MAX = 2**16  # units of a layer: a pair of weights is one counter word
+LAYERS_MAX = 2**56 - 1  # layer >> 32 has 24 bits of the fourth counter word
 SEED_MAX = 2**64 - 1
 
 
@@ -95,11 +112,13 @@ def uniforms(
     two arrays of shape (len(links), len(members))
     """
     link = links.astype(np.uint64)[:, None]
-    member = members.astype(np.uint64)[None, :]
-    words = philox4x32(
-        (link & LOW_32, link >> np.uint64(32), member, np.uint64(stream)),  # type: ignore[arg-type]  # a scalar broadcasts
-        (seed % 2**32, seed >> 32),
-    )
+    return _uniforms(seed, link & LOW_32, link >> np.uint64(32), members.astype(np.uint64)[None, :], stream)
+
+
+def _uniforms(seed: int, first: Words, second: Words, member: Words, fourth: int) -> tuple[Floats, Floats]:
+    """Two uniforms for each counter; its words broadcast."""
+    counter = first, second, member, np.full((), fourth, dtype=np.uint64)
+    words = philox4x32(counter, (seed % 2**32, seed >> 32))
 
     def to_unit(high: Words, low: Words) -> Floats:
         integer = ((high << np.uint64(32)) | low) >> np.uint64(11)
@@ -175,10 +194,99 @@ def _draw_pair(
 def _variates(family: Family, seed: int, members: NDArray[np.int64], block: Block) -> tuple[Floats, Floats]:
     """Two independent uniforms, or two standard normals."""
     links, stream = block
-    u, v = uniforms(seed, links, members, stream)
+    return _of_family(family, *uniforms(seed, links, members, stream))
+
+
+def _of_family(family: Family, u: Floats, v: Floats) -> tuple[Floats, Floats]:
+    """Turn two independent uniforms into two independent variates of a family."""
     if family == "uniform":
         return u, v
     # Box and Muller, Annals of Mathematical Statistics 29 (1958) 610.
     radius = np.sqrt(-2.0 * np.log(u))
     cosine, sine = cos_sin_turns(v)
     return radius * cosine, radius * sine
+
+
+def draw_weights(
+    law: Law, seed: int, layer: int, members: NDArray[np.int64], width: int, rows: NDArray[np.int64]
+) -> Floats:
+    """Weights of any rows of one dense layer.
+
+    Parameters
+    ----------
+    law : Law
+        Of one weight; of an orthogonal layer, the standard normals that its reflections are made of.
+    seed : int
+        0 to 2^64 - 1.
+    layer : int
+        From 1.
+    members, rows : int64 arrays
+        Counted from 0.
+    width : int
+        Units of a layer, at most 2^16.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(members), len(rows), width)
+    """
+    pairs = -(-width // 2)
+    return _draw_units(law, seed, (layer, STREAM_LAYERS), members, rows[:, None] * pairs + np.arange(pairs), width)
+
+
+def draw_biases(law: Law, seed: int, layer: int, members: NDArray[np.int64], width: int) -> Floats:
+    """Biases of one dense layer.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(members), width)
+    """
+    pairs = -(-width // 2)
+    return _draw_units(law, seed, (layer, STREAM_LAYERS), members, width * pairs + np.arange(pairs), width)
+
+
+def draw_input_units(law: Law, seed: int, number: int, members: NDArray[np.int64], width: int) -> Floats:
+    """Units of the input of dense layers; `number` counts a member's inputs from 1.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(members), width)
+    """
+    return _draw_units(law, seed, (number, STREAM_INPUTS), members, np.arange(-(-width // 2)), width)
+
+
+def draw_cotangents(seed: int, number: int, members: NDArray[np.int64], width: int) -> Floats:
+    """Random unit vectors, uniform on the sphere; `number` counts a member's cotangents from 1.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(members), width)
+    """
+    block = number, STREAM_COTANGENTS
+    normals = np.stack(_pair_variates("normal", seed, block, members, np.arange(-(-width // 2))), axis=-1)
+    vectors = normals.reshape(len(members), -1)[:, :width]
+    unit: Floats = vectors / np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+    return unit
+
+
+def _draw_units(
+    law: Law, seed: int, block: tuple[int, int], members: NDArray[np.int64], pairs: NDArray[np.int64], width: int
+) -> Floats:
+    """Values of a law for the two units of each pair, side by side on the last axis, and of these the first `width`."""
+    shape = (len(members), *pairs.shape[:-1], width)
+    if law.family == "constant" or not law.scale:
+        return np.broadcast_to(np.float64(law.location), shape)
+    family: Family = "uniform" if law.family == "uniform" else "normal"
+    units = np.stack(_pair_variates(family, seed, block, members, pairs), axis=-1)
+    units = units.reshape(*shape[:-1], -1)[..., :width]
+    return units if law.family == "orthogonal" else law.location + law.scale * units
+
+
+def _pair_variates(
+    family: Family, seed: int, block: tuple[int, int], members: NDArray[np.int64], pairs: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Two independent variates for each member and pair; `block` is the layer, or another number, and the stream."""
+    number, stream = block
+    first = np.full((), number % 2**32, dtype=np.uint64)
+    member = members.astype(np.uint64).reshape(-1, *[1] * pairs.ndim)
+    u, v = _uniforms(seed, first, pairs.astype(np.uint64), member, stream + 256 * (number >> 32))
+    return _of_family(family, u, v)

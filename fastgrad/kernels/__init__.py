@@ -7,7 +7,17 @@ import importlib
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from fastgrad.kernels.constants import KERNEL_VERSION
-from fastgrad.kernels.contract import Backend, BackpropJob, Limits, PropagateJob, ScaledArrays, State, TrainJob
+from fastgrad.kernels.contract import (
+    Backend,
+    BackpropJob,
+    LayersJob,
+    Limits,
+    PropagateJob,
+    ScaledArrays,
+    ScaledVectors,
+    State,
+    TrainJob,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +30,11 @@ __all__ = [
     "BackendUnavailableError",
     "BackpropJob",
     "Entry",
+    "LayersJob",
     "Limits",
     "PropagateJob",
     "ScaledArrays",
+    "ScaledVectors",
     "State",
     "TrainJob",
     "available_backends",

@@ -33,6 +33,34 @@ Train
     cotangent of a backprop job is one; from there on a gradient is exact to rounding however large or small, and only
     its product with the learning rate becomes a double again.
 
+Layers
+    forward   z_l = W_l o_{l-1} + b_l,   o_l = phi(z_l),   W_l (n, n), b_l (n,), of the units of one layer
+    backward  a_L = c,   delta_l = a_l phi'(z_l),   a_{l-1} = W_l^T delta_l,
+    grad_bias_l = delta_l,   grad_weight_l = delta_l o_{l-1}^T: its Frobenius norm is |delta_l| |o_{l-1}|
+
+    Weights are drawn and never stored: once on the way forward, and once more on the way back. `philox` says which
+    counter makes which. An orthogonal layer is gain times H_0 H_1 ... H_{n-1} D (G. Stewart, SIAM J. Numer. Anal. 17
+    (1980) 403), which is Haar distributed: H_k reflects the part x of row k of a matrix of standard normals from its
+    diagonal on to -sign(x_0) |x| times its first axis, and D has -sign(x_0) of each k. It is applied to vectors in
+    O(n^2), and never formed.
+
+    A vector of activations or adjoints has one exponent, those of its largest element: elements 2^-1022 below it may
+    become 0. phi' of each unit is mantissa and exponent until it has been multiplied. Laws are drawn with their
+    parameters scaled by a power of two, exactly, so that no sum leaves float64. Those preactivations of sigmoid and
+    tanh that pass ±2^1000 are held there: only laws of 1e290 and more reach it. Where those of a layer are so small
+    that phi is linear, below 2^-400, they have an exponent too.
+
+    The compiled backends take every sum in the order of its index (over columns forward, over rows backward, over the
+    units in norms), so that bits depend neither on vectors nor on threads; in a reflection, by the index modulo 8
+    first. They do not depend either on how layers are cut into calls, on what is recorded, or on whether the tape was
+    kept or made again from a state in between.
+
+    What "exact" means: where chi_1 > 1 a network is chaotic. A rounding error grows by sqrt(chi_1) a layer, and after
+    some 73 / ln(chi_1) layers the activations depend on every rounding before: the numpy backend, which rounds
+    differently, then follows another trajectory of the same network, and so would one that rounds less. Gradients are
+    exact along the trajectory that float64 computed: those of the drawn weights and the preactivations that the forward
+    pass left, in full relative precision however large or small.
+
 The sigmoid (e = exp(-|z|) = p 2^-k, sigmoid = 1/(1+e) or e/(1+e), sigmoid' = e/(1+e)²) never uses o (1 - o), which is
 wrong from z = 20 and zero from z = 36.74. Beyond |z| = 2^60 the slope is 0, and so is a product whose exponent falls
 below -2^62: exponents can't overflow.
@@ -42,10 +70,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
+
 LawCode = tuple[int, float, float]
+ZERO_EXPONENT = -(2**62)  # that of a vector of zeros
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from fastgrad.scaled import Scaled
@@ -128,6 +158,40 @@ class TrainJob(NamedTuple):
     #                                                          or 0; such a chain keeps what it had, and moves no more
 
 
+class ScaledVectors(NamedTuple):
+    """Vectors value * 2^exponent, one exponent each: the largest |value| is in [1/2, 1), or all are 0 * 2^-(2^62)."""
+
+    value: Floats  #                (ensemble, vectors, width)
+    exponent: Ints  #               (ensemble, vectors)
+
+    @classmethod
+    def of(cls, values: Floats) -> ScaledVectors:
+        """Scale copies of vectors of doubles, shape (ensemble, vectors, width)."""
+        shift = np.frexp(np.abs(values).max(axis=-1))[1].astype(np.int64)
+        scaled = np.ldexp(values, -shift[..., None])
+        return cls(scaled, np.where(scaled.any(axis=-1), shift, ZERO_EXPONENT))
+
+
+class LayersJob(NamedTuple):
+    """Drawn dense layers, forward and backward."""
+
+    weight_law: LawCode  #                             in      family, location and scale of a weight, or of an
+    #                                                          orthogonal layer the family, 0 and its gain
+    bias_law: LawCode  #                               in
+    seed: int  #                                       in      0 to 2^64 - 1
+    nonlinearity: int  #                               in      `nonlinearities.Nonlinearity.code`
+    recorded_layers: Ints  #        (record,)          in      layers to record, ascending, counted from 1
+    length: ScaledArrays  #         (record, ensemble) out     |z_l|^2 / n of the first input, from `layers_forward`
+    mean_activation: ScaledArrays  # (record, ensemble) out    mean over the units of o_l
+    saturated: Floats  #            (record, ensemble) out     share of units with |z_l| > 6; sigmoid and tanh, else 0
+    dead: Floats  #                 (record, ensemble) out     share of units with z_l <= 0; relu, else 0
+    correlation: Floats  #          (record, ensemble) out     z_l . z_l' / (|z_l| |z_l'|) of the first two inputs, nan
+    #                                                          where one is 0; not touched if there is one input
+    input_norm: ScaledArrays  #     (record, ensemble) out     |o_{l-1}| of the first input
+    delta_norm: ScaledArrays  #     (record, ensemble) out     |delta_l| of the first cotangent, from `layers_backward`
+    adjoint_norm: ScaledArrays  #   (record, ensemble) out     |a_{l-1}|
+
+
 class Limits(NamedTuple):
     """Sizes of a backend's calls: each lasts a fraction of a second, so that progress and Ctrl-C work between them."""
 
@@ -136,6 +200,7 @@ class Limits(NamedTuple):
     members: int  # of a call of `train`: so many are best run together
     lanes: int  # members that `train` works on side by side, in memory of its own; 0: in whole arrays
     work_bytes: int  # memory that `backprop` takes for each link of each member beside the arrays of its job
+    weights: int = 2**24  # layers x members x width² of a call of `layers_forward` or `layers_backward`
 
 
 class Backend(Protocol):
@@ -154,6 +219,25 @@ class Backend(Protocol):
 
     def train(self, job: TrainJob, first: int, last: int, start: int, stop: int) -> None:
         """Take the steps first … last - 1 of the members start … stop - 1; `last` is at most `job.steps` + 1."""
+
+    def layers_forward(
+        self, job: LayersJob, state: ScaledVectors, tape: Floats, first: int, last: int, start: int, stop: int
+    ) -> None:
+        """Run the layers first … last - 1 (counted from 1) of the members start … stop - 1.
+
+        `state` (in, out) has the activations of each input before and after, (ensemble, inputs, width); `tape` (out) is
+        what `layers_backward` needs of those layers, (last - first, ensemble, width) doubles, or has no rows where
+        nothing is kept.
+        """
+
+    def layers_backward(
+        self, job: LayersJob, adjoint: ScaledVectors, tape: Floats, first: int, last: int, start: int, stop: int
+    ) -> None:
+        """Run the layers last - 1 … first backward.
+
+        `adjoint` (in, out) has the adjoints a_{last - 1} and then a_{first - 1} of each cotangent, (ensemble,
+        cotangents, width): all are multiplied by the same weights, drawn once.
+        """
 
     def build(self) -> dict[str, str]:
         """Tell compiler, compile_flags and instruction_set of what was compiled beforehand; empty without."""
