@@ -23,6 +23,7 @@ HEADERS = [
     "numbers.h",
     "nonlinearity.h",
     "draws.h",
+    "arena.h",
     "forward.h",
     "backprop.h",
     "propagate.h",

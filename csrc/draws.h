@@ -1,5 +1,5 @@
 // Weights and biases as a pure function of (seed, member, link): Philox4x32-10 (Salmon, Moraes, Dror and Shaw,
-// SC 2011) and the transforms of the laws, on vectors. fastgrad/philox.py is the definition; fastgrad/kernels/jit.py
+// SC 2011) and the transforms of the laws, on vectors. fastgrad/philox.py is the definition; fastgrad/kernels/jit
 // holds the twins that return the same bits.
 #pragma once
 
@@ -53,8 +53,8 @@ FASTGRAD_INLINE Pair cos_sin_turns(Floats v) {
     const Floats t2 = t * t;
     const Floats c = 1.0 + t * (((COS[0] + COS[1] * t) + (COS[2] + COS[3] * t) * t2) +
                                 ((COS[4] + COS[5] * t) + COS[6] * t2) * (t2 * t2));
-    const Floats s = f * (((SIN[0] + SIN[1] * t) + (SIN[2] + SIN[3] * t) * t2) +
-                          ((SIN[4] + SIN[5] * t) + SIN[6] * t2) * (t2 * t2));
+    const Floats s =
+        f * (((SIN[0] + SIN[1] * t) + (SIN[2] + SIN[3] * t) * t2) + ((SIN[4] + SIN[5] * t) + SIN[6] * t2) * (t2 * t2));
     const Ints swap = (quarter & 1) != 0;
     const Floats cosine = select(swap, s, c), sine = select(swap, c, s);
     return {select(((quarter + 1) & 2) != 0, -cosine, cosine), select((quarter & 2) != 0, -sine, sine)};
@@ -62,12 +62,12 @@ FASTGRAD_INLINE Pair cos_sin_turns(Floats v) {
 
 FASTGRAD_INLINE bool is_drawn(const Law& law) { return law.family == NORMAL || law.family == UNIFORM; }
 
-// Two independent variates of a family, uniforms or standard normals, for `rows` rows of N vectors, WIDTH doubles apart;
-// `link` and `member` belong to the first row, and each row is one link further. Stage by stage: a stage is short enough for
-// the processor to work on several vectors at once.
+// Two independent variates of a family, uniforms or standard normals, for `rows` rows of N vectors, BLOCK doubles
+// apart; `link` and `member` belong to the first row, and each row is one link further. Stage by stage: a stage is
+// short enough for the processor to work on several vectors at once.
 template <int N>
-static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInts* link, const UInts* member, int64_t rows,
-                          double* first, double* second) {
+static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInts* link, const UInts* member,
+                          int64_t rows, double* first, double* second) {
     for (int64_t t = 0; t < rows; ++t)
         for (int j = 0; j < N; ++j) {
             const Pair uniform = uniforms(stream, seed, link[j] + (uint64_t)t, member[j]);
@@ -78,7 +78,8 @@ static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInt
     // Box and Muller: the normals take the places of the uniforms
     Floats radius[TILE * N];
     for (int64_t t = 0; t < rows; ++t)
-        for (int j = 0; j < N; ++j) radius[t * N + j] = square_root(-2.0 * log_of(load(first + t * BLOCK + j * VECTOR_LANES)));
+        for (int j = 0; j < N; ++j)
+            radius[t * N + j] = square_root(-2.0 * log_of(load(first + t * BLOCK + j * VECTOR_LANES)));
     for (int64_t t = 0; t < rows; ++t)
         for (int j = 0; j < N; ++j) {
             const int64_t cell = t * BLOCK + j * VECTOR_LANES;
@@ -90,11 +91,11 @@ static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInt
 
 // Weights and biases of `rows` rows, as above. Centered biases hold units that rest, at REST.
 template <int N>
-static void draw_rows(const Law& weight, const Law& bias, double rest, uint64_t seed, const UInts* link, const UInts* member, int64_t rows,
-                      double* weights, double* biases) {
+static void draw_rows(const Law& weight, const Law& bias, double rest, uint64_t seed, const UInts* link,
+                      const UInts* member, int64_t rows, double* weights, double* biases) {
     if (is_drawn(weight) || is_drawn(bias))
-        draw_variates<N>(is_drawn(weight) ? weight.family : bias.family, STREAM_LINKS, seed, link, member, rows, weights,
-                         biases);
+        draw_variates<N>(is_drawn(weight) ? weight.family : bias.family, STREAM_LINKS, seed, link, member, rows,
+                         weights, biases);
     if (is_drawn(weight) && is_drawn(bias) && weight.family != bias.family) {
         alignas(64) double unused[TILE * BLOCK];
         draw_variates<N>(bias.family, STREAM_MIXED, seed, link, member, rows, unused, biases);

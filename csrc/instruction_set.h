@@ -1,5 +1,6 @@
-// The kernels for one instruction set, and its row of the table. The isa_*.cpp files include this once each; they set the
-// target of the compiler, and define FASTGRAD_ISA (the name), FASTGRAD_VECTOR_LANES (doubles of a vector) and runs_here().
+// The kernels for one instruction set, and its row of the table. The isa_*.cpp files include this once each; they set
+// the target of the compiler, and define FASTGRAD_ISA (the name), FASTGRAD_VECTOR_LANES (doubles of a vector) and
+// runs_here().
 #pragma once
 
 #include "backprop.h"
@@ -13,8 +14,8 @@ namespace fastgrad {
 namespace FASTGRAD_ISA {
 
 // A constant: no code for a newer processor runs when the module is loaded.
-const InstructionSet instruction_set{FASTGRAD_NAME(FASTGRAD_ISA), runs_here, backprop<Sigmoid>,
-                                      propagate<Sigmoid>, train<Sigmoid>};
+const InstructionSet instruction_set{FASTGRAD_NAME(FASTGRAD_ISA), runs_here, backprop<Sigmoid>, propagate<Sigmoid>,
+                                     train<Sigmoid>};
 
 }  // namespace FASTGRAD_ISA
 }  // namespace fastgrad

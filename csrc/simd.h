@@ -1,6 +1,7 @@
-// Vectors of FASTGRAD_VECTOR_LANES doubles, and the few operations on them that the kernels need. Included, like everything
-// below it, once per instruction set into a namespace of its own (FASTGRAD_ISA): no function here may be shared, or
-// the linker could hand code for a newer processor to an older one. Hence no templates of the standard library either.
+// Vectors of FASTGRAD_VECTOR_LANES doubles, and the few operations on them that the kernels need. Included, like
+// everything below it, once per instruction set into a namespace of its own (FASTGRAD_ISA): no function here may be
+// shared, or the linker could hand code for a newer processor to an older one. Hence no templates of the standard
+// library either.
 #pragma once
 
 #if !defined(FASTGRAD_ISA) || !defined(FASTGRAD_VECTOR_LANES)
@@ -19,7 +20,7 @@ constexpr int BLOCK = 32;                      // chains, or segments of one cha
 constexpr int VECTORS = BLOCK / VECTOR_LANES;  // in flight together: they hide the latency of exp and division
 
 constexpr int64_t PREFETCH_LINKS = 16;  // links
-constexpr int64_t TILE = 8;       // links of a copy, or of draws, in the first-level cache
+constexpr int64_t TILE = 8;             // links of a copy, or of draws, in the first-level cache
 
 // Where there are registers enough, a row of lanes is written out, and its state stays in them.
 #define FASTGRAD_ROW(N) _Pragma("GCC unroll 4") for (int j = 0; j < N; ++j)
@@ -161,7 +162,8 @@ FASTGRAD_INLINE void swap_blocks(Floats* row) {
     Ints lane;
     for (int k = 0; k < VECTOR_LANES; ++k) lane[k] = k;
     const Ints upper = (lane & STEP) != 0;
-    const Ints first = select(upper, lane - STEP + VECTOR_LANES, lane), second = select(upper, lane + VECTOR_LANES, lane + STEP);
+    const Ints first = select(upper, lane - STEP + VECTOR_LANES, lane),
+               second = select(upper, lane + VECTOR_LANES, lane + STEP);
 #pragma GCC unroll 8
     for (int k = 0; k < VECTOR_LANES; ++k) {
         if (k & STEP) continue;
