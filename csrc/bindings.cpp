@@ -87,12 +87,10 @@ fastgrad::Slice slice(const Reader& reader, int64_t start, int64_t stop) {
     return {weight.shape(0), weight.shape(1), start, stop};
 }
 
-fastgrad::Page page(const Reader& reader, const char* recorded, int64_t first, int64_t last, int64_t start,
-                    int64_t stop) {
-    const Ints rows = reader.array<int64_t>(recorded);
-    const int64_t record = rows.shape(0);
-    const auto row = std::lower_bound(rows.data(), rows.data() + record, first) - rows.data();
-    return {slice(reader, start, stop), first, last, record, row};
+fastgrad::Page page(fastgrad::Slice slice, const Ints& recorded, int64_t first, int64_t last) {
+    const int64_t record = recorded.shape(0);
+    const auto row = std::lower_bound(recorded.data(), recorded.data() + record, first) - recorded.data();
+    return {slice, first, last, record, row};
 }
 
 // Returns whether every weight and bias was finite.
@@ -122,7 +120,7 @@ fastgrad::State read_state(const Reader& reader) {
 
 void propagate(py::handle given, py::handle state, int64_t first, int64_t last, int64_t start, int64_t stop) {
     const Reader reader{given};
-    fastgrad::PropagateJob job{page(reader, "recorded_links", first, last, start, stop)};
+    fastgrad::PropagateJob job{page(slice(reader, start, stop), reader.array<int64_t>("recorded_links"), first, last)};
     FASTGRAD_PROPAGATE_FIELDS(FASTGRAD_READ)
     job.state = read_state({state});
     run(chosen->propagate, job);
@@ -130,7 +128,7 @@ void propagate(py::handle given, py::handle state, int64_t first, int64_t last, 
 
 void train(py::handle given, int64_t first, int64_t last, int64_t start, int64_t stop) {
     const Reader reader{given};
-    fastgrad::TrainJob job{page(reader, "recorded_steps", first, last, start, stop)};
+    fastgrad::TrainJob job{page(slice(reader, start, stop), reader.array<int64_t>("recorded_steps"), first, last)};
     FASTGRAD_TRAIN_FIELDS(FASTGRAD_READ)
     run(chosen->train, job);
 }

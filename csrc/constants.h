@@ -5,7 +5,7 @@
 
 namespace fastgrad {
 
-enum Family : int { CONSTANT = 0, NORMAL = 1, UNIFORM = 2, CENTERED = 3 };
+enum Family : int { CONSTANT = 0, NORMAL = 1, UNIFORM = 2, CENTERED = 3, ORTHOGONAL = 4 };
 
 enum Loss : int { SQUARED = 0, CROSS_ENTROPY = 1 };
 
@@ -84,6 +84,8 @@ constexpr uint64_t KEY_STEP_0 = 0x9E3779B9;
 constexpr uint64_t KEY_STEP_1 = 0xBB67AE85;
 constexpr uint64_t STREAM_LINKS = 0;
 constexpr uint64_t STREAM_INPUTS = 1;
+constexpr uint64_t STREAM_LAYERS = 2;
+constexpr uint64_t STREAM_COTANGENTS = 3;
 constexpr uint64_t STREAM_MIXED = 4;
 
 constexpr double EXP_EVEN[] = {
