@@ -27,6 +27,7 @@ HEADERS = [
     "backprop.h",
     "propagate.h",
     "train.h",
+    "layers.h",
     "instruction_set.h",
 ]
 

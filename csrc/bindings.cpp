@@ -149,6 +149,20 @@ void train(py::handle given, int64_t first, int64_t last, int64_t start, int64_t
     run(chosen->train, job);
 }
 
+void layers(fastgrad::Status (*kernel)(const fastgrad::LayersJob&), py::handle given, py::handle vectors, Floats tape,
+            int64_t first, int64_t last, int64_t start, int64_t stop) {
+    const Fields fields{given}, state{vectors};
+    fastgrad::LayersJob job{};
+    FASTGRAD_LAYERS_FIELDS(FASTGRAD_READ)
+    const Floats value = state.array<double>("value");
+    job.state = {state.array<double>("value").mutable_data(), state.array<int64_t>("exponent").mutable_data(), value.shape(1)};
+    job.ensemble = value.shape(0);
+    job.width = value.shape(2);
+    job.tape = tape.shape(0) ? tape.mutable_data() : nullptr;
+    set_range(job, start, stop, first, last, fields.array<int64_t>("recorded_layers"));
+    run(kernel, job);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
@@ -169,5 +183,16 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     module.def("backprop", &backprop, py::arg("job"), py::arg("start"), py::arg("stop"));
     module.def("propagate", &propagate, py::arg("job"), py::arg("state"), py::arg("first"), py::arg("last"),
                py::arg("start"), py::arg("stop"));
+    const auto def_layers = [&](const char* name, auto kernel) {
+        module.def(
+            name,
+            [kernel](py::handle job, py::handle state, Floats tape, int64_t first, int64_t last, int64_t start, int64_t stop) {
+                layers(chosen->*kernel, job, state, tape, first, last, start, stop);
+            },
+            py::arg("job"), py::arg("state"), py::arg("tape").noconvert(), py::arg("first"), py::arg("last"),
+            py::arg("start"), py::arg("stop"));
+    };
+    def_layers("layers_forward", &fastgrad::InstructionSet::layers_forward);
+    def_layers("layers_backward", &fastgrad::InstructionSet::layers_backward);
     module.def("train", &train, py::arg("job"), py::arg("first"), py::arg("last"), py::arg("start"), py::arg("stop"));
 }

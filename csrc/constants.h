@@ -5,7 +5,7 @@
 
 namespace fastgrad {
 
-enum Family : int { CONSTANT = 0, NORMAL = 1, UNIFORM = 2, CENTERED = 3 };
+enum Family : int { CONSTANT = 0, NORMAL = 1, UNIFORM = 2, CENTERED = 3, ORTHOGONAL = 4 };
 
 enum Loss : int { SQUARED = 0, CROSS_ENTROPY = 1 };
 
@@ -77,6 +77,21 @@ constexpr int64_t PRODUCT_LINKS = 1024;
 // Links after which a contracting chain has forgotten its start, bit for bit: 37 / |lambda| as a rule.
 constexpr int64_t BURN_IN_LINKS = 128;
 
+// Dense layers. A vector of zeros has ZERO_EXPONENT; a law is scaled by at most this power of two. Where the
+// preactivations of sigmoid and tanh are below 2 to LINEAR_EXPONENT, these are linear to all digits.
+constexpr int64_t ZERO_EXPONENT = -0x4000000000000000;
+constexpr int64_t LAW_EXPONENT_MAX = 1000;
+constexpr int64_t LINEAR_EXPONENT = -400;
+
+// Sizes |z|: preactivations of sigmoid and tanh are held below the first, and called saturated above the second.
+constexpr double LARGEST_Z = 0x1.0000000000000p+1000;
+constexpr double SATURATED_Z = 0x1.8000000000000p+2;
+
+// Units of a layer from which on they lie in lanes; before, members do. Partial sums of a reflection of an orthogonal
+// layer, of its even units and of its odd ones.
+constexpr int64_t WIDE_LAYER = 16;
+constexpr int64_t REFLECTION_LANES = 8;
+
 // Philox4x32-10, and its streams.
 constexpr uint64_t MULTIPLIER_0 = 0xD2511F53;
 constexpr uint64_t MULTIPLIER_1 = 0xCD9E8D57;
@@ -84,6 +99,8 @@ constexpr uint64_t KEY_STEP_0 = 0x9E3779B9;
 constexpr uint64_t KEY_STEP_1 = 0xBB67AE85;
 constexpr uint64_t STREAM_LINKS = 0;
 constexpr uint64_t STREAM_INPUTS = 1;
+constexpr uint64_t STREAM_LAYERS = 2;
+constexpr uint64_t STREAM_COTANGENTS = 3;
 constexpr uint64_t STREAM_MIXED = 4;
 
 constexpr double EXP_EVEN[] = {

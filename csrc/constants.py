@@ -197,6 +197,23 @@ NUMBERS: list[tuple[str, str, dict[str, float]]] = [
         {"BURN_IN_LINKS": 128},
     ),
     (
+        """Dense layers. A vector of zeros has ZERO_EXPONENT; a law is scaled by at most this power of two. Where the
+        preactivations of sigmoid and tanh are below 2 to LINEAR_EXPONENT, these are linear to all digits.""",
+        "int64_t",
+        {"ZERO_EXPONENT": -(2**62), "LAW_EXPONENT_MAX": 1000, "LINEAR_EXPONENT": -400},
+    ),
+    (
+        "Sizes |z|: preactivations of sigmoid and tanh are held below the first, and called saturated above the second.",
+        "double",
+        {"LARGEST_Z": 2.0**1000, "SATURATED_Z": 6.0},
+    ),
+    (
+        """Units of a layer from which on they lie in lanes; before, members do. Partial sums of a reflection of an
+        orthogonal layer, of its even units and of its odd ones.""",
+        "int64_t",
+        {"WIDE_LAYER": 16, "REFLECTION_LANES": 8},
+    ),
+    (
         "Philox4x32-10, and its streams.",
         "uint64_t",
         {

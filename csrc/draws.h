@@ -20,9 +20,9 @@ FASTGRAD_INLINE Floats uniform(UInts high, UInts low) {
     return select(u < 1.0, u, broadcast(1.0 - 0x1p-53));
 }
 
-// Of each 64-bit lane only the low half counts; what the operations leave above it is never read.
-FASTGRAD_INLINE Pair uniforms(uint64_t stream, uint64_t seed, UInts link, UInts member) {
-    UInts r0 = link, r1 = link >> 32, r2 = member, r3 = UInts{} + stream;
+// Two uniforms for each counter r0 … r3. Of each 64-bit lane only the low half counts; what the operations leave above it is
+// never read.
+FASTGRAD_INLINE Pair uniforms(uint64_t seed, UInts r0, UInts r1, UInts r2, UInts r3) {
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; ++round) {
         const UInts product0 = multiply_low(r0, UInts{} + MULTIPLIER_0);
@@ -35,6 +35,10 @@ FASTGRAD_INLINE Pair uniforms(uint64_t stream, uint64_t seed, UInts link, UInts 
         key1 += (uint32_t)KEY_STEP_1;
     }
     return {uniform(r0, r1), uniform(r2, r3)};
+}
+
+FASTGRAD_INLINE Pair link_uniforms(uint64_t stream, uint64_t seed, UInts link, UInts member) {
+    return uniforms(seed, link, link >> 32, member, UInts{} + stream);
 }
 
 // ln u for 0 < u < 1: u = 2^k (1 + f).
@@ -70,7 +74,7 @@ static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInt
                           double* first, double* second) {
     for (int64_t t = 0; t < rows; ++t)
         for (int j = 0; j < N; ++j) {
-            const Pair uniform = uniforms(stream, seed, link[j] + (uint64_t)t, member[j]);
+            const Pair uniform = link_uniforms(stream, seed, link[j] + (uint64_t)t, member[j]);
             store(first + t * BLOCK + j * VECTOR_LANES, uniform.first);
             store(second + t * BLOCK + j * VECTOR_LANES, uniform.second);
         }

@@ -1,6 +1,6 @@
 """Made by csrc/constants.py: do not edit."""
 
-CONSTANT, NORMAL, UNIFORM, CENTERED = 0, 1, 2, 3
+CONSTANT, NORMAL, UNIFORM, CENTERED, ORTHOGONAL = 0, 1, 2, 3, 4
 SQUARED, CROSS_ENTROPY = 0, 1
 SIGMOID, TANH, RELU, LINEAR = 0, 1, 2, 3
 
@@ -70,6 +70,21 @@ PRODUCT_LINKS = 1024
 # Links after which a contracting chain has forgotten its start, bit for bit: 37 / |lambda| as a rule.
 BURN_IN_LINKS = 128
 
+# Dense layers. A vector of zeros has ZERO_EXPONENT; a law is scaled by at most this power of two. Where the
+# preactivations of sigmoid and tanh are below 2 to LINEAR_EXPONENT, these are linear to all digits.
+ZERO_EXPONENT = -0x4000000000000000
+LAW_EXPONENT_MAX = 1000
+LINEAR_EXPONENT = -400
+
+# Sizes |z|: preactivations of sigmoid and tanh are held below the first, and called saturated above the second.
+LARGEST_Z = float.fromhex("0x1.0000000000000p+1000")
+SATURATED_Z = float.fromhex("0x1.8000000000000p+2")
+
+# Units of a layer from which on they lie in lanes; before, members do. Partial sums of a reflection of an orthogonal
+# layer, of its even units and of its odd ones.
+WIDE_LAYER = 16
+REFLECTION_LANES = 8
+
 # Philox4x32-10, and its streams.
 MULTIPLIER_0 = 0xD2511F53
 MULTIPLIER_1 = 0xCD9E8D57
@@ -77,6 +92,8 @@ KEY_STEP_0 = 0x9E3779B9
 KEY_STEP_1 = 0xBB67AE85
 STREAM_LINKS = 0
 STREAM_INPUTS = 1
+STREAM_LAYERS = 2
+STREAM_COTANGENTS = 3
 STREAM_MIXED = 4
 
 EXP_EVEN = (

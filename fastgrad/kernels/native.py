@@ -31,6 +31,8 @@ LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=32, work_bytes=
 backprop = _cpp.backprop
 propagate = _cpp.propagate
 train = _cpp.train
+layers_forward = _cpp.layers_forward
+layers_backward = _cpp.layers_backward
 
 _wanted = os.environ.get(INSTRUCTION_SET_VARIABLE)
 if _wanted and _wanted not in _cpp.instruction_sets():

@@ -10,7 +10,7 @@ import pytest
 
 import fastgrad as fg
 from fastgrad import laws, philox
-from fastgrad.kernels import LayersJob, ScaledArrays, ScaledVectors
+from fastgrad.kernels import LayersJob, ScaledArrays, ScaledVectors, load
 from fastgrad.nonlinearities import NONLINEARITIES
 
 DIGITS = 50
@@ -20,12 +20,16 @@ SMALLEST = 1e-290  # preactivations below are of no consequence, and the tape ne
 SEED = 3
 
 
-@pytest.fixture(params=("numpy",))
-def kernels(request):
-    """Layers' functions of each backend."""
+@pytest.fixture
+def kernels(backend):
+    """Functions of each backend."""
+    return functions(backend)
+
+
+def functions(backend):
     from fastgrad.kernels import layers_reference
 
-    return layers_reference
+    return layers_reference if backend == "numpy" else load(backend)[1]
 
 
 def orthogonal(gain=1.0):
