@@ -13,7 +13,7 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-constexpr int LAYER_VECTORS = 2;  // of draws that are in flight together
+constexpr int LAYER_VECTORS = 4;  // of draws that are in flight together
 
 // A law scaled by a power of two, so that no sum of its numbers leaves the range of doubles: see `Drawn` in reference/layers.py.
 struct ScaledLaw {
@@ -37,38 +37,42 @@ FASTGRAD_INLINE Floats clipped_power(Ints k) {
     return select(k < -1022, Floats{}, power_of_two(select(high < -1022, broadcast((int64_t)-1022), high)));
 }
 
-// The numbers that one block of the generator gives a layer: W[i, 2p] and W[i, 2p + 1], or two biases. Of an orthogonal
-// layer, standard normals.
-FASTGRAD_INLINE Pair draw_pair(const Law& law, uint64_t stream, uint64_t seed, UInts layer, UInts pair, UInts member) {
-    if (law.family == CONSTANT) return {broadcast(law.location), broadcast(law.location)};
-    Pair drawn = uniforms(seed, layer, pair, member, UInts{} + stream);
-    if (law.family != UNIFORM) {
-        const Floats radius = square_root(-2.0 * log_of(drawn.first));
-        const Pair turn = cos_sin_turns(drawn.second);
-        drawn = {radius * turn.first, radius * turn.second};
-        if (law.family == ORTHOGONAL) return drawn;
-    }
-    return {law.location + law.scale * drawn.first, law.location + law.scale * drawn.second};
-}
-
 // Which layer of which members is drawn.
 template <int N>
 struct LayerDraws {
     Law law;
-    uint64_t seed, stream;
+    double factor;  // -2 scale²; of an orthogonal layer, whose normals are standard, -2
+    Keys keys;
+    uint64_t stream;
     UInts layer, member[N];
 
-    // One block for each lane of each vector.
-    FASTGRAD_INLINE void draw(const LayerDraws& at, const UInts* pair, int count, Pair* drawn) {
-#pragma GCC unroll 4
-        for (int j = 0; j < N; ++j)
-            if (j < count) drawn[j] = draw_pair(at.law, at.stream, at.seed, at.layer, pair[j], at.member[j]);
+    // The two numbers that the block of each lane's pair gives: W[i, 2p] and W[i, 2p + 1], or two biases. Of an orthogonal
+    // layer, standard normals.
+    FASTGRAD_INLINE void draw(const LayerDraws& at, const UInts* pair, Pair* drawn) {
+        if (at.law.family == CONSTANT) {
+            FASTGRAD_ROW(N) drawn[j] = {broadcast(at.law.location), broadcast(at.law.location)};
+            return;
+        }
+        UInts r0[N], r1[N], r2[N], r3[N];
+        FASTGRAD_ROW(N) {
+            r0[j] = at.layer;
+            r1[j] = pair[j];
+            r2[j] = at.member[j];
+            r3[j] = UInts{} + at.stream;
+        }
+        uniforms<N>(at.keys, r0, r1, r2, r3, drawn);
+        if (at.law.family == UNIFORM)
+            FASTGRAD_ROW(N) drawn[j] = {at.law.scale * drawn[j].first, at.law.scale * drawn[j].second};
+        else
+            scaled_normals<N>(at.factor, drawn);
+        FASTGRAD_ROW(N) drawn[j] = {at.law.location + drawn[j].first, at.law.location + drawn[j].second};
     }
 };
 
 template <int N>
 static LayerDraws<N> draws_of(const Law& law, uint64_t seed, int64_t layer, const UInts* member) {
-    LayerDraws<N> at{law, seed, STREAM_LAYERS + 256 * ((uint64_t)layer >> 32), UInts{} + (uint64_t)layer, {}};
+    const double factor = law.family == ORTHOGONAL ? -2.0 : -2.0 * (law.scale * law.scale);
+    LayerDraws<N> at{law, factor, keys_of(seed), STREAM_LAYERS + 256 * ((uint64_t)layer >> 32), UInts{} + (uint64_t)layer, {}};
     for (int j = 0; j < N; ++j) at.member[j] = member[j];
     return at;
 }
@@ -140,7 +144,7 @@ static void multiply_rows(const LayerDraws<N>& draws, const LayerLayout<true>& a
             pair[j][i] = (uint64_t)(((row + j) * VECTOR_LANES + i) * at.pairs);
     for (int64_t p = 0; p < at.pairs; ++p) {
         Pair drawn[N];
-        LayerDraws<N>::draw(draws, pair, N, drawn);
+        LayerDraws<N>::draw(draws, pair, drawn);
         for (int64_t v = 0; v < vectors; ++v) {
             const double even = values[v * at.cells + 2 * p], odd = values[v * at.cells + 2 * p + 1];
             for (int j = 0; j < N; ++j) {
@@ -162,7 +166,7 @@ static void multiply_columns(const LayerDraws<N>& draws, const LayerLayout<true>
         for (int i = 0; i < VECTOR_LANES; ++i) pair[j][i] = (uint64_t)((column + j) * VECTOR_LANES + i);
     for (int64_t row = 0; row < at.width; ++row) {
         Pair drawn[N];
-        LayerDraws<N>::draw(draws, pair, N, drawn);
+        LayerDraws<N>::draw(draws, pair, drawn);
         for (int64_t v = 0; v < vectors; ++v) {
             const double value = values[v * at.cells + row];
             for (int j = 0; j < N; ++j) {
@@ -198,7 +202,7 @@ static double draw_reflection(const LayerDraws<1>& draws, const LayerLayout<true
         UInts pair;
         for (int i = 0; i < VECTOR_LANES; ++i) pair[i] = (uint64_t)(k * at.pairs + p + i);
         Pair drawn;
-        LayerDraws<1>::draw(draws, &pair, 1, &drawn);
+        LayerDraws<1>::draw(draws, &pair, &drawn);
         for (int i = 0; i < VECTOR_LANES; ++i) {
             const int64_t unit = 2 * (p + i);
             if (unit < k || unit >= at.width) drawn.first[i] = 0.0;
@@ -293,25 +297,30 @@ static void multiply_orthogonal(const LayerDraws<1>& draws, const LayerLayout<tr
 // W o of each vector, or W^T delta, with the weights of one layer of one member.
 static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const UInts* member, const LayerLayout<true>& at,
                            LayerWorkspace& work, int64_t vectors, bool transposed) {
-    const LayerDraws<1> draws = draws_of<1>(law, seed, layer, member);
-    const UInts members[] = {member[0], member[0]};
-    const LayerDraws<LAYER_VECTORS> several = draws_of<LAYER_VECTORS>(law, seed, layer, members);
-    if (law.family == ORTHOGONAL) return multiply_orthogonal(draws, at, work, vectors, transposed);
-    if (!transposed) {
-        make_zero(work.products, vectors * at.cells);
-        int64_t row = 0;
-        for (; row + LAYER_VECTORS <= at.rows; row += LAYER_VECTORS)
-            multiply_rows(several, at, row, work.values, work.products, vectors);
-        for (; row < at.rows; ++row) multiply_rows(draws, at, row, work.values, work.products, vectors);
-        return;
-    }
+    const UInts members[LAYER_VECTORS] = {member[0], member[0], member[0], member[0]};
+    const auto one = draws_of<1>(law, seed, layer, members);
+    const auto two = draws_of<2>(law, seed, layer, members);
+    const auto all = draws_of<LAYER_VECTORS>(law, seed, layer, members);
+    if (law.family == ORTHOGONAL) return multiply_orthogonal(one, at, work, vectors, transposed);
+    make_zero(work.products, vectors * at.cells);
     make_zero(work.evens, vectors * at.cells);
     make_zero(work.odds, vectors * at.cells);
-    const int64_t columns = (at.pairs + VECTOR_LANES - 1) / VECTOR_LANES;
-    int64_t column = 0;
-    for (; column + LAYER_VECTORS <= columns; column += LAYER_VECTORS)
-        multiply_columns(several, at, column, work.values, work.evens, work.odds, vectors);
-    for (; column < columns; ++column) multiply_columns(draws, at, column, work.values, work.evens, work.odds, vectors);
+    // As many vectors of rows, or of pairs of columns, at a time as are left.
+    const int64_t end = transposed ? (at.pairs + VECTOR_LANES - 1) / VECTOR_LANES : at.rows;
+    for (int64_t begin = 0; begin < end;) {
+        const int64_t left = end - begin;
+        const auto run = [&](const auto& draws) {
+            if (transposed)
+                multiply_columns(draws, at, begin, work.values, work.evens, work.odds, vectors);
+            else
+                multiply_rows(draws, at, begin, work.values, work.products, vectors);
+        };
+        if (left >= LAYER_VECTORS) run(all);
+        else if (left >= 2) run(two);
+        else run(one);
+        begin += left >= LAYER_VECTORS ? LAYER_VECTORS : left >= 2 ? 2 : 1;
+    }
+    if (!transposed) return;
     for (int64_t v = 0; v < vectors; ++v)
         interleave(at, work.evens + v * at.cells, work.odds + v * at.cells, work.products + v * at.cells);
 }
@@ -327,7 +336,7 @@ static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const U
             UInts pair[N];
             for (int j = 0; j < N; ++j) pair[j] = UInts{} + (uint64_t)(row * at.pairs + p);
             Pair drawn[N];
-            LayerDraws<N>::draw(draws, pair, N, drawn);
+            LayerDraws<N>::draw(draws, pair, drawn);
             for (int64_t v = 0; v < vectors; ++v)
                 for (int j = 0; j < N; ++j) {
                     const double* const values = work.values + v * at.cells + j * VECTOR_LANES;
@@ -353,7 +362,7 @@ static void draw_biases(const Law& law, uint64_t seed, int64_t layer, const UInt
         UInts pair;
         for (int i = 0; i < VECTOR_LANES; ++i) pair[i] = (uint64_t)(at.width * at.pairs + p + i);
         Pair drawn;
-        LayerDraws<1>::draw(draws, &pair, 1, &drawn);
+        LayerDraws<1>::draw(draws, &pair, &drawn);
         store(work.even_biases + p, drawn.first);
         store(work.odd_biases + p, drawn.second);
     }
@@ -368,7 +377,7 @@ static void draw_biases(const Law& law, uint64_t seed, int64_t layer, const UInt
         UInts pair[N];
         for (int j = 0; j < N; ++j) pair[j] = UInts{} + (uint64_t)(at.width * at.pairs + p);
         Pair drawn[N];
-        LayerDraws<N>::draw(draws, pair, N, drawn);
+        LayerDraws<N>::draw(draws, pair, drawn);
         for (int j = 0; j < N; ++j) {
             store(work.biases + 2 * p * at.LANES + j * VECTOR_LANES, drawn[j].first);
             store(work.biases + (2 * p + 1) * at.LANES + j * VECTOR_LANES, drawn[j].second);
