@@ -80,9 +80,9 @@ FASTGRAD_INLINE Pair cos_sin_turns(Floats v) {
     return {select(((quarter + 1) & 2) != 0, -cosine, cosine), select((quarter & 2) != 0, -sine, sine)};
 }
 
-// Two normals in place of two uniforms u and v: sqrt(factor ln u) times cos(2πv) and sin(2πv), with factor = -2 scale². Fewer
-// operations than above: the cosine of the angle that quarter turns leave is sqrt(1 - sin²), and its square goes under the root
-// of the radius.
+// Two normals in place of two uniforms u and v: sqrt(factor ln u) times cos(2πv) and sin(2πv), with factor = -2 scale².
+// Fewer operations than above: the cosine of the angle that quarter turns leave is sqrt(1 - sin²), and its square goes
+// under the root of the radius.
 template <int N>
 FASTGRAD_INLINE void scaled_normals(double factor, Pair* drawn) {
     Floats k[N], s[N], sine[N], square[N];
@@ -118,9 +118,9 @@ FASTGRAD_INLINE void scaled_normals(double factor, Pair* drawn) {
 
 FASTGRAD_INLINE bool is_drawn(const Law& law) { return law.family == NORMAL || law.family == UNIFORM; }
 
-// Two independent variates of a family, uniforms or standard normals, for `rows` rows of N vectors, WIDTH doubles apart;
-// `link` and `member` belong to the first row, and each row is one link further. Stage by stage: a stage is short enough for
-// the processor to work on several vectors at once.
+// Two independent variates of a family, uniforms or standard normals, for `rows` rows of N vectors, WIDTH doubles
+// apart; `link` and `member` belong to the first row, and each row is one link further. Stage by stage: a stage is
+// short enough for the processor to work on several vectors at once.
 template <int N>
 static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInts* link, const UInts* member, int64_t rows,
                           double* first, double* second) {

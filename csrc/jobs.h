@@ -46,7 +46,7 @@ struct ScaledArrays {
     FIELD(const int64_t*, recorded_layers) FIELD(ScaledArrays, length) FIELD(ScaledArrays, mean_activation)      \
     FIELD(double*, saturated) FIELD(double*, dead) FIELD(double*, correlation)                                   \
     FIELD(ScaledArrays, input_norm) FIELD(ScaledArrays, delta_norm) FIELD(ScaledArrays, adjoint_norm)
-#define FASTGRAD_VECTORS_FIELDS(FIELD) FIELD(double*, value) FIELD(int64_t*, exponent)
+#define FASTGRAD_SCALEDVECTORS_FIELDS(FIELD) FIELD(double*, value) FIELD(int64_t*, exponent)
 #define FASTGRAD_DECLARE(type, name) type name;
 
 // Beside them: sizes, and the range of a call. Members start to stop - 1 are run, over the links or steps first to
@@ -72,7 +72,7 @@ struct TrainJob {
 };
 
 struct ScaledVectors {
-    FASTGRAD_VECTORS_FIELDS(FASTGRAD_DECLARE)
+    FASTGRAD_SCALEDVECTORS_FIELDS(FASTGRAD_DECLARE)
     int64_t vectors;
 };
 

@@ -1,9 +1,10 @@
-// layers: drawn dense layers, forward and backward. The contract and the formulas are in fastgrad/kernels/contract.py; the
-// stages and names are those of kernels/reference/layers.py and kernels/jit/layers.py.
+// layers: drawn dense layers, forward and backward. The contract and the formulas are in fastgrad/kernels/contract.py;
+// the stages and names are those of kernels/reference/layers.py and kernels/jit/layers.py.
 //
-// Vectors of activations and adjoints lie in rows of N vectors of lanes. The lanes are the units of one member, or else the
-// same unit of several members: `ACROSS` says that a sum or maximum over units goes across lanes. Each sum over units has one
-// order, that of their index, so that the bits don't depend on which it is. Nearly all time goes into drawing weights.
+// Vectors of activations and adjoints lie in rows of N vectors of lanes. The lanes are the units of one member, or else
+// the same unit of several members: `ACROSS` says that a sum or maximum over units goes across lanes. Each sum over
+// units has one order, that of their index, so that the bits don't depend on which it is. Nearly all time goes into
+// drawing weights.
 #pragma once
 
 #include "backprop.h"
@@ -15,7 +16,8 @@ namespace FASTGRAD_ISA {
 
 constexpr int LAYER_VECTORS = 4;  // of draws that are in flight together
 
-// A law scaled by a power of two, so that no sum of its numbers leaves the range of doubles: see `Drawn` in reference/layers.py.
+// A law scaled by a power of two, so that no sum of its numbers leaves the range of doubles: see `Drawn` in
+// reference/layers.py.
 struct ScaledLaw {
     Law law;
     int64_t exponent;
@@ -46,8 +48,8 @@ struct LayerDraws {
     uint64_t stream;
     UInts layer, member[N];
 
-    // The two numbers that the block of each lane's pair gives: W[i, 2p] and W[i, 2p + 1], or two biases. Of an orthogonal
-    // layer, standard normals.
+    // The two numbers that the block of each lane's pair gives: W[i, 2p] and W[i, 2p + 1], or two biases. Of an
+    // orthogonal layer, standard normals.
     FASTGRAD_INLINE void draw(const LayerDraws& at, const UInts* pair, Pair* drawn) {
         if (at.law.family == CONSTANT) {
             FASTGRAD_ROW(N) drawn[j] = {broadcast(at.law.location), broadcast(at.law.location)};
@@ -72,7 +74,8 @@ struct LayerDraws {
 template <int N>
 static LayerDraws<N> draws_of(const Law& law, uint64_t seed, int64_t layer, const UInts* member) {
     const double factor = law.family == ORTHOGONAL ? -2.0 : -2.0 * (law.scale * law.scale);
-    LayerDraws<N> at{law, factor, keys_of(seed), STREAM_LAYERS + 256 * ((uint64_t)layer >> 32), UInts{} + (uint64_t)layer, {}};
+    LayerDraws<N> at{
+        law, factor, keys_of(seed), STREAM_LAYERS + 256 * ((uint64_t)layer >> 32), UInts{} + (uint64_t)layer, {}};
     for (int j = 0; j < N; ++j) at.member[j] = member[j];
     return at;
 }
@@ -85,7 +88,9 @@ struct LayerLayout {
 
     int64_t width, pairs, rows, cells;
     explicit LayerLayout(int64_t units)
-        : width(units), pairs((units + 1) / 2), rows(ACROSS ? (units + LANES - 1) / LANES : units),
+        : width(units),
+          pairs((units + 1) / 2),
+          rows(ACROSS ? (units + LANES - 1) / LANES : units),
           cells(ACROSS ? (units + 2 * REFLECTION_LANES - 1) / (2 * REFLECTION_LANES) * (2 * REFLECTION_LANES)
                        : 2 * pairs * LANES) {}
 
@@ -93,8 +98,9 @@ struct LayerLayout {
     int64_t cell(int64_t unit, int64_t lane) const { return ACROSS ? unit : unit * LANES + lane; }
 };
 
-// Gives mantissa * 2^shift of each unit one exponent, the largest of theirs: see `common_exponent` in reference/layers.py.
-// `base` is added to it. The values take the places of the mantissas; what lies beyond the units becomes 0.
+// Gives mantissa * 2^shift of each unit one exponent, the largest of theirs: see `common_exponent` in
+// reference/layers.py. `base` is added to it. The values take the places of the mantissas; what lies beyond the units
+// becomes 0.
 template <bool ACROSS>
 static void common_exponent(const LayerLayout<ACROSS>& at, double* mantissa, const int64_t* shift, Ints* base) {
     constexpr int N = LayerLayout<ACROSS>::N;
@@ -136,12 +142,11 @@ static void common_exponent(const LayerLayout<ACROSS>& at, double* mantissa, con
 
 // W o, drawn: one sum for each row, over the columns in order. `products` begins as zeros.
 template <int N>
-static void multiply_rows(const LayerDraws<N>& draws, const LayerLayout<true>& at, int64_t row, const double* values, double* products,
-                          int64_t vectors) {
+static void multiply_rows(const LayerDraws<N>& draws, const LayerLayout<true>& at, int64_t row, const double* values,
+                          double* products, int64_t vectors) {
     UInts pair[N];
     for (int j = 0; j < N; ++j)
-        for (int i = 0; i < VECTOR_LANES; ++i)
-            pair[j][i] = (uint64_t)(((row + j) * VECTOR_LANES + i) * at.pairs);
+        for (int i = 0; i < VECTOR_LANES; ++i) pair[j][i] = (uint64_t)(((row + j) * VECTOR_LANES + i) * at.pairs);
     for (int64_t p = 0; p < at.pairs; ++p) {
         Pair drawn[N];
         LayerDraws<N>::draw(draws, pair, drawn);
@@ -156,11 +161,11 @@ static void multiply_rows(const LayerDraws<N>& draws, const LayerLayout<true>& a
     }
 }
 
-// W^T delta, drawn: one sum for each column, over the rows in order. `evens` and `odds`, for each pair of columns, begin as
-// zeros.
+// W^T delta, drawn: one sum for each column, over the rows in order. `evens` and `odds`, for each pair of columns,
+// begin as zeros.
 template <int N>
-static void multiply_columns(const LayerDraws<N>& draws, const LayerLayout<true>& at, int64_t column, const double* values, double* evens,
-                             double* odds, int64_t vectors) {
+static void multiply_columns(const LayerDraws<N>& draws, const LayerLayout<true>& at, int64_t column,
+                             const double* values, double* evens, double* odds, int64_t vectors) {
     UInts pair[N];
     for (int j = 0; j < N; ++j)
         for (int i = 0; i < VECTOR_LANES; ++i) pair[j][i] = (uint64_t)((column + j) * VECTOR_LANES + i);
@@ -179,8 +184,8 @@ static void multiply_columns(const LayerDraws<N>& draws, const LayerLayout<true>
     }
 }
 
-// One reflection of an orthogonal layer: the vector u of `reflect` in reference/layers.py, drawn, for even and odd units.
-// Sums are taken over units with equal parity and pair modulo 8 first.
+// One reflection of an orthogonal layer: the vector u of `reflect` in reference/layers.py, drawn, for even and odd
+// units. Sums are taken over units with equal parity and pair modulo 8 first.
 struct ReflectionSum {
     Floats even[REFLECTION_LANES / VECTOR_LANES], odd[REFLECTION_LANES / VECTOR_LANES];
 
@@ -193,8 +198,8 @@ struct ReflectionSum {
 };
 
 // LayerDraws u of row k: its first element is unit k; returns 2 / (u^T u). `is_negative` tells the sign of x_0.
-static double draw_reflection(const LayerDraws<1>& draws, const LayerLayout<true>& at, int64_t k, double* evens, double* odds,
-                              bool& is_negative) {
+static double draw_reflection(const LayerDraws<1>& draws, const LayerLayout<true>& at, int64_t k, double* evens,
+                              double* odds, bool& is_negative) {
     const int64_t padded = (at.pairs + REFLECTION_LANES - 1) / REFLECTION_LANES * REFLECTION_LANES;
     const int64_t begin = k / 2 / REFLECTION_LANES * REFLECTION_LANES;
     ReflectionSum squares{};
@@ -223,8 +228,8 @@ static double draw_reflection(const LayerDraws<1>& draws, const LayerLayout<true
 }
 
 // Reflects one vector, given by its even and odd units, in place.
-static void reflect(const LayerLayout<true>& at, int64_t k, const double* u_evens, const double* u_odds, double factor, double* evens,
-                    double* odds) {
+static void reflect(const LayerLayout<true>& at, int64_t k, const double* u_evens, const double* u_odds, double factor,
+                    double* evens, double* odds) {
     const int64_t padded = (at.pairs + REFLECTION_LANES - 1) / REFLECTION_LANES * REFLECTION_LANES;
     const int64_t begin = k / 2 / REFLECTION_LANES * REFLECTION_LANES;
     ReflectionSum sum{};
@@ -243,13 +248,13 @@ static void reflect(const LayerLayout<true>& at, int64_t k, const double* u_even
 // What one block of members works in.
 struct LayerWorkspace {
     double *values, *products;  // (vectors, cells): what is multiplied, and W times it
-    double *evens, *odds;       // (vectors, cells): the same for even and odd columns
+    double *evens, *odds;  // (vectors, cells): the same for even and odd columns
     double *biases, *even_biases, *odd_biases;  // (cells,)
-    double *preactivation;      // (2, cells): of the first two inputs
-    double *slope;              // (cells,): phi', with the exponents `shift`
-    int64_t *shift;             // (cells,)
-    double *scratch;            // (2, cells)
-    Ints *exponent;             // (vectors, N)
+    double* preactivation;  // (2, cells): of the first two inputs
+    double* slope;  // (cells,): phi', with the exponents `shift`
+    int64_t* shift;  // (cells,)
+    double* scratch;  // (2, cells)
+    Ints* exponent;  // (vectors, N)
 };
 
 static void make_zero(double* values, int64_t count) {
@@ -272,7 +277,8 @@ static void interleave(const LayerLayout<true>& at, const double* evens, const d
 }
 
 // Q o or Q^T delta: see `multiply` in reference/layers.py.
-static void multiply_orthogonal(const LayerDraws<1>& draws, const LayerLayout<true>& at, LayerWorkspace& work, int64_t vectors, bool transposed) {
+static void multiply_orthogonal(const LayerDraws<1>& draws, const LayerLayout<true>& at, LayerWorkspace& work,
+                                int64_t vectors, bool transposed) {
     for (int64_t v = 0; v < vectors; ++v)
         split(at, work.values + v * at.cells, work.evens + v * at.cells, work.odds + v * at.cells);
     double *const u_evens = work.scratch, *const u_odds = work.scratch + at.cells;
@@ -295,8 +301,8 @@ static void multiply_orthogonal(const LayerDraws<1>& draws, const LayerLayout<tr
 }
 
 // W o of each vector, or W^T delta, with the weights of one layer of one member.
-static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const UInts* member, const LayerLayout<true>& at,
-                           LayerWorkspace& work, int64_t vectors, bool transposed) {
+static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const UInts* member,
+                           const LayerLayout<true>& at, LayerWorkspace& work, int64_t vectors, bool transposed) {
     const UInts members[LAYER_VECTORS] = {member[0], member[0], member[0], member[0]};
     const auto one = draws_of<1>(law, seed, layer, members);
     const auto two = draws_of<2>(law, seed, layer, members);
@@ -315,9 +321,12 @@ static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const U
             else
                 multiply_rows(draws, at, begin, work.values, work.products, vectors);
         };
-        if (left >= LAYER_VECTORS) run(all);
-        else if (left >= 2) run(two);
-        else run(one);
+        if (left >= LAYER_VECTORS)
+            run(all);
+        else if (left >= 2)
+            run(two);
+        else
+            run(one);
         begin += left >= LAYER_VECTORS ? LAYER_VECTORS : left >= 2 ? 2 : 1;
     }
     if (!transposed) return;
@@ -326,8 +335,8 @@ static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const U
 }
 
 // The same for several members, in lanes.
-static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const UInts* member, const LayerLayout<false>& at,
-                           LayerWorkspace& work, int64_t vectors, bool transposed) {
+static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const UInts* member,
+                           const LayerLayout<false>& at, LayerWorkspace& work, int64_t vectors, bool transposed) {
     constexpr int N = LAYER_VECTORS;
     const LayerDraws<N> draws = draws_of<N>(law, seed, layer, member);
     make_zero(work.products, vectors * at.cells);
@@ -420,14 +429,15 @@ FASTGRAD_INLINE double sum_units(const LayerLayout<ACROSS>& at, int64_t lane, Te
 
 FASTGRAD_INLINE void store_number(ScaledArrays to, int64_t cell, double value, int64_t exponent) {
     const bool is_small = __builtin_fabs(value) < 0x1p-1022;
-    const Scaled scaled = renormalize(broadcast(is_small ? value * 0x1p64 : value), broadcast(is_small ? exponent - 64 : exponent));
+    const Scaled scaled =
+        renormalize(broadcast(is_small ? value * 0x1p64 : value), broadcast(is_small ? exponent - 64 : exponent));
     to.mantissa[cell] = scaled.mantissa[0];
     to.exponent[cell] = scaled.exponent[0];
 }
 
 template <bool ACROSS>
-static void record_norm(ScaledArrays to, int64_t cell, const LayerLayout<ACROSS>& at, const double* values, int64_t exponent,
-                        int64_t lane) {
+static void record_norm(ScaledArrays to, int64_t cell, const LayerLayout<ACROSS>& at, const double* values,
+                        int64_t exponent, int64_t lane) {
     const double squares = sum_units(at, lane, [=](int64_t of) { return values[of] * values[of]; });
     store_number(to, cell, square_root(broadcast(squares))[0], exponent);
 }
@@ -492,7 +502,8 @@ struct LayerBlock {
         const int64_t vectors = job.state.vectors;
         if (recorded >= 0)
             each(*this, [&](int64_t of, int64_t lane) {
-                record_norm(job.input_norm, recorded * job.ensemble + of, at, work.values, exponent(work.exponent, lane), lane);
+                record_norm(job.input_norm, recorded * job.ensemble + of, at, work.values,
+                            exponent(work.exponent, lane), lane);
             });
         multiply_layer(weight.law, job.seed, layer, member, at, work, vectors, false);
         if (bias.law.family != CONSTANT) draw_biases(bias.law, job.seed, layer, member, at, work);
@@ -501,7 +512,7 @@ struct LayerBlock {
         for (int64_t v = 0; v < vectors; ++v) {
             Ints* const exponents = work.exponent + v * N;
             double *const values = work.values + v * at.cells, *const products = work.products + v * at.cells;
-            double *const z_kept = work.preactivation + (v < 2 ? v : 1) * at.cells;
+            double* const z_kept = work.preactivation + (v < 2 ? v : 1) * at.cells;
             Ints common[N], base[N];
             Floats factor[N], bias_factor[N], argument_factor[N];
             for (int j = 0; j < N; ++j) {
@@ -518,7 +529,8 @@ struct LayerBlock {
             for (int64_t row = 0; row < at.rows; ++row)
                 for (int j = 0; j < N; ++j) {
                     const int64_t cell = row * at.LANES + j * VECTOR_LANES;
-                    const Floats b = bias.law.family == CONSTANT ? broadcast(bias.law.location) : load(work.biases + cell);
+                    const Floats b =
+                        bias.law.family == CONSTANT ? broadcast(bias.law.location) : load(work.biases + cell);
                     Floats z = load(products + cell) * factor[j] + b * bias_factor[j];
                     z = select(z > LARGEST_Z, broadcast(LARGEST_Z), select(z < -LARGEST_Z, broadcast(-LARGEST_Z), z));
                     const Floats argument = z * argument_factor[j];
@@ -549,8 +561,13 @@ struct LayerBlock {
         double saturated[LayerLayout<ACROSS>::LANES], dead[LayerLayout<ACROSS>::LANES];
         each(*this, [&](int64_t, int64_t lane) {
             const bool plain = exponent(z_exponent[0], lane) == 0;
-            saturated[lane] = saturates && plain ? sum_units(at, lane, [&](int64_t of) { return __builtin_fabs(z[of]) > SATURATED_Z ? 1.0 : 0.0; }) : 0.0;
-            dead[lane] = job.nonlinearity == RELU ? sum_units(at, lane, [&](int64_t of) { return z[of] <= 0.0 ? 1.0 : 0.0; }) : 0.0;
+            saturated[lane] =
+                saturates && plain
+                    ? sum_units(at, lane, [&](int64_t of) { return __builtin_fabs(z[of]) > SATURATED_Z ? 1.0 : 0.0; })
+                    : 0.0;
+            dead[lane] = job.nonlinearity == RELU
+                             ? sum_units(at, lane, [&](int64_t of) { return z[of] <= 0.0 ? 1.0 : 0.0; })
+                             : 0.0;
         });
         Ints exponents[2][N];
         for (int64_t v = 0; v < kept; ++v) {
@@ -594,7 +611,8 @@ struct LayerBlock {
         }
         if (recorded >= 0)
             each(*this, [&](int64_t of, int64_t lane) {
-                record_norm(job.delta_norm, recorded * job.ensemble + of, at, work.values, exponent(work.exponent, lane), lane);
+                record_norm(job.delta_norm, recorded * job.ensemble + of, at, work.values,
+                            exponent(work.exponent, lane), lane);
             });
         multiply_layer(weight.law, job.seed, layer, member, at, work, vectors, true);  // a_{l-1} = W_l^T delta_l
         for (int64_t v = 0; v < vectors; ++v) {
@@ -607,7 +625,8 @@ struct LayerBlock {
         work.values = products;
         if (recorded >= 0)
             each(*this, [&](int64_t of, int64_t lane) {
-                record_norm(job.adjoint_norm, recorded * job.ensemble + of, at, work.values, exponent(work.exponent, lane), lane);
+                record_norm(job.adjoint_norm, recorded * job.ensemble + of, at, work.values,
+                            exponent(work.exponent, lane), lane);
             });
     }
 };
@@ -634,7 +653,8 @@ static LayerWorkspace take_workspace(Arena& arena, const LayerLayout<ACROSS>& at
 template <bool ACROSS>
 static int64_t workspace_bytes(const LayerLayout<ACROSS>& at, int64_t vectors) {
     const int64_t cells = at.cells;
-    return 4 * Arena::size(vectors * cells * 8) + 9 * Arena::size(cells * 8) + 64 * 12 + Arena::size(vectors * 64 * LAYER_VECTORS);
+    return 4 * Arena::size(vectors * cells * 8) + 9 * Arena::size(cells * 8) + 64 * 12 +
+           Arena::size(vectors * 64 * LAYER_VECTORS);
 }
 
 template <bool ACROSS, bool BACKWARD>
@@ -666,7 +686,8 @@ static Status run_layers(const LayersJob& job) {
 
 template <bool BACKWARD>
 static Status run_layers_in_lanes(const LayersJob& job) {
-    const bool units = job.width >= WIDE_LAYER || job.stop - job.start < VECTOR_LANES || job.weight_law.family == ORTHOGONAL;
+    const bool units =
+        job.width >= WIDE_LAYER || job.stop - job.start < VECTOR_LANES || job.weight_law.family == ORTHOGONAL;
     return units ? run_layers<true, BACKWARD>(job) : run_layers<false, BACKWARD>(job);
 }
 

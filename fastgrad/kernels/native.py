@@ -26,7 +26,7 @@ if _compiled_version != KERNEL_VERSION:  # a sweep would store its bits as those
 INSTRUCTION_SET_VARIABLE = "FASTGRAD_ISA"
 
 # No memory for `backprop`: the result's own holds what reverse mode keeps, or a few MiB per thread.
-LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=32, work_bytes=0)
+LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=32, work_bytes=0, weights=2**26)
 
 backprop = _cpp.backprop
 propagate = _cpp.propagate

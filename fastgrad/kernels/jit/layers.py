@@ -1,7 +1,8 @@
 """Drawn dense layers, forward and backward: the twins of csrc/layers.h, with the same bits.
 
-Numbers of a block lie in arrays of the axes (vectors, rows, lanes). The lanes are the units of one member, in one row; or
-members, with a row for each unit. Exponents have the axes (vectors, lanes) in both: those of units are equal.
+Numbers of a block lie in arrays of the axes (vectors, rows, lanes). The lanes are the units of one member, in one row:
+`across`, for a sum or maximum over units goes across lanes. Or they are members, with a row for each unit. Exponents
+have the axes (vectors, lanes) in both: those of units are equal.
 """
 
 # The compiled functions carry no annotations: Numba infers and checks their types.
@@ -10,7 +11,7 @@ members, with a row for each unit. Exponents have the axes (vectors, lanes) in b
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
 
     from fastgrad.kernels.contract import LayersJob, ScaledVectors
 
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    UInts = NDArray[np.uint64]
+
 FRACTION = np.int64(constants.FRACTION)
 SQRT_HALF_BITS = np.int64(constants.SQRT_HALF_BITS)
 OFFSET_BITS = np.int64(constants.SQRT_HALF_BITS - (1024 << 52))
@@ -58,7 +63,36 @@ LAW_EXPONENT_MAX = np.int64(constants.LAW_EXPONENT_MAX)
 LANES_OF_SUM = constants.REFLECTION_LANES
 STREAM_LAYERS = np.uint64(constants.STREAM_LAYERS)
 BITS_32, BITS_8 = np.uint64(32), np.uint64(8)
-BLOCK = 128  # rows, pairs of columns or members that are drawn side by side
+LANES = 128  # rows, pairs of columns or members that are drawn side by side
+
+
+class Block(NamedTuple):
+    """Members begin … begin + size - 1, and what they work in; `draws` lanes are drawn at a time."""
+
+    begin: int
+    size: int
+    width: int
+    across: bool
+    values: Floats  #      (vectors, rows, lanes)  what is multiplied
+    products: Floats  #    (vectors, rows, lanes)  W times it
+    evens: Floats  #       (vectors, units)        products or values of even units, and of odd ones
+    odds: Floats  #        (vectors, units)
+    biases: Floats  #      (rows, lanes)
+    arguments: Floats  #   (rows, lanes)           what phi is taken of, or phi'
+    shift: Ints  #         (rows, lanes)           exponents of units before they have a common one
+    top: Ints  #           (lanes,)                the largest of them
+    link: UInts  #         (draws,)                counter words
+    member: UInts  #       (draws,)
+    first: Floats  #       (draws,)                the two numbers of each block of the generator
+    second: Floats  #      (draws,)
+    sums: Floats  #        (2, LANES_OF_SUM)       partial sums of a reflection
+    z: Floats  #           (2, rows, lanes)        preactivations of the first two vectors
+    z_exponents: Ints  #   (2, lanes)
+    exponents: Ints  #     (vectors, lanes)        of `values`
+    common: Ints  #        (lanes,)                exponent of a vector's preactivations, and the powers of two by which
+    factor: Floats  #      (lanes,)                products and biases come to it, and it becomes 1
+    bias_factor: Floats  # (lanes,)
+    argument_factor: Floats  # (lanes,)
 
 
 @njit
@@ -81,7 +115,7 @@ def clipped_power(k):
 
 @njit
 def scaled_normals(factor, u, v):
-    """sqrt(factor ln u) times cos(2πv) and sin(2πv), with factor = -2 scale²; the formula is explained in csrc/draws.h."""
+    """sqrt(factor ln u) times cos(2πv) and sin(2πv), factor = -2 scale²; the formula is explained in csrc/draws.h."""
     offset = bits_of(u) - OFFSET_BITS
     k = float_of((offset >> 52) + (ROUNDER_BITS - 1024)) - ROUNDER
     f = float_of((offset & FRACTION) + SQRT_HALF_BITS) - 1.0
@@ -164,15 +198,16 @@ def add_members(products, values, vector, row, even, odd, first, second, transpo
 
 
 @njit
-def multiply_layer(law, layer, seed, work, across, width, transposed):
+def multiply_layer(law, layer, seed, block, transposed):
     """W o of each vector, or W^T delta, with the weights of one layer."""
-    values, products, evens, odds, _, _, _, _, link, member, first, second, _ = work
+    values, products, evens, odds, link = block.values, block.products, block.evens, block.odds, block.link
+    member, first, second, width = block.member, block.first, block.second, block.width
     pairs, vectors = np.uint64((width + 1) // 2), len(values)
     if law[0] == ORTHOGONAL:
-        multiply_orthogonal(law, layer, seed, work, width, transposed)
+        multiply_orthogonal(law, layer, seed, block, transposed)
         return
     products[:] = 0.0
-    if not across:
+    if not block.across:
         for row in range(width):
             for p in range(pairs):
                 set_links(link, layer, np.uint64(row) * pairs + p, np.uint64(0))
@@ -183,8 +218,8 @@ def multiply_layer(law, layer, seed, work, across, width, transposed):
         return
     evens[:], odds[:] = 0.0, 0.0
     end = np.int64(pairs) if transposed else width
-    for begin in range(0, end, BLOCK):
-        lanes = min(end - begin, BLOCK)
+    for begin in range(0, end, LANES):
+        lanes = min(end - begin, LANES)
         links, members, a, b = link[:lanes], member[:lanes], first[:lanes], second[:lanes]
         if transposed:
             for row in range(width):
@@ -231,10 +266,12 @@ def partial_sums(a_even, a_odd, b_even, b_odd, begin, padded, sums):
 
 
 @njit
-def multiply_orthogonal(law, layer, seed, work, width, transposed):
+def multiply_orthogonal(law, layer, seed, block, transposed):
     """Q o or Q^T delta: see `multiply` in the reference."""
-    values, products, evens, odds, _, _, _, _, link, member, first, second, sums = work
-    pairs, vectors = (width + 1) // 2, len(values)
+    values, products, evens, odds, link = block.values, block.products, block.evens, block.odds, block.link
+    member, first, second, sums = block.member, block.first, block.second, block.sums
+    width, vectors = block.width, len(values)
+    pairs = (width + 1) // 2
     padded = (pairs + LANES_OF_SUM - 1) // LANES_OF_SUM * LANES_OF_SUM
     evens[:], odds[:] = 0.0, 0.0
     for v in range(vectors):
@@ -273,11 +310,11 @@ def multiply_orthogonal(law, layer, seed, work, width, transposed):
 
 
 @njit
-def draw_biases(law, layer, seed, work, across, width):
+def draw_biases(law, layer, seed, block):
     """Biases of one layer."""
-    _, _, _, _, biases, _, _, _, link, member, first, second, _ = work
-    pairs = (width + 1) // 2
-    if not across:
+    biases, link, member, first, second = block.biases, block.link, block.member, block.first, block.second
+    width, pairs = block.width, (block.width + 1) // 2
+    if not block.across:
         for p in range(pairs):
             set_links(link, layer, np.uint64(width * pairs + p), np.uint64(0))
             draw_pairs(law, layer, seed, link, member, biases[2 * p], biases[2 * p + 1])
@@ -315,14 +352,14 @@ def scale_row(values, vector, row, lanes, shift, top, exponents):
 
 
 @njit
-def common_exponent(values, v, exponents, shift, top, across, width):
-    """Give the elements values * 2^shift of vector `v` one exponent, the largest of theirs, which is added to its own."""
-    vector = np.uintp(v)
-    rows, lanes = (1, np.uintp(width)) if across else (width, np.uintp(values.shape[2]))
+def common_exponent(values, v, exponents, block):
+    """Give the elements values * 2^shift of vector `v` one exponent, the largest of theirs, and add it to its own."""
+    vector, shift, top, width = np.uintp(v), block.shift, block.top, block.width
+    rows, lanes = (1, np.uintp(width)) if block.across else (width, np.uintp(values.shape[2]))
     top[:] = NONE
     for row in range(rows):
         raise_tops(values, vector, np.uintp(row), lanes, shift, top)
-    if across:
+    if block.across:
         top[:] = top.max()
         values[v, 0, width:] = 0.0
     else:
@@ -345,7 +382,7 @@ def largest(values, row, lanes):
 
 @njit_row
 def activate_row(nonlinearity, z, arguments, row, lanes, common, values, vector, shift):
-    """phi of one row, as mantissa * 2^shift; what is in range of doubles by their formula, with the same bits."""
+    """Fill phi of one row, as mantissa * 2^shift; what is in range of doubles by their formula, with the same bits."""
     size = largest(arguments, row, lanes)
     if nonlinearity == SIGMOID:
         if size <= SIGMOID_RANGE:
@@ -377,7 +414,7 @@ def activate_row(nonlinearity, z, arguments, row, lanes, common, values, vector,
 
 @njit_row
 def slope_row(nonlinearity, slope, row, lanes, shift):
-    """phi' of one row in place of the preactivations, as mantissa * 2^shift."""
+    """Put phi' of one row in place of the preactivations, as mantissa * 2^shift."""
     if nonlinearity == SIGMOID or nonlinearity == TANH:
         scale, power = (1.0, 0) if nonlinearity == SIGMOID else (2.0, 2)
         if scale * largest(slope, row, lanes) <= SIGMOID_RANGE:
@@ -396,7 +433,7 @@ def slope_row(nonlinearity, slope, row, lanes, shift):
 
 @njit_row
 def preactivation_row(products, vector, row, lanes, biases, factor, bias_factor, argument_factor, z, arguments):
-    """z of one row, and what phi is taken of."""
+    """Fill z of one row, and what phi is taken of."""
     for lane in range(lanes):
         sum_ = products[vector, row, lane] * factor[lane] + biases[row, lane] * bias_factor[lane]
         z[row, lane] = min(max(sum_, -LARGEST_Z), LARGEST_Z)
@@ -412,185 +449,187 @@ def store_number(to, row, member, value, exponent):
 
 
 @njit
-def sum_products(a, b, across, width, lane):
+def sum_products(a, b, block, lane):
     """Sum of a b over the units of one member, in the order of their index."""
-    sum_ = 0.0
-    for unit in range(width):
-        sum_ += a[0, unit] * b[0, unit] if across else a[unit, lane] * b[unit, lane]
-    return sum_
+    total = 0.0
+    for unit in range(block.width):
+        total += a[0, unit] * b[0, unit] if block.across else a[unit, lane] * b[unit, lane]
+    return total
 
 
 @njit
-def record_norms(to, row, begin, count, values, exponents, across, width):
+def record_norms(to, row, block):
     """Norms of the first vector."""
-    for lane in range(count):
-        squares = sum_products(values[0], values[0], across, width, lane)
-        store_number(to, row, begin + lane, math.sqrt(squares), exponents[0, lane])
+    for lane in range(block.size):
+        squares = sum_products(block.values[0], block.values[0], block, lane)
+        store_number(to, row, block.begin + lane, math.sqrt(squares), block.exponents[0, lane])
 
 
 @njit
-def record_layer(job, row, begin, count, work, exponents, z, z_exponents, across, width):
+def record_layer(job, row, block):
     """What the preactivations and activations of a layer say of it."""
-    values, no_shift, top = work[0], work[6], work[7]
+    values, z, z_exponents, width = block.values, block.z, block.z_exponents, block.width
     kept = min(len(values), 2)
-    for lane in range(count):
-        saturated, dead, mean = 0.0, 0.0, 0.0
+    for lane in range(block.size):
+        saturated, dead, mean, member = 0.0, 0.0, 0.0, block.begin + lane
         for unit in range(width):
-            of_unit = z[0, 0, unit] if across else z[0, unit, lane]
+            of_unit = z[0, 0, unit] if block.across else z[0, unit, lane]
             saturated += 1.0 if abs(of_unit) > SATURATED_Z else 0.0
             dead += 1.0 if of_unit <= 0.0 else 0.0
-            mean += values[0, 0, unit] if across else values[0, unit, lane]
+            mean += values[0, 0, unit] if block.across else values[0, unit, lane]
         saturates = (job.nonlinearity == SIGMOID or job.nonlinearity == TANH) and z_exponents[0, lane] == 0
-        job.saturated[row, begin + lane] = saturated / width if saturates else 0.0
-        job.dead[row, begin + lane] = dead / width if job.nonlinearity == RELU else 0.0
-        store_number(job.mean_activation, row, begin + lane, mean / width, exponents[0, lane])
-    no_shift[:] = 0
+        job.saturated[row, member] = saturated / width if saturates else 0.0
+        job.dead[row, member] = dead / width if job.nonlinearity == RELU else 0.0
+        store_number(job.mean_activation, row, member, mean / width, block.exponents[0, lane])
+    block.shift[:] = 0
     for v in range(kept):
-        common_exponent(z, v, z_exponents, no_shift, top, across, width)
-    for lane in range(count):
-        squares = sum_products(z[0], z[0], across, width, lane)
-        store_number(job.length, row, begin + lane, squares / width, 2 * z_exponents[0, lane])
+        common_exponent(z, v, z_exponents, block)
+    for lane in range(block.size):
+        squares = sum_products(z[0], z[0], block, lane)
+        store_number(job.length, row, block.begin + lane, squares / width, 2 * z_exponents[0, lane])
         if kept == 2:
-            others = sum_products(z[1], z[1], across, width, lane)
-            product = sum_products(z[0], z[1], across, width, lane)
-            job.correlation[row, begin + lane] = product / math.sqrt(squares * others)
+            others = sum_products(z[1], z[1], block, lane)
+            product = sum_products(z[0], z[1], block, lane)
+            job.correlation[row, block.begin + lane] = product / math.sqrt(squares * others)
 
 
 @njit
-def forward_layer(job, weight, bias, layer, row, tape, tape_row, begin, count, work, exponents, z, z_exponents, factors, across, width):
-    """One layer of a block of members forward; `row` is that of its records, or -1."""
-    values, products, _, _, biases, arguments, shift, top, _, _, _, _, _ = work
+def forward_layer(job, weight, bias, layer, row, tape, block):
+    """One layer of a block forward; `row` is that of its records or -1, and the tape's first one is its own."""
+    values, products, biases, arguments = block.values, block.products, block.biases, block.arguments
+    shift, common, exponents, width = block.shift, block.common, block.exponents, block.width
+    factor, bias_factor, argument_factor = block.factor, block.bias_factor, block.argument_factor
     (weight_law, weight_exponent), (bias_law, bias_exponent) = weight, bias
-    factor, bias_factor, argument_factor, common = factors
-    if row >= 0:
-        record_norms(job.input_norm, row, begin, count, values, exponents, across, width)
     number = np.uint64(layer)
-    multiply_layer(weight_law, number, job.seed, work, across, width, False)
+    if row >= 0:
+        record_norms(job.input_norm, row, block)
+    multiply_layer(weight_law, number, job.seed, block, False)
     if bias_law[0] == CONSTANT:
         biases[:] = bias_law[1]
     else:
-        draw_biases(bias_law, number, job.seed, work, across, width)
+        draw_biases(bias_law, number, job.seed, block)
     homogeneous = job.nonlinearity != SIGMOID and job.nonlinearity != TANH
-    rows, lanes = (1, np.uintp(width)) if across else (width, np.uintp(values.shape[2]))
+    rows, lanes = (1, np.uintp(width)) if block.across else (width, np.uintp(values.shape[2]))
     for v in range(len(values)):
         vector, kept = np.uintp(v), min(v, 1)
-        for lane in range(exponents.shape[1]):
+        for lane in range(len(common)):
             of_products = exponents[v, lane] + weight_exponent
             larger = max(of_products, bias_exponent)
             common[lane] = larger if homogeneous or larger < LINEAR_EXPONENT else 0
             factor[lane] = clipped_power(of_products - common[lane])
             bias_factor[lane] = clipped_power(bias_exponent - common[lane])
             argument_factor[lane] = 1.0 if homogeneous else clipped_power(common[lane])
-            z_exponents[kept, lane] = common[lane]
+            block.z_exponents[kept, lane] = common[lane]
             exponents[v, lane] = 0 if job.nonlinearity == SIGMOID else common[lane]
+        z = block.z[kept]
         for at in range(rows):
             unit = np.uintp(at)
-            preactivation_row(products, vector, unit, lanes, biases, factor, bias_factor, argument_factor, z[kept], arguments)
-            activate_row(job.nonlinearity, z[kept], arguments, unit, lanes, common, values, vector, shift)
-        if v == 0 and tape_row >= 0:
-            for lane in range(count):
+            preactivation_row(products, vector, unit, lanes, biases, factor, bias_factor, argument_factor, z, arguments)
+            activate_row(job.nonlinearity, z, arguments, unit, lanes, common, values, vector, shift)
+        if v == 0 and len(tape):
+            for lane in range(block.size):
                 for unit in range(width):
-                    tape[tape_row, begin + lane, unit] = arguments[0, unit] if across else arguments[unit, lane]
-        common_exponent(values, v, exponents, shift, top, across, width)
+                    z_of_unit = arguments[0, unit] if block.across else arguments[unit, lane]
+                    tape[0, block.begin + lane, unit] = z_of_unit
+        common_exponent(values, v, exponents, block)
     if row >= 0:
-        record_layer(job, row, begin, count, work, exponents, z, z_exponents, across, width)
+        record_layer(job, row, block)
 
 
 @njit_row
 def multiply_row(values, vector, row, lanes, slope):
-    """delta of one row, in place of the adjoint."""
+    """Put delta of one row in place of the adjoint."""
     for lane in range(lanes):
         values[vector, row, lane] *= slope[row, lane]
 
 
 @njit
-def backward_layer(job, weight, layer, row, tape, tape_row, begin, count, work, exponents, across, width):
-    """One layer of a block of members backward."""
-    values, products, _, _, _, slope, shift, top, _, _, _, _, _ = work
+def backward_layer(job, weight, layer, row, tape, block):
+    """One layer of a block backward."""
+    values, slope, shift, width = block.values, block.arguments, block.shift, block.width
     weight_law, weight_exponent = weight
-    rows, lanes = (1, np.uintp(width)) if across else (width, np.uintp(values.shape[2]))
-    for lane in range(count):
+    rows, lanes = (1, np.uintp(width)) if block.across else (width, np.uintp(values.shape[2]))
+    for lane in range(block.size):
         for unit in range(width):
-            z = tape[tape_row, begin + lane, unit]
-            if across:
-                slope[0, unit] = z
-            else:
-                slope[unit, lane] = z
+            at, of = (0, unit) if block.across else (unit, lane)
+            slope[at, of] = tape[0, block.begin + lane, unit]
     for at in range(rows):
         slope_row(job.nonlinearity, slope, np.uintp(at), lanes, shift)
     for v in range(len(values)):  # delta_l = a_l phi'(z_l)
         for at in range(rows):
             multiply_row(values, np.uintp(v), np.uintp(at), lanes, slope)
-        common_exponent(values, v, exponents, shift, top, across, width)
+        common_exponent(values, v, block.exponents, block)
     if row >= 0:
-        record_norms(job.delta_norm, row, begin, count, values, exponents, across, width)
-    multiply_layer(weight_law, np.uint64(layer), job.seed, work, across, width, True)  # a_{l-1} = W_l^T delta_l
-    values[:] = products
+        record_norms(job.delta_norm, row, block)
+    multiply_layer(weight_law, np.uint64(layer), job.seed, block, True)  # a_{l-1} = W_l^T delta_l
+    values[:] = block.products
     shift[:] = 0
-    exponents += weight_exponent
     for v in range(len(values)):
-        common_exponent(values, v, exponents, shift, top, across, width)
+        block.exponents[v] += weight_exponent
+        common_exponent(values, v, block.exponents, block)
     if row >= 0:
-        record_norms(job.adjoint_norm, row, begin, count, values, exponents, across, width)
+        record_norms(job.adjoint_norm, row, block)
 
 
 @njit
-def run_block(job, state, tape, first, last, begin, count, across, backward):
-    """Layers of the members begin … begin + count - 1; one member if its units are the lanes."""
-    vectors, width = state.value.shape[1], state.value.shape[2]
+def new_block(begin, count, vectors, width, across):
+    """Block with room for its numbers, which are 0."""
     padded = (width + 2 * LANES_OF_SUM - 1) // (2 * LANES_OF_SUM) * (2 * LANES_OF_SUM)
     rows, lanes = (1, padded) if across else ((width + 1) // 2 * 2, count)
     draws = padded if across else count
-    work = (
-        np.zeros((vectors, rows, lanes)),  # values
-        np.zeros((vectors, rows, lanes)),  # products
-        np.zeros((vectors, padded)),  # evens
-        np.zeros((vectors, padded)),  # odds
-        np.zeros((rows, lanes)),  # biases
-        np.zeros((rows, lanes)),  # arguments of phi, or phi'
-        np.zeros((rows, lanes), dtype=np.int64),  # shift
-        np.zeros(lanes, dtype=np.int64),  # top
-        np.zeros(draws, dtype=np.uint64),  # link
-        np.zeros(draws, dtype=np.uint64),  # member
-        np.zeros(draws),  # first
-        np.zeros(draws),  # second
-        np.zeros((2, LANES_OF_SUM)),  # sums
+    block = Block(
+        begin=begin,
+        size=count,
+        width=width,
+        across=across,
+        values=np.zeros((vectors, rows, lanes)),
+        products=np.zeros((vectors, rows, lanes)),
+        evens=np.zeros((vectors, padded)),
+        odds=np.zeros((vectors, padded)),
+        biases=np.zeros((rows, lanes)),
+        arguments=np.zeros((rows, lanes)),
+        shift=np.zeros((rows, lanes), dtype=np.int64),
+        top=np.zeros(lanes, dtype=np.int64),
+        link=np.zeros(draws, dtype=np.uint64),
+        member=np.zeros(draws, dtype=np.uint64),
+        first=np.zeros(draws),
+        second=np.zeros(draws),
+        sums=np.zeros((2, LANES_OF_SUM)),
+        z=np.zeros((2, rows, lanes)),
+        z_exponents=np.zeros((2, lanes), dtype=np.int64),
+        exponents=np.full((vectors, lanes), ZERO_EXPONENT),
+        common=np.zeros(lanes, dtype=np.int64),
+        factor=np.zeros(lanes),
+        bias_factor=np.zeros(lanes),
+        argument_factor=np.zeros(lanes),
     )
-    exponents = np.full((vectors, lanes), ZERO_EXPONENT)
-    z, z_exponents = np.zeros((2, rows, lanes)), np.zeros((2, lanes), dtype=np.int64)
-    factors = np.zeros(lanes), np.zeros(lanes), np.zeros(lanes), np.zeros(lanes, dtype=np.int64)
-    values, member = work[0], work[9]
     for lane in range(draws):
-        member[lane] = begin if across else begin + lane
-    for v in range(vectors):
-        for lane in range(count):
-            exponents[v, lane] = state.exponent[begin + lane, v]
-            for unit in range(width):
-                if across:
-                    values[v, 0, unit] = state.value[begin, v, unit]
-                else:
-                    values[v, unit, lane] = state.value[begin + lane, v, unit]
-        if across:
-            exponents[v] = state.exponent[begin, v]
-    weight, bias = scaled_law(job.weight_law), scaled_law(job.bias_law)
-    for step in range(last - first):
-        layer = last - 1 - step if backward else first + step
-        row = np.searchsorted(job.recorded_layers, layer)
-        if row == len(job.recorded_layers) or job.recorded_layers[row] != layer:
-            row = -1
-        tape_row = layer - first if len(tape) else -1
-        if backward:
-            backward_layer(job, weight, layer, row, tape, tape_row, begin, count, work, exponents, across, width)
-        else:
-            forward_layer(
-                job, weight, bias, layer, row, tape, tape_row, begin, count, work, exponents, z, z_exponents, factors,
-                across, width,
-            )
-    for v in range(vectors):
-        for lane in range(count):
-            state.exponent[begin + lane, v] = exponents[v, lane]
-            for unit in range(width):
-                state.value[begin + lane, v, unit] = values[v, 0, unit] if across else values[v, unit, lane]
+        block.member[lane] = begin if across else begin + lane
+    return block
+
+
+@njit
+def load_vectors(state, block):
+    """Take the vectors of the block's members."""
+    for v in range(len(block.values)):
+        for lane in range(block.size):
+            block.exponents[v, lane] = state.exponent[block.begin + lane, v]
+            for unit in range(block.width):
+                row, at = (0, unit) if block.across else (unit, lane)
+                block.values[v, row, at] = state.value[block.begin + lane, v, unit]
+        if block.across:
+            block.exponents[v] = state.exponent[block.begin, v]
+
+
+@njit
+def store_vectors(state, block):
+    """Give the vectors back."""
+    for v in range(len(block.values)):
+        for lane in range(block.size):
+            state.exponent[block.begin + lane, v] = block.exponents[v, lane]
+            for unit in range(block.width):
+                row, at = (0, unit) if block.across else (unit, lane)
+                state.value[block.begin + lane, v, unit] = block.values[v, row, at]
 
 
 @njit
@@ -598,20 +637,35 @@ def run_layers(job, state, tape, first, last, start, stop, backward):
     """All blocks of a slice."""
     width = state.value.shape[2]
     across = width >= WIDE_LAYER or stop - start < LANES_OF_SUM or job.weight_law[0] == ORTHOGONAL
-    together = 1 if across else BLOCK
+    together = 1 if across else LANES
+    weight, bias = scaled_law(job.weight_law), scaled_law(job.bias_law)
     for begin in range(start, stop, together):
-        run_block(job, state, tape, first, last, begin, min(stop - begin, together), across, backward)
+        block = new_block(begin, min(stop - begin, together), state.value.shape[1], width, across)
+        load_vectors(state, block)
+        for step in range(last - first):
+            layer = last - 1 - step if backward else first + step
+            row = np.searchsorted(job.recorded_layers, layer)
+            if row == len(job.recorded_layers) or job.recorded_layers[row] != layer:
+                row = -1
+            kept = tape[min(layer - first, len(tape)) :]
+            if backward:
+                backward_layer(job, weight, layer, row, kept, block)
+            else:
+                forward_layer(job, weight, bias, layer, row, kept, block)
+        store_vectors(state, block)
 
 
 def layers_forward(
     job: LayersJob, state: ScaledVectors, tape: NDArray[np.float64], first: int, last: int, start: int, stop: int
 ) -> None:
     """Drawn dense layers, forward."""
-    run_layers(job._replace(seed=np.uint64(job.seed)), state, tape, first, last, start, stop, False)
+    seed: Any = np.uint64(job.seed)
+    run_layers(job._replace(seed=seed), state, tape, first, last, start, stop, False)
 
 
 def layers_backward(
     job: LayersJob, adjoint: ScaledVectors, tape: NDArray[np.float64], first: int, last: int, start: int, stop: int
 ) -> None:
     """Drawn dense layers, backward."""
-    run_layers(job._replace(seed=np.uint64(job.seed)), adjoint, tape, first, last, start, stop, True)
+    seed: Any = np.uint64(job.seed)
+    run_layers(job._replace(seed=seed), adjoint, tape, first, last, start, stop, True)
