@@ -28,6 +28,7 @@ HEADERS = [
     "backprop.h",
     "propagate.h",
     "train.h",
+    "layers.h",
     "instruction_set.h",
 ]
 

@@ -133,6 +133,20 @@ void train(py::handle given, int64_t first, int64_t last, int64_t start, int64_t
     run(chosen->train, job);
 }
 
+void layers(fastgrad::Status (*kernel)(const fastgrad::LayersJob&), py::handle given, py::handle vectors, Floats tape,
+            int64_t first, int64_t last, int64_t start, int64_t stop) {
+    const Reader reader{given}, state{vectors};
+    const Floats value = state.array<double>("value");
+    const fastgrad::Slice members{0, value.shape(0), start, stop};
+    fastgrad::LayersJob job{page(members, reader.array<int64_t>("recorded_layers"), first, last)};
+    FASTGRAD_LAYERS_FIELDS(FASTGRAD_READ)
+    job.state = {state.array<double>("value").mutable_data(), state.array<int64_t>("exponent").mutable_data(),
+                 value.shape(1)};
+    job.width = value.shape(2);
+    job.tape = tape.shape(0) ? tape.mutable_data() : nullptr;
+    run(kernel, job);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
@@ -153,4 +167,14 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     module.def("backprop", &backprop, "A slice, with (job, start, stop): fastgrad/kernels/contract.py.");
     module.def("propagate", &propagate, "A page, with (job, state, first, last, start, stop).");
     module.def("train", &train, "A page, with (job, first, last, start, stop).");
+    const auto def_layers = [&](const char* name, auto kernel) {
+        module.def(
+            name,
+            [kernel](py::handle job, py::handle state, Floats tape, int64_t first, int64_t last, int64_t start,
+                     int64_t stop) { layers(chosen->*kernel, job, state, tape, first, last, start, stop); },
+            py::arg("job"), py::arg("state"), py::arg("tape").noconvert(), py::arg("first"), py::arg("last"),
+            py::arg("start"), py::arg("stop"));
+    };
+    def_layers("layers_forward", &fastgrad::InstructionSet::layers_forward);
+    def_layers("layers_backward", &fastgrad::InstructionSet::layers_backward);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "backprop.h"
+#include "layers.h"
 #include "propagate.h"
 #include "train.h"
 
@@ -14,8 +15,13 @@ namespace fastgrad {
 namespace FASTGRAD_ISA {
 
 // A constant: no code for a newer processor runs when the module is loaded.
-const InstructionSet instruction_set{FASTGRAD_NAME(FASTGRAD_ISA), runs_here, backprop<Sigmoid>, propagate<Sigmoid>,
-                                     train<Sigmoid>};
+const InstructionSet instruction_set{FASTGRAD_NAME(FASTGRAD_ISA),
+                                     runs_here,
+                                     backprop<Sigmoid>,
+                                     propagate<Sigmoid>,
+                                     train<Sigmoid>,
+                                     layers_forward,
+                                     layers_backward};
 
 }  // namespace FASTGRAD_ISA
 }  // namespace fastgrad

@@ -51,6 +51,12 @@ struct ScaledArrays {
     FIELD(const double*, min_loss) FIELD(int, loss_code) FIELD(double, learning_rate) FIELD(double, clip_value)        \
     FIELD(double, clip_norm) FIELD(double, tolerance) FIELD(int64_t, steps) FIELD(const int64_t*, recorded_steps)      \
     FIELD(double*, loss) FIELD(int64_t*, last_update) FIELD(int64_t*, converged_at) FIELD(int64_t*, diverged_at)
+#define FASTGRAD_LAYERS_FIELDS(FIELD)                                                                            \
+    FIELD(Law, weight_law) FIELD(Law, bias_law) FIELD(uint64_t, seed) FIELD(int, nonlinearity)                   \
+    FIELD(const int64_t*, recorded_layers) FIELD(ScaledArrays, length) FIELD(ScaledArrays, mean_activation)      \
+    FIELD(double*, saturated) FIELD(double*, dead) FIELD(double*, correlation)                                   \
+    FIELD(ScaledArrays, input_norm) FIELD(ScaledArrays, delta_norm) FIELD(ScaledArrays, adjoint_norm)
+#define FASTGRAD_SCALEDVECTORS_FIELDS(FIELD) FIELD(double*, value) FIELD(int64_t*, exponent)
 // clang-format on
 #define FASTGRAD_DECLARE(type, name) type name;
 
@@ -81,6 +87,18 @@ struct TrainJob : Page {
     FASTGRAD_TRAIN_FIELDS(FASTGRAD_DECLARE)
 };
 
+struct ScaledVectors {
+    FASTGRAD_SCALEDVECTORS_FIELDS(FASTGRAD_DECLARE)
+    int64_t vectors;
+};
+
+struct LayersJob : Page {
+    FASTGRAD_LAYERS_FIELDS(FASTGRAD_DECLARE)
+    ScaledVectors state;  // activations, or adjoints
+    double* tape;         // null where nothing is kept
+    int64_t width;
+};
+
 enum Status { OK, NOT_FINITE, NO_MEMORY };  // NOT_FINITE: some weight or bias; the results mean nothing
 
 struct InstructionSet {
@@ -89,6 +107,8 @@ struct InstructionSet {
     Status (*backprop)(const BackpropJob&);
     Status (*propagate)(const PropagateJob&);
     Status (*train)(const TrainJob&);
+    Status (*layers_forward)(const LayersJob&);
+    Status (*layers_backward)(const LayersJob&);
 };
 
 namespace baseline {
