@@ -32,8 +32,7 @@ template <class Phi, int N>
 FASTGRAD_INLINE bool advance_tiny(ForwardState& forward, const double* weight) {
     Mask is_tiny = ALL;
     for (int j = 0; j < N; ++j) {
-        const Floats size = abs(load(weight + j * VECTOR_LANES));
-        is_tiny = at_most(at_least(is_tiny, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
+        is_tiny = in_range(is_tiny, load(weight + j * VECTOR_LANES));
         is_tiny = at_most(is_tiny, abs(forward.activation[j]), 0x1.fffffffffffffp-901);  // below TINY_OFFSET
     }
     if (!all(is_tiny) || forward.extended) return false;

@@ -111,11 +111,16 @@ struct Sigmoid {
     }
 };
 
+// The lanes of `mask` in which a factor is so far from 0 and from infinity that products with it stay normal numbers.
+FASTGRAD_INLINE Mask in_range(Mask mask, Floats factor) {
+    const Floats size = abs(factor);
+    return at_most(at_least(mask, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
+}
+
 // The lanes of `mask` whose link is in range: no exponents need be kept apart.
 template <class Phi>
 FASTGRAD_INLINE Mask in_range(Mask mask, Floats z, Floats w) {
-    const Floats size = abs(w);
-    return at_most(at_least(Phi::covers(mask, z), size, IN_RANGE_MIN), size, IN_RANGE_MAX);
+    return in_range(Phi::covers(mask, z), w);
 }
 
 // The double that stands for a preactivation z = w d with centered biases.

@@ -42,10 +42,8 @@ template <class Phi, int N>
 static void multiply_bounds(ForwardState& forward, const Draws& draws, int64_t count) {
     Mask is_in_range = ALL;
     for (int64_t t = 0; t < count; ++t)
-        for (int j = 0; j < N; ++j) {
-            const Floats size = abs(load(draws.weight + t * BLOCK + j * VECTOR_LANES));
-            is_in_range = at_most(at_least(is_in_range, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
-        }
+        for (int j = 0; j < N; ++j)
+            is_in_range = in_range(is_in_range, load(draws.weight + t * BLOCK + j * VECTOR_LANES));
     if (all(is_in_range) && !forward.extended_bound) {
         Scaled bound[N];
         FASTGRAD_ROW(N) bound[j] = forward.bound[j];

@@ -269,7 +269,7 @@ static Status train(const TrainJob& job) {
         Mask input_in_range = ALL;
         for (int j = 0; j < VECTORS; ++j) {
             const Floats x = load(start.activation + j * VECTOR_LANES);
-            input_in_range = in_range<Phi>(input_in_range, Floats{}, x);
+            input_in_range = in_range(input_in_range, x);
             store(tape.row + j * VECTOR_LANES, x);
         }
         tape.extended[0] = 0;
