@@ -23,10 +23,12 @@ HEADERS = [
     "numbers.h",
     "nonlinearity.h",
     "draws.h",
+    "arena.h",
     "forward.h",
     "backprop.h",
     "propagate.h",
     "train.h",
+    "layers.h",
     "instruction_set.h",
 ]
 

@@ -21,12 +21,22 @@ from pathlib import Path
 from fastgrad.kernels import BACKENDS
 
 ROUNDS = 7
-JOBS = ("ensemble", "chain", "simulate")
-SHAPES = {"ensemble": (1000, 4096), "chain": (1_000_000, 1), "simulate": (10_000, 10_000)}
+JOBS = ("ensemble", "chain", "simulate", "wide", "narrow")
+SHAPES = {
+    "ensemble": (1000, 4096),
+    "chain": (1_000_000, 1),
+    "simulate": (10_000, 10_000),
+    "wide": (1000, 1),
+    "narrow": (1000, 4096),
+}
+WIDTHS = {"wide": 256, "narrow": 8}  # units, of dense layers
+UNITS = {"wide": "weight", "narrow": "weight"}  # what times are given for, if it is no link
 TITLES = {
     "ensemble": "backprop, 1000 links x 4096 given chains",
     "chain": "backprop, one given chain of 10^6 links",
     "simulate": "draw and grow 10 000 chains x 10 000 links, normal weights and biases",
+    "wide": "draw 1000 layers of 256 units, forward and back",
+    "narrow": "draw 4096 x 1000 layers of 8 units, forward and back",
 }
 WEIGHT_STD, BIAS_STD = 4.0, 1.0
 
@@ -252,6 +262,122 @@ def fastgrad_simulate(backend):
     return prepare
 
 
+def layer_std(width):
+    """Critical, so that float64 holds the gradients of 1000 layers."""
+    return 10.149 / width**0.5
+
+
+def numpy_layers(depth, ensemble, width):
+    """default_rng, and products with matmul; the weights are kept for the way back."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    x, c = np.full((ensemble, width, 1), 0.5), np.full((ensemble, width, 1), width**-0.5)
+    weight = np.empty((depth, ensemble, width, width))
+    slope = np.empty((depth, ensemble, width, 1))
+
+    def run():
+        o = x
+        for w, s in zip(weight, slope, strict=True):
+            rng.standard_normal(out=w)
+            w *= layer_std(width)
+            o = 1.0 / (1.0 + np.exp(-(w @ o)))
+            np.multiply(o, 1.0 - o, out=s)
+        adjoint = c
+        for w, s in zip(weight[::-1], slope[::-1], strict=True):
+            adjoint = w.transpose(0, 2, 1) @ (adjoint * s)
+        return np.sqrt(np.square(adjoint).sum(axis=(1, 2)))
+
+    return run
+
+
+def jax_layers(depth, ensemble, width):
+    """jit of the gradient of a scan that draws, with a checkpoint at each layer: weights are drawn again."""
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+
+    def output(x, key):
+        @jax.checkpoint
+        def layer(o, key):
+            w = layer_std(width) * jax.random.normal(key, (ensemble, width, width), dtype=jnp.float64)
+            return jax.nn.sigmoid(jnp.einsum("mij,mj->mi", w, o)), None
+
+        return jax.lax.scan(layer, x, jax.random.split(key, depth))[0].sum()
+
+    gradient = jax.jit(jax.grad(output))
+    x, key = jnp.full((ensemble, width), 0.5), jax.random.key(0)
+    return lambda: jax.block_until_ready(gradient(x, key))
+
+
+def torch_layers(depth, ensemble, width):
+    """Autograd through a loop over the layers, which keeps their weights."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(0)
+    x = torch.full((ensemble, width, 1), 0.5, dtype=torch.float64, requires_grad=True)
+
+    def run():
+        o, x.grad = x, None
+        for _ in range(depth):
+            w = torch.randn(ensemble, width, width, dtype=torch.float64).mul_(layer_std(width))
+            o = torch.sigmoid(w @ o)
+        o.sum().backward()
+        return x.grad
+
+    return run
+
+
+def fastgrad_layers(backend):
+    """The kernels themselves, over members in as many slices as there are threads."""
+
+    def prepare(depth, ensemble, width):
+        import numpy as np
+
+        from fastgrad import laws
+        from fastgrad.jobs.threads import Threads
+        from fastgrad.kernels import LayersJob, ScaledArrays, ScaledVectors, load
+        from fastgrad.nonlinearities import NONLINEARITIES
+        from fastgrad.scaled import Scaled
+
+        kernels = load(backend)[1]
+        shape = 2, ensemble
+        numbers = [ScaledArrays.of(Scaled.empty(shape)) for _ in range(5)]
+        job = LayersJob(
+            weight_law=laws.normal(std=layer_std(width)).code,
+            bias_law=laws.zero().code,
+            seed=0,
+            nonlinearity=NONLINEARITIES["sigmoid"].code,
+            recorded_layers=np.array([1, depth]),
+            length=numbers[0],
+            mean_activation=numbers[1],
+            saturated=np.empty(shape),
+            dead=np.empty(shape),
+            correlation=np.empty(shape),
+            input_norm=numbers[2],
+            delta_norm=numbers[3],
+            adjoint_norm=numbers[4],
+        )
+        tape = np.empty((depth, ensemble, width))
+
+        def run():
+            state = ScaledVectors.of(np.full((ensemble, 1, width), 0.5))
+            adjoint = ScaledVectors.of(np.full((ensemble, 1, width), width**-0.5))
+
+            def both_ways(start, stop):
+                kernels.layers_forward(job, state, tape, 1, depth + 1, start, stop)
+                kernels.layers_backward(job, adjoint, tape, 1, depth + 1, start, stop)
+
+            with Threads(None) as pool:
+                pool.run(both_ways, ensemble)
+
+        return run
+
+    return prepare
+
+
 COMPILED = [name for name in BACKENDS if name != "numpy"]  # the reference is the definition, and not a contender
 OURS = f"fastgrad {COMPILED[0]}"  # the ratios are to this one
 CONTENDERS = {
@@ -268,9 +394,20 @@ CONTENDERS = {
         "NumPy": (numpy_simulate, None),
         "JAX": (jax_simulate, "jax"),
     },
+    "layers": {
+        **{f"fastgrad {name}": (fastgrad_layers(name), None) for name in COMPILED},
+        "NumPy": (numpy_layers, None),
+        "JAX": (jax_layers, "jax"),
+        "PyTorch": (torch_layers, "torch"),
+    },
 }
 # What takes minutes for the whole shape is measured on a part of it.
-PARTS = {("chain", "NumPy"): 100_000, ("chain", "PyTorch"): 2_000}
+PARTS = {
+    ("chain", "NumPy"): 100_000,
+    ("chain", "PyTorch"): 2_000,
+    **{("wide", name): 200 for name in ("NumPy", "JAX", "PyTorch")},
+    **{("narrow", name): 50 for name in ("NumPy", "JAX", "PyTorch")},
+}
 
 
 def in_range(values):
@@ -301,15 +438,15 @@ def measure(job, rounds):
     import fastgrad as fg
 
     depth, ensemble = SHAPES[job]
-    kind = "simulate" if job == "simulate" else "backprop"
+    kind = "layers" if job in WIDTHS else "simulate" if job == "simulate" else "backprop"
     missing, runs, links = [], {}, {}
     for name, (prepare, package) in CONTENDERS[kind].items():
         if package is not None and importlib.util.find_spec(package) is None:
             missing.append(name)
             continue
         part = PARTS.get((job, name), depth)
-        if kind == "simulate":
-            runs[name] = prepare(depth, ensemble)
+        if kind != "backprop":
+            runs[name] = prepare(part, ensemble, WIDTHS[job]) if job in WIDTHS else prepare(depth, ensemble)
             runs[name]()
         else:
             w, b = fg.draw(part, ensemble, f"normal:std={WEIGHT_STD}", f"normal:std={BIAS_STD}")
@@ -317,7 +454,7 @@ def measure(job, rounds):
             result = runs[name]()
             if name != "copy":
                 check(job, name, result, fastgrad_backprop("numpy" if ensemble > 1 else COMPILED[0])(w, b)())
-        links[name] = part * ensemble
+        links[name] = part * ensemble * WIDTHS.get(job, 1) ** 2
     times = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -336,19 +473,20 @@ def worker(job, threads, rounds):
 def table(job, threads, result):
     ours = result["seconds_per_link"][OURS]
     print(f"\n{TITLES[job]}, {'one thread' if threads == 1 else f'{threads} threads'}")
-    print(f"{'':16}{'ns per link':>12}  {'min … max':>17}  {f'time / {OURS}':>20}  {'min … max':>15}")
+    unit = f"ns per {UNITS.get(job, 'link')}"
+    print(f"{'':16}{unit:>13}  {'min … max':>17}  {f'time / {OURS}':>20}  {'min … max':>15}")
     for name, seconds in result["seconds_per_link"].items():
         ratios = [theirs / mine for theirs, mine in zip(seconds, ours, strict=True)]
         spread = f"{1e9 * min(seconds):.3g} … {1e9 * max(seconds):.3g}"
         ratio_spread = f"{min(ratios):.3g} … {max(ratios):.3g}"
         median = 1e9 * statistics.median(seconds)
-        print(f"{name:16}{median:12.3g}  {spread:>17}  {statistics.median(ratios):20.3g}  {ratio_spread:>15}")
+        print(f"{name:16}{median:13.3g}  {spread:>17}  {statistics.median(ratios):20.3g}  {ratio_spread:>15}")
     for name in result["missing"]:
         print(f"{name:16}not installed")
 
 
 def markdown(results):
-    """One row a contender, one column a job: nanoseconds per link on one thread, median and range."""
+    """One row a contender, one column a job: nanoseconds per link or weight on one thread, median and range."""
 
     def digits(seconds):
         number = 1e9 * seconds

@@ -8,7 +8,6 @@
 #include <string>
 #include <tuple>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "jobs.h"
@@ -50,56 +49,48 @@ void choose(const std::string& name) {
 }
 
 // Reads the fields of a job by name. The job keeps their arrays alive: it is a tuple.
-struct Fields {
+struct Reader {
     py::handle job;
 
     template <typename T>
-    Array<std::remove_const_t<T>> array(const char* name) const {
+    Array<T> array(const char* name) const {
         const py::object field = job.attr(name);
-        if (!Array<std::remove_const_t<T>>::check_(field))
+        if (!Array<T>::check_(field))
             throw py::type_error(std::string(name) + ": expected a C-contiguous array of " +
-                                 (std::is_floating_point<T>::value ? "float64" : "int64"));
-        return py::reinterpret_borrow<Array<std::remove_const_t<T>>>(field);
-    }
-
-    std::pair<int64_t, int64_t> shape(const char* name) const {
-        const Floats field = array<double>(name);
-        return {field.shape(0), field.shape(1)};
+                                 (std::is_floating_point_v<T> ? "float64" : "int64"));
+        return py::reinterpret_borrow<Array<T>>(field);
     }
 
     template <typename T>
-    void read(const char* name, T& field) const { field = job.attr(name).cast<T>(); }
-    template <typename T>
-    void read(const char* name, const T*& field) const { field = array<T>(name).data(); }
-    template <typename T>
-    void read(const char* name, T*& field) const { field = array<T>(name).mutable_data(); }
-    void read(const char* name, fastgrad::Law& field) const {
-        const auto law = job.attr(name).cast<std::tuple<int, double, double>>();
-        field = {std::get<0>(law), std::get<1>(law), std::get<2>(law)};
+    void read(const char* name, T& field) const {
+        using Value = std::remove_pointer_t<T>;
+        if constexpr (!std::is_pointer_v<T>)
+            field = job.attr(name).cast<T>();
+        else if constexpr (std::is_const_v<Value>)
+            field = array<std::remove_const_t<Value>>(name).data();
+        else
+            field = array<Value>(name).mutable_data();
+    }
+    void read(const char* name, fastgrad::Law& law) const {
+        std::tie(law.family, law.location, law.scale) = job.attr(name).cast<std::tuple<int, double, double>>();
     }
     void read(const char* name, fastgrad::ScaledArrays& field) const {
         const py::object pair = job.attr(name);
-        Fields{pair}.read("mantissa", field.mantissa);
-        Fields{pair}.read("exponent", field.exponent);
+        Reader{pair}.read("mantissa", field.mantissa);
+        Reader{pair}.read("exponent", field.exponent);
     }
 };
+#define FASTGRAD_READ(type, name) reader.read(#name, job.name);
 
-#define FASTGRAD_READ(type, name) fields.read(#name, job.name);
-
-// Says which members to run, over which links or steps, and which row is the first to be recorded.
-template <typename Job>
-void set_range(Job& job, int64_t start, int64_t stop) {
-    job.start = start;
-    job.stop = stop;
+fastgrad::Slice slice(const Reader& reader, int64_t start, int64_t stop) {
+    const Floats weight = reader.array<double>("weight");
+    return {weight.shape(0), weight.shape(1), start, stop};
 }
 
-template <typename Job>
-void set_range(Job& job, int64_t start, int64_t stop, int64_t first, int64_t last, const Ints& recorded) {
-    set_range(job, start, stop);
-    job.first = first;
-    job.last = last;
-    job.record = recorded.shape(0);
-    job.row = std::lower_bound(recorded.data(), recorded.data() + job.record, first) - recorded.data();
+fastgrad::Page page(fastgrad::Slice slice, const Ints& recorded, int64_t first, int64_t last) {
+    const int64_t record = recorded.shape(0);
+    const auto row = std::lower_bound(recorded.data(), recorded.data() + record, first) - recorded.data();
+    return {slice, first, last, record, row};
 }
 
 // Returns whether every weight and bias was finite.
@@ -115,38 +106,45 @@ bool run(fastgrad::Status (*kernel)(const Job&), const Job& job) {
 }
 
 bool backprop(py::handle given, int64_t start, int64_t stop) {
-    const Fields fields{given};
-    fastgrad::BackpropJob job{};
+    const Reader reader{given};
+    fastgrad::BackpropJob job{slice(reader, start, stop)};
     FASTGRAD_BACKPROP_FIELDS(FASTGRAD_READ)
-    std::tie(job.depth, job.ensemble) = fields.shape("weight");
-    set_range(job, start, stop);
     return run(chosen->backprop, job);
 }
 
-fastgrad::State state_of(py::handle given) {
-    const Fields fields{given};
+fastgrad::State read_state(const Reader& reader) {
     fastgrad::State job{};
     FASTGRAD_STATE_FIELDS(FASTGRAD_READ)
     return job;
 }
 
 void propagate(py::handle given, py::handle state, int64_t first, int64_t last, int64_t start, int64_t stop) {
-    const Fields fields{given};
-    fastgrad::PropagateJob job{};
+    const Reader reader{given};
+    fastgrad::PropagateJob job{page(slice(reader, start, stop), reader.array<int64_t>("recorded_links"), first, last)};
     FASTGRAD_PROPAGATE_FIELDS(FASTGRAD_READ)
-    job.state = state_of(state);
-    job.ensemble = fields.shape("weight").second;
-    set_range(job, start, stop, first, last, fields.array<int64_t>("recorded_links"));
+    job.state = read_state({state});
     run(chosen->propagate, job);
 }
 
 void train(py::handle given, int64_t first, int64_t last, int64_t start, int64_t stop) {
-    const Fields fields{given};
-    fastgrad::TrainJob job{};
+    const Reader reader{given};
+    fastgrad::TrainJob job{page(slice(reader, start, stop), reader.array<int64_t>("recorded_steps"), first, last)};
     FASTGRAD_TRAIN_FIELDS(FASTGRAD_READ)
-    std::tie(job.depth, job.ensemble) = fields.shape("weight");
-    set_range(job, start, stop, first, last, fields.array<int64_t>("recorded_steps"));
     run(chosen->train, job);
+}
+
+void layers(fastgrad::Status (*kernel)(const fastgrad::LayersJob&), py::handle given, py::handle vectors, Floats tape,
+            int64_t first, int64_t last, int64_t start, int64_t stop) {
+    const Reader reader{given}, state{vectors};
+    const Floats value = state.array<double>("value");
+    const fastgrad::Slice members{0, value.shape(0), start, stop};
+    fastgrad::LayersJob job{page(members, reader.array<int64_t>("recorded_layers"), first, last)};
+    FASTGRAD_LAYERS_FIELDS(FASTGRAD_READ)
+    job.state = {state.array<double>("value").mutable_data(), state.array<int64_t>("exponent").mutable_data(),
+                 value.shape(1)};
+    job.width = value.shape(2);
+    job.tape = tape.shape(0) ? tape.mutable_data() : nullptr;
+    run(kernel, job);
 }
 
 }  // namespace
@@ -161,13 +159,22 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     module.attr("compiler") = "unknown";
 #endif
     module.attr("compile_flags") = FASTGRAD_COMPILE_FLAGS;
-    module.attr("kernel_version") = (int)fastgrad::KERNEL_VERSION;
+    module.attr("kernel_version") = int{fastgrad::KERNEL_VERSION};
     choose(available().back());
     module.def("instruction_sets", &available, "Names of the instruction sets that run here, slowest first.");
     module.def("choose", &choose, py::arg("instruction_set"), "Choose the instruction set; before any kernel runs.");
     module.def("chosen", [] { return chosen->name; });
-    module.def("backprop", &backprop, py::arg("job"), py::arg("start"), py::arg("stop"));
-    module.def("propagate", &propagate, py::arg("job"), py::arg("state"), py::arg("first"), py::arg("last"),
-               py::arg("start"), py::arg("stop"));
-    module.def("train", &train, py::arg("job"), py::arg("first"), py::arg("last"), py::arg("start"), py::arg("stop"));
+    module.def("backprop", &backprop, "A slice, with (job, start, stop): fastgrad/kernels/contract.py.");
+    module.def("propagate", &propagate, "A page, with (job, state, first, last, start, stop).");
+    module.def("train", &train, "A page, with (job, first, last, start, stop).");
+    const auto def_layers = [&](const char* name, auto kernel) {
+        module.def(
+            name,
+            [kernel](py::handle job, py::handle state, Floats tape, int64_t first, int64_t last, int64_t start,
+                     int64_t stop) { layers(chosen->*kernel, job, state, tape, first, last, start, stop); },
+            py::arg("job"), py::arg("state"), py::arg("tape").noconvert(), py::arg("first"), py::arg("last"),
+            py::arg("start"), py::arg("stop"));
+    };
+    def_layers("layers_forward", &fastgrad::InstructionSet::layers_forward);
+    def_layers("layers_backward", &fastgrad::InstructionSet::layers_backward);
 }

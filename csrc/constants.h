@@ -39,7 +39,8 @@ constexpr double LARGE_Z = 0x1.0000000000000p+20;
 constexpr double HUGE_Z = 0x1.0000000000000p+50;
 constexpr double DEAD = 0x1.0000000000000p+60;
 
-// Bits of doubles: all but the exponent, 1/2 and sqrt(1/2).
+// Bits of doubles: all but sign and exponent, all but the exponent, 1/2 and sqrt(1/2).
+constexpr int64_t FRACTION = 0xFFFFFFFFFFFFF;
 constexpr int64_t SIGN_AND_FRACTION = -0x7FF0000000000001;
 constexpr int64_t EXPONENT_OF_HALF = 0x3FE0000000000000;
 constexpr int64_t SQRT_HALF_BITS = 0x3FE6A09E667F3BCD;
@@ -76,6 +77,21 @@ constexpr int64_t PRODUCT_LINKS = 1024;
 
 // Links after which a contracting chain has forgotten its start, bit for bit: 37 / |lambda| as a rule.
 constexpr int64_t BURN_IN_LINKS = 128;
+
+// Dense layers. A vector of zeros has ZERO_EXPONENT; a law is scaled by at most this power of two. Where the
+// preactivations of sigmoid and tanh are below 2 to LINEAR_EXPONENT, these are linear to all digits.
+constexpr int64_t ZERO_EXPONENT = -0x4000000000000000;
+constexpr int64_t LAW_EXPONENT_MAX = 1000;
+constexpr int64_t LINEAR_EXPONENT = -400;
+
+// Sizes |z|: preactivations of sigmoid and tanh are held to the first, and are called saturated above the second.
+constexpr double LARGEST_Z = 0x1.0000000000000p+1000;
+constexpr double SATURATED_Z = 0x1.8000000000000p+2;
+
+// Units of a layer from which on they lie in lanes; before, members do. Partial sums of a reflection of an orthogonal
+// layer, of its even units and of its odd ones.
+constexpr int64_t WIDE_LAYER = 16;
+constexpr int64_t REFLECTION_LANES = 8;
 
 // Philox4x32-10, and its streams.
 constexpr uint64_t MULTIPLIER_0 = 0xD2511F53;
@@ -128,6 +144,16 @@ constexpr double COS[] = {
     -0x1.a6d1eef479be1p+4,
     0x1.f9ce245cada0bp+2,
     -0x1.b2f3eb054afcdp+0,
+};
+
+constexpr double QUARTER_SIN[] = {
+    0x1.921fb54442d18p+0,
+    -0x1.4abbce625be41p-1,
+    0x1.466bc677587f8p-4,
+    -0x1.32d2cce2e5b19p-8,
+    0x1.50782fda12d96p-13,
+    -0x1.e30071afc3e59p-19,
+    0x1.e3f38399551bfp-25,
 };
 
 }  // namespace fastgrad

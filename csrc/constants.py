@@ -93,6 +93,8 @@ FITS = {
     "COS": chebyshev_fit(cos_turns, mp.mpf(0), TURN_END, 6),
 }
 POLYNOMIALS = {name: [float(c) for c in coefficients] for name, coefficients in FITS.items()}
+# The sine of quarter turns: exact, by powers of two.
+POLYNOMIALS["QUARTER_SIN"] = [c * 0.25 ** (2 * i + 1) for i, c in enumerate(POLYNOMIALS["SIN"])]
 
 # Part of every sweep point's key, and compiled into the extension. Increment it when any result changes in any bit; the
 # pinned digests in tests/ show when.
@@ -143,9 +145,10 @@ NUMBERS: list[tuple[str, str, dict[str, float]]] = [
         {"LARGE_Z": 2.0**20, "HUGE_Z": 2.0**50, "DEAD": 2.0**60},
     ),
     (
-        "Bits of doubles: all but the exponent, 1/2 and sqrt(1/2).",
+        "Bits of doubles: all but sign and exponent, all but the exponent, 1/2 and sqrt(1/2).",
         "int64_t",
         {
+            "FRACTION": 0xFFFFFFFFFFFFF,
             "SIGN_AND_FRACTION": -0x7FF0000000000001,
             "EXPONENT_OF_HALF": 1022 << 52,
             "SQRT_HALF_BITS": 0x3FE6A09E667F3BCD,
@@ -195,6 +198,24 @@ NUMBERS: list[tuple[str, str, dict[str, float]]] = [
         "Links after which a contracting chain has forgotten its start, bit for bit: 37 / |lambda| as a rule.",
         "int64_t",
         {"BURN_IN_LINKS": 128},
+    ),
+    (
+        """Dense layers. A vector of zeros has ZERO_EXPONENT; a law is scaled by at most this power of two. Where the
+        preactivations of sigmoid and tanh are below 2 to LINEAR_EXPONENT, these are linear to all digits.""",
+        "int64_t",
+        {"ZERO_EXPONENT": -(2**62), "LAW_EXPONENT_MAX": 1000, "LINEAR_EXPONENT": -400},
+    ),
+    (
+        """Sizes |z|: preactivations of sigmoid and tanh are held to the first, and are called saturated above the
+        second.""",
+        "double",
+        {"LARGEST_Z": 2.0**1000, "SATURATED_Z": 6.0},
+    ),
+    (
+        """Units of a layer from which on they lie in lanes; before, members do. Partial sums of a reflection of an
+        orthogonal layer, of its even units and of its odd ones.""",
+        "int64_t",
+        {"WIDE_LAYER": 16, "REFLECTION_LANES": 8},
     ),
     (
         "Philox4x32-10, and its streams.",

@@ -15,26 +15,45 @@ struct Pair {
 
 // (i + 1/2) * 2^-53 from the 53 high bits; the largest is rounded to 1, and taken back inside (0, 1).
 FASTGRAD_INLINE Floats uniform(UInts high, UInts low) {
-    const UInts i = ((high << 32) | (low & 0xFFFFFFFFu)) >> 11;
+    const UInts i = join_words(high, low) >> 11;
     const Floats u = (to_floats(i) + 0.5) * 0x1p-53;
-    return select(u < 1.0, u, broadcast(1.0 - 0x1p-53));
+    const Floats largest = broadcast(1.0 - 0x1p-53);
+    return u < largest ? u : largest;
 }
 
-// Of each 64-bit lane only the low half counts; what the operations leave above it is never read.
-FASTGRAD_INLINE Pair uniforms(uint64_t stream, uint64_t seed, UInts link, UInts member) {
-    UInts r0 = link, r1 = link >> 32, r2 = member, r3 = UInts{} + stream;
-    uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
-    for (int round = 0; round < 10; ++round) {
-        const UInts product0 = multiply_low(r0, UInts{} + MULTIPLIER_0);
-        const UInts product1 = multiply_low(r2, UInts{} + MULTIPLIER_1);
-        r0 = (product1 >> 32) ^ r1 ^ (uint64_t)key0;
-        r2 = (product0 >> 32) ^ r3 ^ (uint64_t)key1;
-        r1 = product1;
-        r3 = product0;
-        key0 += (uint32_t)KEY_STEP_0;
-        key1 += (uint32_t)KEY_STEP_1;
+// Keys of the rounds, in memory, where each is an operand of the instruction that needs it.
+constexpr int ROUNDS = 10;
+
+struct Keys {
+    uint64_t first[ROUNDS], second[ROUNDS];
+};
+
+FASTGRAD_INLINE Keys keys_of(uint64_t seed) {
+    Keys keys;
+    uint32_t first = (uint32_t)seed, second = (uint32_t)(seed >> 32);
+    for (int round = 0; round < ROUNDS; ++round) {
+        keys.first[round] = first;
+        keys.second[round] = second;
+        first += (uint32_t)KEY_STEP_0;
+        second += (uint32_t)KEY_STEP_1;
     }
-    return {uniform(r0, r1), uniform(r2, r3)};
+    return keys;
+}
+
+// Two uniforms for each counter r0 … r3. Of each 64-bit lane only the low half counts; what the
+// operations leave above it is never read. Step by step for N vectors: they hide each other's latency.
+template <int N>
+FASTGRAD_INLINE void uniforms(const Keys& keys, UInts* r0, UInts* r1, UInts* r2, UInts* r3, Pair* drawn) {
+#pragma GCC unroll 10
+    for (int round = 0; round < ROUNDS; ++round) FASTGRAD_ROW(N) {
+            const UInts product0 = multiply_low(r0[j], UInts{} + MULTIPLIER_0);
+            const UInts product1 = multiply_low(r2[j], UInts{} + MULTIPLIER_1);
+            r0[j] = high_words(product1) ^ r1[j] ^ keys.first[round];
+            r2[j] = high_words(product0) ^ r3[j] ^ keys.second[round];
+            r1[j] = product1;
+            r3[j] = product0;
+        }
+    FASTGRAD_ROW(N) drawn[j] = {uniform(r0[j], r1[j]), uniform(r2[j], r3[j])};
 }
 
 // ln u for 0 < u < 1: u = 2^k (1 + f).
@@ -53,32 +72,79 @@ FASTGRAD_INLINE Pair cos_sin_turns(Floats v) {
     const Floats t2 = t * t;
     const Floats c = 1.0 + t * (((COS[0] + COS[1] * t) + (COS[2] + COS[3] * t) * t2) +
                                 ((COS[4] + COS[5] * t) + COS[6] * t2) * (t2 * t2));
-    const Floats s = f * (((SIN[0] + SIN[1] * t) + (SIN[2] + SIN[3] * t) * t2) +
-                          ((SIN[4] + SIN[5] * t) + SIN[6] * t2) * (t2 * t2));
+    const Floats s =
+        f * (((SIN[0] + SIN[1] * t) + (SIN[2] + SIN[3] * t) * t2) + ((SIN[4] + SIN[5] * t) + SIN[6] * t2) * (t2 * t2));
     const Ints swap = (quarter & 1) != 0;
     const Floats cosine = select(swap, s, c), sine = select(swap, c, s);
     return {select(((quarter + 1) & 2) != 0, -cosine, cosine), select((quarter & 2) != 0, -sine, sine)};
 }
 
+// Two normals in place of two uniforms u and v: sqrt(factor ln u) times cos(2πv) and sin(2πv), with factor = -2 scale².
+// Fewer operations than above: the cosine of the angle that quarter turns leave is sqrt(1 - sin²), and its square goes
+// under the root of the radius.
+template <int N>
+FASTGRAD_INLINE void scaled_normals(double factor, Pair* drawn) {
+    Floats k[N], s[N], sine[N], square[N];
+    Ints quarter[N];
+    FASTGRAD_ROW(N) {  // u = 2^k (1 + f), s = f / (2 + f)
+        const Ints offset = bits_of(drawn[j].first) - (SQRT_HALF_BITS - ((int64_t)1024 << 52));
+        k[j] = float_of((Ints)((UInts)offset >> 52) + (ROUNDER_BITS - 1024)) - ROUNDER;
+        const Floats f = float_of((offset & FRACTION) + SQRT_HALF_BITS) - 1.0;
+        s[j] = f / (2.0 + f);
+    }
+    FASTGRAD_ROW(N) {
+        const Floats quarters = 4.0 * drawn[j].second;
+        const Floats shifted = quarters + ROUNDER;
+        const Floats a = quarters - (shifted - ROUNDER);  // in quarter turns, at most 1/2
+        const Floats t = a * a;
+        const Floats tail = QUARTER_SIN[3] + t * (QUARTER_SIN[4] + t * (QUARTER_SIN[5] + t * QUARTER_SIN[6]));
+        sine[j] = a * (QUARTER_SIN[0] + t * (QUARTER_SIN[1] + t * (QUARTER_SIN[2] + t * tail)));
+        quarter[j] = bits_of(shifted);
+    }
+    FASTGRAD_ROW(N) {
+        const Floats t = s[j] * s[j];
+        const Floats tail = LOG[3] + t * (LOG[4] + t * (LOG[5] + t * LOG[6]));
+        const Floats remainder = t * (LOG[0] + t * (LOG[1] + t * (LOG[2] + t * tail)));
+        square[j] = factor * (k[j] * LN2 + (s[j] * remainder + (s[j] + s[j])));
+    }
+    FASTGRAD_ROW(N) {
+        const Floats x = square_root(square[j] * (1.0 - sine[j] * sine[j])), y = square_root(square[j]) * sine[j];
+        const Ints swap = (quarter[j] & 1) != 0;
+        drawn[j] = {float_of(bits_of(select(swap, y, x)) ^ (((quarter[j] + 1) << 62) & INT64_MIN)),
+                    float_of(bits_of(select(swap, x, y)) ^ ((quarter[j] << 62) & INT64_MIN))};
+    }
+}
+
 FASTGRAD_INLINE bool is_drawn(const Law& law) { return law.family == NORMAL || law.family == UNIFORM; }
 
-// Two independent variates of a family, uniforms or standard normals, for `rows` rows of N vectors, WIDTH doubles apart;
-// `link` and `member` belong to the first row, and each row is one link further. Stage by stage: a stage is short enough for
-// the processor to work on several vectors at once.
+// Two independent variates of a family, uniforms or standard normals, for `rows` rows of N vectors, WIDTH doubles
+// apart; `link` and `member` belong to the first row, and each row is one link further. Stage by stage: a stage is
+// short enough for the processor to work on several vectors at once.
 template <int N>
-static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInts* link, const UInts* member, int64_t rows,
-                          double* first, double* second) {
-    for (int64_t t = 0; t < rows; ++t)
-        for (int j = 0; j < N; ++j) {
-            const Pair uniform = uniforms(stream, seed, link[j] + (uint64_t)t, member[j]);
-            store(first + t * BLOCK + j * VECTOR_LANES, uniform.first);
-            store(second + t * BLOCK + j * VECTOR_LANES, uniform.second);
+static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInts* link, const UInts* member,
+                          int64_t rows, double* first, double* second) {
+    const Keys keys = keys_of(seed);
+    for (int64_t t = 0; t < rows; ++t) {
+        UInts r0[N], r1[N], r2[N], r3[N];
+        FASTGRAD_ROW(N) {
+            r0[j] = link[j] + (uint64_t)t;
+            r1[j] = r0[j] >> 32;
+            r2[j] = member[j];
+            r3[j] = UInts{} + stream;
         }
+        Pair drawn[N];
+        uniforms<N>(keys, r0, r1, r2, r3, drawn);
+        FASTGRAD_ROW(N) {
+            store(first + t * BLOCK + j * VECTOR_LANES, drawn[j].first);
+            store(second + t * BLOCK + j * VECTOR_LANES, drawn[j].second);
+        }
+    }
     if (family != NORMAL) return;
     // Box and Muller: the normals take the places of the uniforms
     Floats radius[TILE * N];
     for (int64_t t = 0; t < rows; ++t)
-        for (int j = 0; j < N; ++j) radius[t * N + j] = square_root(-2.0 * log_of(load(first + t * BLOCK + j * VECTOR_LANES)));
+        for (int j = 0; j < N; ++j)
+            radius[t * N + j] = square_root(-2.0 * log_of(load(first + t * BLOCK + j * VECTOR_LANES)));
     for (int64_t t = 0; t < rows; ++t)
         for (int j = 0; j < N; ++j) {
             const int64_t cell = t * BLOCK + j * VECTOR_LANES;
@@ -90,11 +156,11 @@ static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInt
 
 // Weights and biases of `rows` rows, as above. Centered biases hold units that rest, at REST.
 template <int N>
-static void draw_rows(const Law& weight, const Law& bias, double rest, uint64_t seed, const UInts* link, const UInts* member, int64_t rows,
-                      double* weights, double* biases) {
+static void draw_rows(const Law& weight, const Law& bias, double rest, uint64_t seed, const UInts* link,
+                      const UInts* member, int64_t rows, double* weights, double* biases) {
     if (is_drawn(weight) || is_drawn(bias))
-        draw_variates<N>(is_drawn(weight) ? weight.family : bias.family, STREAM_LINKS, seed, link, member, rows, weights,
-                         biases);
+        draw_variates<N>(is_drawn(weight) ? weight.family : bias.family, STREAM_LINKS, seed, link, member, rows,
+                         weights, biases);
     if (is_drawn(weight) && is_drawn(bias) && weight.family != bias.family) {
         alignas(64) double unused[TILE * BLOCK];
         draw_variates<N>(bias.family, STREAM_MIXED, seed, link, member, rows, unused, biases);

@@ -1,5 +1,5 @@
-// Lanes on their way forward, nothing kept: what backprop, where it looks for the start of a stretch, and propagate have
-// in common. The lanes are chains, or segments of one chain.
+// The forward pass without a tape. `backprop` uses it to find the state at each segment's start, `propagate` for
+// everything.
 #pragma once
 
 #include "nonlinearity.h"
@@ -7,59 +7,66 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-// Lanes on their way forward: the state o, and the product of w sigmoid' since the stretch began. Nothing is kept.
-// With centered biases the state is the offset d = o - 1/2: see fastgrad/kernels/contract.py.
+// The state o of a block's lanes, and products over the links since the state was begun. With centered biases the state
+// is the offset d = o - phi(0): see fastgrad/kernels/contract.py.
 struct ForwardState {
     Floats activation[VECTORS];
-    Scaled product[VECTORS];
-    Scaled scaled[VECTORS];  // the activation, after a link that took the general path; or a tiny offset
-    Scaled bound[VECTORS];   // the product of |w| / 4, which propagate alone looks at
-    uint32_t extended;           // bit j where product j has a zero, or nears the smallest exponent
-    uint32_t extended_bound;     // and bound j
+    Scaled product[VECTORS];  // of w phi'
+    Scaled scaled[VECTORS];   // the activation, after a link that was run in extended range; or a tiny offset
+    Scaled bound[VECTORS];    // product of |w| SLOPE: for `propagate` alone
+    uint32_t extended;        // bit j where product j needs extended range
+    uint32_t extended_bound;  // bit j where bound j does
 };
 
-FASTGRAD_INLINE void begin_product(ForwardState& front) {
-    for (int j = 0; j < VECTORS; ++j) front.product[j] = one();
-    front.extended = 0;
+FASTGRAD_INLINE void begin_product(ForwardState& forward) {
+    for (int j = 0; j < VECTORS; ++j) forward.product[j] = one();
+    forward.extended = 0;
 }
 
-// One link with centered biases where every offset is below TINY_OFFSET: they are multiplied by w / 4, and the slope is 1/4.
-// The bits are those of the general path. False, and nothing done, where that does not hold.
+// One link with centered biases where every offset is below TINY_OFFSET: it is multiplied by w SLOPE, and phi' is
+// SLOPE. The bits are those of the general path. Returns false, and does nothing, where that does not hold.
+//
+// forward    the block's state      in, out
+// weight     (block,)               in       w of the link
 template <class Phi, int N>
-FASTGRAD_INLINE bool advance_tiny(ForwardState& front, const double* weight) {
+FASTGRAD_INLINE bool advance_tiny(ForwardState& forward, const double* weight) {
     Mask is_tiny = ALL;
     for (int j = 0; j < N; ++j) {
-        const Floats size = abs(load(weight + j * VECTOR_LANES));
-        is_tiny = at_most(at_least(is_tiny, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
-        is_tiny = at_most(is_tiny, abs(front.activation[j]), 0x1.fffffffffffffp-901);  // below TINY_OFFSET
+        is_tiny = in_range(is_tiny, load(weight + j * VECTOR_LANES));
+        is_tiny = at_most(is_tiny, abs(forward.activation[j]), 0x1.fffffffffffffp-901);  // below TINY_OFFSET
     }
-    if (!all(is_tiny) || front.extended) return false;
+    if (!all(is_tiny) || forward.extended) return false;
     FASTGRAD_ROW(N) {
         const Floats w = load(weight + j * VECTOR_LANES);
-        const Scaled z = renormalize(front.scaled[j].mantissa * w, front.scaled[j].exponent);
-        front.activation[j] = Phi::SLOPE * stand_in(z);
-        const Ints tiny = abs(front.activation[j]) < TINY_OFFSET;
-        front.scaled[j] = {select(tiny, z.mantissa, broadcast(0.5)),
-                           select(tiny & (z.mantissa != 0.0), z.exponent + Phi::SLOPE_EXPONENT, Ints{})};
-        front.product[j] = renormalize_in_range((front.product[j].mantissa * Phi::SLOPE) * w, front.product[j].exponent);
+        const Scaled z = renormalize(forward.scaled[j].mantissa * w, forward.scaled[j].exponent);
+        forward.activation[j] = Phi::SLOPE * stand_in(z);
+        const Ints tiny = abs(forward.activation[j]) < TINY_OFFSET;
+        forward.scaled[j] = {select(tiny, z.mantissa, broadcast(0.5)),
+                             select(tiny & (z.mantissa != 0.0), z.exponent + Phi::SLOPE_EXPONENT, Ints{})};
+        forward.product[j] =
+            renormalize_in_range((forward.product[j].mantissa * Phi::SLOPE) * w, forward.product[j].exponent);
     }
     return true;
 }
 
-// `end` links of N vectors forward. With `scaled` the last one takes the general path, which gives the scaled activation too.
-// CENTERED: every bias is -w/2, and the activations are offsets.
+// `end` links of N vectors. With `scaled` the last one is run in extended range, which gives the scaled activation too.
+// PRODUCT: products of w phi' are taken. CENTERED: every bias is -w phi(0), and the activations are offsets.
+//
+// forward    the block's state      in, out
+// weights    (end, block)           in       w of the links, `stride` doubles from link to link
+// biases     (end, block)           in       b, likewise
 template <class Phi, bool PRODUCT, int N, bool CENTERED = false>
-static void advance_rows(ForwardState& front, const double* weights, const double* biases, int64_t stride, int64_t end,
-                         bool scaled) {
+static void advance_rows(ForwardState& forward, const double* weights, const double* biases, int64_t stride,
+                         int64_t end, bool scaled) {
     int64_t step = 0;
     for (; step < end; ++step) {
         Floats activation[N];
         Scaled product[N];
         FASTGRAD_ROW(N) {
-            activation[j] = front.activation[j];
-            product[j] = front.product[j];
+            activation[j] = forward.activation[j];
+            product[j] = forward.product[j];
         }
-        for (; step < end - scaled && !(PRODUCT && front.extended); ++step) {
+        for (; step < end - scaled && !(PRODUCT && forward.extended); ++step) {
             const double* const weight = weights + step * stride;
             const double* const bias = biases + step * stride;
             Floats w[N], z[N];
@@ -84,30 +91,30 @@ static void advance_rows(ForwardState& front, const double* weights, const doubl
             }
         }
         FASTGRAD_ROW(N) {
-            front.activation[j] = activation[j];
-            front.product[j] = product[j];
+            forward.activation[j] = activation[j];
+            forward.product[j] = product[j];
         }
         if (step == end) break;
-        if (PRODUCT && CENTERED && advance_tiny<Phi, N>(front, weights + step * stride)) continue;
+        if (PRODUCT && CENTERED && advance_tiny<Phi, N>(forward, weights + step * stride)) continue;
         for (int j = 0; j < N; ++j) {
             const Floats w = load(weights + step * stride + j * VECTOR_LANES);
             ExtendedValues next;
             if (CENTERED) {
-                const Preactivation at = preactivation(w, activation[j], front.scaled[j]);
+                const Preactivation at = preactivation(w, activation[j], forward.scaled[j]);
                 next = Phi::extended(at.z);
-                front.activation[j] = Phi::offset(at.z);
-                const Ints tiny = abs(front.activation[j]) < TINY_OFFSET;  // and then d is SLOPE z
-                front.scaled[j] = renormalize(select(tiny, at.scaled.mantissa, next.mantissa),
-                                            select(tiny, at.scaled.exponent + Phi::SLOPE_EXPONENT, next.exponent));
+                forward.activation[j] = Phi::offset(at.z);
+                const Ints tiny = abs(forward.activation[j]) < TINY_OFFSET;  // and then d is SLOPE z
+                forward.scaled[j] = renormalize(select(tiny, at.scaled.mantissa, next.mantissa),
+                                                select(tiny, at.scaled.exponent + Phi::SLOPE_EXPONENT, next.exponent));
             } else {
                 next = Phi::extended(w * activation[j] + load(biases + step * stride + j * VECTOR_LANES));
-                front.activation[j] = next.activation;
-                front.scaled[j] = renormalize(next.mantissa, next.exponent);
+                forward.activation[j] = next.activation;
+                forward.scaled[j] = renormalize(next.mantissa, next.exponent);
             }
             if (!PRODUCT) continue;
-            const Scaled factor = to_scaled(w), delta = times(product[j], next.derivative, next.derivative_exponent);
-            front.product[j] = times(delta, factor.mantissa, factor.exponent);
-            front.extended = (front.extended & ~(1u << j)) | (uint32_t)needs_extended(front.product[j]) << j;
+            const Scaled delta = times(product[j], next.derivative, next.derivative_exponent);
+            forward.product[j] = times(delta, to_scaled(w));
+            forward.extended = (forward.extended & ~(1u << j)) | (uint32_t)needs_extended(forward.product[j]) << j;
         }
     }
 }

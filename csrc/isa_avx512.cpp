@@ -1,4 +1,5 @@
-// The kernels for AVX-512 (F and DQ). The headers of the standard library come before the target: what they inline stays neutral.
+// The kernels for AVX-512 (F and DQ). The headers of the standard library come before the target: what they inline
+// stays neutral.
 #include "jobs.h"
 
 #if defined(FASTGRAD_X86_64_SETS)

@@ -1,5 +1,5 @@
-// Nonlinearities phi: a type for each, with which the kernels are instantiated in instruction_set.h. All that kernels know
-// of one is here, but for the losses that go with it.
+// Nonlinearities phi: a type for each, with which the kernels are instantiated in instruction_set.h. All that kernels
+// know of one is here, but for the losses that go with it.
 #pragma once
 
 #include "numbers.h"
@@ -32,17 +32,19 @@ struct Sigmoid {
 
     // For |z| <= SIGMOID_RANGE.
     FASTGRAD_INLINE Values in_range(Floats z) {
-        // e = exp(-z), also where z < 0: there numerator and denominator change places, and all is scaled by 2^k, exactly.
+        // e = exp(-z), also where z < 0: there numerator and denominator change places, and all is scaled by 2^k,
+        // exactly.
         const Floats shifted = z * LOG2_E + ROUNDER;
         const Floats whole = shifted - ROUNDER;
         const Quotient p = exp_reduced((whole * LN2_HIGH - z) + whole * LN2_LOW);
         const Floats scaled = float_of(bits_of(p.numerator) - (bits_of(shifted) << 52));  // times 2^-k
         const Floats inverse = 1.0 / (p.denominator + scaled);
-        const Floats activation = p.denominator * inverse;    // 1 / (1 + e)
+        const Floats activation = p.denominator * inverse;     // 1 / (1 + e)
         return {activation, (scaled * inverse) * activation};  // e / (1 + e)^2
     }
 
-    // For every z. Relative error of the derivative: 5.2 * 2^-53 at most, measured up to |z| = 2^50; 1.2e-13 towards 2^60.
+    // For every z. Relative error of the derivative: 5.2 * 2^-53 at most, measured up to |z| = 2^50; 1.2e-13 towards
+    // 2^60.
     FASTGRAD_INLINE ExtendedValues extended(Floats z) {
         const Ints dead = ~(abs(z) <= DEAD);
         const ExpArgument argument = reduce_exp_argument(select(dead, Floats{}, abs(z)));
@@ -70,8 +72,8 @@ struct Sigmoid {
         };
     }
 
-    // One integer from which a tape gives both exponents back, 0 for two that are 0: k of exp(-|z|) = p 2^-k, with the sign
-    // of z.
+    // One integer from which a tape gives both exponents back, 0 for two that are 0: k of exp(-|z|) = p 2^-k, with the
+    // sign of z.
     FASTGRAD_INLINE Ints pack_exponents(Floats z, const ExtendedValues& values) {
         return select(z < 0.0, values.derivative_exponent, -values.derivative_exponent);
     }
@@ -80,10 +82,10 @@ struct Sigmoid {
 
     // The offset from rest, d = o - 1/2 = tanh(z/2) / 2, in place of the activation, for |z| <= SIGMOID_RANGE.
     //
-    // With exp(-z) = N/D 2^-k, N = even + odd and D = even - odd, d = (D - N 2^-k) / (2 (D + N 2^-k)). Written with even
-    // and odd parts the numerator is even (1 - 2^-k) - odd (1 + 2^-k): for k = 0, where D and N may agree in all digits, it
-    // is -2 odd exactly, and for every other k it is at least a quarter of its first term. So d has relative precision for
-    // every z, and changes its sign alone with z, bit for bit. Where |z| is small, it is z / 4.
+    // With exp(-z) = N/D 2^-k, N = even + odd and D = even - odd, d = (D - N 2^-k) / (2 (D + N 2^-k)). Written with
+    // even and odd parts the numerator is even (1 - 2^-k) - odd (1 + 2^-k): for k = 0, where D and N may agree in all
+    // digits, it is -2 odd exactly, and for every other k it is at least a quarter of its first term. So d has relative
+    // precision for every z, and changes its sign alone with z, bit for bit. Where |z| is small, it is z / 4.
     FASTGRAD_INLINE Values offset_in_range(Floats z) {
         const Floats shifted = z * LOG2_E + ROUNDER;
         const Floats whole = shifted - ROUNDER;
@@ -109,11 +111,16 @@ struct Sigmoid {
     }
 };
 
+// The lanes of `mask` in which a factor is so far from 0 and from infinity that products with it stay normal numbers.
+FASTGRAD_INLINE Mask in_range(Mask mask, Floats factor) {
+    const Floats size = abs(factor);
+    return at_most(at_least(mask, size, IN_RANGE_MIN), size, IN_RANGE_MAX);
+}
+
 // The lanes of `mask` whose link is in range: no exponents need be kept apart.
 template <class Phi>
 FASTGRAD_INLINE Mask in_range(Mask mask, Floats z, Floats w) {
-    const Floats size = abs(w);
-    return at_most(at_least(Phi::covers(mask, z), size, IN_RANGE_MIN), size, IN_RANGE_MAX);
+    return in_range(Phi::covers(mask, z), w);
 }
 
 // The double that stands for a preactivation z = w d with centered biases.
@@ -131,9 +138,7 @@ struct Preactivation {
 
 FASTGRAD_INLINE Preactivation preactivation(Floats w, Floats offset, Scaled scaled) {
     const Ints tiny = abs(offset) < TINY_OFFSET;
-    const Scaled factor = to_scaled(w), whole = to_scaled(offset);
-    const Scaled d{select(tiny, scaled.mantissa, whole.mantissa), select(tiny, scaled.exponent, whole.exponent)};
-    const Scaled z = times(d, factor.mantissa, factor.exponent);
+    const Scaled z = times(select(tiny, scaled, to_scaled(offset)), to_scaled(w));
     return {z, stand_in(z)};
 }
 

@@ -1,9 +1,9 @@
-// Numbers as mantissa * 2^exponent (1/2 <= |mantissa| < 1, or 0 * 2^0), and exp and log in double arithmetic, on vectors of
-// chains. Every function here and in nonlinearity.h has a twin of the same name in fastgrad/kernels/jit.py that does the same
-// IEEE operations in the same order: the two return the same bits.
+// Numbers as mantissa * 2^exponent (1/2 <= |mantissa| < 1, or 0 * 2^0), and exp and log in double arithmetic, on
+// vectors. Every function here and in nonlinearity.h has a twin in fastgrad/kernels/jit that does the same IEEE
+// operations in the same order: the two return the same bits.
 #pragma once
 
-#include "constants.h"
+#include "jobs.h"
 #include "simd.h"
 
 namespace fastgrad {
@@ -14,7 +14,68 @@ struct Scaled {
     Ints exponent;
 };
 
-FASTGRAD_INLINE Scaled one() { return {broadcast(0.5), broadcast((int64_t)1)}; }
+// A lane of one.
+struct ScaledNumber {
+    double mantissa;
+    int64_t exponent;
+};
+
+FASTGRAD_INLINE ScaledArrays operator+(ScaledArrays arrays, int64_t cells) {
+    return {arrays.mantissa + cells, arrays.exponent + cells};
+}
+
+// The first n lanes; the others become 1/2.
+FASTGRAD_INLINE Scaled load(ScaledArrays from, int n = VECTOR_LANES) {
+    return {load(from.mantissa, n, 0.5), load(from.exponent, n)};
+}
+
+FASTGRAD_INLINE void store(ScaledArrays to, Scaled v, int n = VECTOR_LANES) {
+    store(to.mantissa, v.mantissa, n);
+    store(to.exponent, v.exponent, n);
+}
+
+FASTGRAD_INLINE void stream(ScaledArrays to, Scaled v) {
+    stream(to.mantissa, v.mantissa);
+    stream(to.exponent, v.exponent);
+}
+
+FASTGRAD_INLINE void set(ScaledArrays to, int64_t cell, ScaledNumber v) {
+    to.mantissa[cell] = v.mantissa;
+    to.exponent[cell] = v.exponent;
+}
+
+FASTGRAD_INLINE ScaledNumber get(ScaledArrays from, int64_t cell) { return {from.mantissa[cell], from.exponent[cell]}; }
+
+// Lane i of a row of vectors.
+template <typename V>
+FASTGRAD_INLINE auto lane(const V* row, int64_t i) {
+    return row[i / VECTOR_LANES][i % VECTOR_LANES];
+}
+
+FASTGRAD_INLINE ScaledNumber lane(const Scaled* row, int64_t i) {
+    const Scaled& of = row[i / VECTOR_LANES];
+    return {of.mantissa[i % VECTOR_LANES], of.exponent[i % VECTOR_LANES]};
+}
+
+template <typename V, typename T>
+FASTGRAD_INLINE void set_lane(V* row, int64_t i, T value) {
+    row[i / VECTOR_LANES][i % VECTOR_LANES] = value;
+}
+
+FASTGRAD_INLINE void set_lane(Scaled* row, int64_t i, ScaledNumber value) {
+    row[i / VECTOR_LANES].mantissa[i % VECTOR_LANES] = value.mantissa;
+    row[i / VECTOR_LANES].exponent[i % VECTOR_LANES] = value.exponent;
+}
+
+FASTGRAD_INLINE Scaled select(Ints mask, Scaled a, Scaled b) {
+    return {select(mask, a.mantissa, b.mantissa), select(mask, a.exponent, b.exponent)};
+}
+
+FASTGRAD_INLINE Scaled broadcast(ScaledNumber v) { return {broadcast(v.mantissa), broadcast(v.exponent)}; }
+
+constexpr ScaledNumber ONE{0.5, 1};
+
+FASTGRAD_INLINE Scaled one() { return broadcast(ONE); }
 
 // 2^k for -1022 <= k <= 1023.
 FASTGRAD_INLINE Floats power_of_two(Ints k) { return float_of((k + 1023) << 52); }
@@ -41,11 +102,22 @@ FASTGRAD_INLINE Scaled to_scaled(Floats value) {
     return renormalize(select(subnormal, value * 0x1p64, value), select(subnormal, broadcast((int64_t)-64), Ints{}));
 }
 
+FASTGRAD_INLINE ScaledNumber to_scaled(double value) {
+    const Scaled scaled = to_scaled(broadcast(value));
+    return {scaled.mantissa[0], scaled.exponent[0]};
+}
+
 FASTGRAD_INLINE Scaled times(Scaled a, Floats mantissa, Ints exponent) {
     return renormalize(a.mantissa * mantissa, a.exponent + exponent);
 }
+FASTGRAD_INLINE Scaled times(Scaled a, Scaled b) { return times(a, b.mantissa, b.exponent); }
+FASTGRAD_INLINE ScaledNumber times(ScaledNumber a, ScaledNumber b) {
+    const Scaled product = times(broadcast(a), broadcast(b));
+    return {product.mantissa[0], product.exponent[0]};
+}
 
-// mantissa * 2^exponent as a double, rounded once, for 2^-22 <= |mantissa| < 1, or 0; infinite where no double holds it.
+// mantissa * 2^exponent as a double, rounded once, for 2^-22 <= |mantissa| < 1, or 0; infinite where no double holds
+// it.
 FASTGRAD_INLINE Floats to_float(Floats mantissa, Ints exponent) {
     const Ints far = (exponent < -1000) | (exponent > 1000);
     if (!any(far)) return mantissa * power_of_two(exponent);
@@ -116,6 +188,7 @@ FASTGRAD_INLINE ExpArgument reduce_exp_argument(Floats t) {
     return argument;
 }
 
+// Is any lane 0, or near the smallest exponent? Only arithmetic with an extended range may go on from there.
 FASTGRAD_INLINE bool needs_extended(Scaled a) { return any((a.mantissa == 0.0) | (a.exponent < EXPONENT_MIN / 2)); }
 
 }  // namespace FASTGRAD_ISA

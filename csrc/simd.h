@@ -1,6 +1,7 @@
-// Vectors of FASTGRAD_VECTOR_LANES doubles, and the few operations on them that the kernels need. Included, like everything
-// below it, once per instruction set into a namespace of its own (FASTGRAD_ISA): no function here may be shared, or
-// the linker could hand code for a newer processor to an older one. Hence no templates of the standard library either.
+// Vectors of FASTGRAD_VECTOR_LANES doubles, and the few operations on them that the kernels need. Included, like
+// everything below it, once per instruction set into a namespace of its own (FASTGRAD_ISA): no function here may be
+// shared, or the linker could hand code for a newer processor to an older one. Hence no templates of the standard
+// library either.
 #pragma once
 
 #if !defined(FASTGRAD_ISA) || !defined(FASTGRAD_VECTOR_LANES)
@@ -19,7 +20,7 @@ constexpr int BLOCK = 32;                      // chains, or segments of one cha
 constexpr int VECTORS = BLOCK / VECTOR_LANES;  // in flight together: they hide the latency of exp and division
 
 constexpr int64_t PREFETCH_LINKS = 16;  // links
-constexpr int64_t TILE = 8;       // links of a copy, or of draws, in the first-level cache
+constexpr int64_t TILE = 8;             // links of a copy, or of draws, in the first-level cache
 
 // Where there are registers enough, a row of lanes is written out, and its state stays in them.
 #define FASTGRAD_ROW(N) _Pragma("GCC unroll 4") for (int j = 0; j < N; ++j)
@@ -86,8 +87,9 @@ FASTGRAD_INLINE Floats to_floats(UInts i) {
 #endif
 }
 
-// What no operator expresses: is any lane set; square root; 32 x 32 -> 64 bit product of the low halves; a store that
-// bypasses the cache (the address must be a multiple of the vector's size).
+// What no operator expresses: is any lane set; square root; 32 x 32 -> 64 bit product of the low halves; the high half
+// of each lane in the low one, and two low halves in one lane, by shuffles, for which Intel has more room than for
+// shifts; a store that bypasses the cache (the address must be a multiple of the vector's size).
 #if defined(__x86_64__) && FASTGRAD_VECTOR_LANES == 8
 FASTGRAD_INLINE bool any(Ints mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
 // Masks stay masks: GCC would make vectors of them, and masks again.
@@ -106,6 +108,10 @@ FASTGRAD_INLINE Mask zero_or_at_least(Mask mask, Floats v, double low) {
 }
 FASTGRAD_INLINE Floats square_root(Floats v) { return (Floats)_mm512_sqrt_pd((__m512d)v); }
 FASTGRAD_INLINE UInts multiply_low(UInts a, UInts b) { return (UInts)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+FASTGRAD_INLINE UInts high_words(UInts v) { return (UInts)_mm512_shuffle_epi32((__m512i)v, (_MM_PERM_ENUM)0xF5); }
+FASTGRAD_INLINE UInts join_words(UInts high, UInts low) {
+    return (UInts)_mm512_mask_shuffle_epi32((__m512i)low, (__mmask16)0xAAAA, (__m512i)high, (_MM_PERM_ENUM)0xA0);
+}
 FASTGRAD_INLINE void stream(double* to, Floats v) { _mm512_stream_pd(to, (__m512d)v); }
 FASTGRAD_INLINE void stream(int64_t* to, Ints v) { _mm512_stream_si512((__m512i*)to, (__m512i)v); }
 FASTGRAD_INLINE void stream_end() { _mm_sfence(); }
@@ -142,6 +148,8 @@ FASTGRAD_INLINE void stream_end() {}
 #endif
 
 #if !defined(__x86_64__) || FASTGRAD_VECTOR_LANES != 8
+FASTGRAD_INLINE UInts high_words(UInts v) { return v >> 32; }
+FASTGRAD_INLINE UInts join_words(UInts high, UInts low) { return (high << 32) | (low & 0xFFFFFFFFu); }
 typedef Ints Mask;
 constexpr Mask ALL = ~Mask{};
 FASTGRAD_INLINE bool all(Mask mask) { return !any(~mask); }
@@ -161,7 +169,8 @@ FASTGRAD_INLINE void swap_blocks(Floats* row) {
     Ints lane;
     for (int k = 0; k < VECTOR_LANES; ++k) lane[k] = k;
     const Ints upper = (lane & STEP) != 0;
-    const Ints first = select(upper, lane - STEP + VECTOR_LANES, lane), second = select(upper, lane + VECTOR_LANES, lane + STEP);
+    const Ints first = select(upper, lane - STEP + VECTOR_LANES, lane),
+               second = select(upper, lane + VECTOR_LANES, lane + STEP);
 #pragma GCC unroll 8
     for (int k = 0; k < VECTOR_LANES; ++k) {
         if (k & STEP) continue;

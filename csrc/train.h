@@ -1,8 +1,8 @@
 // train: gradient descent on chains. The contract and the formulas are in fastgrad/kernels/contract.py; the stages and
-// names are those of reference.py and jit.py.
+// names are those of fastgrad/kernels/reference and fastgrad/kernels/jit.
 //
-// A block of lanes is copied, and takes all the steps of the call before the next block: what it needs stays in the cache.
-// A step is a stretch of backprop.h forward and back, the whole depth long; then every parameter moves.
+// A block of lanes is copied, and takes all the steps of the page before the next block: what it needs stays in the
+// cache. A step is a segment of backprop.h, the whole depth long, forward and back; then every parameter moves.
 #pragma once
 
 #include "backprop.h"
@@ -20,7 +20,8 @@ FASTGRAD_INLINE Floats softplus_rest(Floats z) {
     return log_reduced(select(large, broadcast(1.0), Floats{}), select(large, 0.5 * (e - 1.0), e));
 }
 
-// -y ln o - (1 - y) ln(1 - o) for o = sigmoid(z).
+// -y ln o - (1 - y) ln(1 - o) for o = sigmoid(z). It goes with that nonlinearity: dloss/dz is o - y, as if sigmoid'
+// were 1.
 FASTGRAD_INLINE Floats cross_entropy(Floats z, Floats y) {
     const Floats share = select(z < 0.0, y, 1.0 - y);
     return select(share == 0.0, Floats{}, share * abs(z)) + softplus_rest(z);  // z may be infinite
@@ -50,35 +51,41 @@ FASTGRAD_INLINE void add_square(Squares& sum, Scaled a) {
 struct Rule {
     Scaled rate, clip_value, clip_norm;
     bool clips_value, clips_norm;
+
+    explicit Rule(const TrainJob& job)
+        : rate(to_scaled(broadcast(job.learning_rate))),
+          clip_value(to_scaled(broadcast(job.clip_value <= __DBL_MAX__ ? job.clip_value : 1.0))),
+          clip_norm(to_scaled(broadcast(job.clip_norm <= __DBL_MAX__ ? job.clip_norm : 1.0))),
+          clips_value(job.clip_value <= __DBL_MAX__),
+          clips_norm(job.clip_norm <= __DBL_MAX__) {}
 };
 
 FASTGRAD_INLINE Scaled clipped(const Rule& rule, Scaled gradient) {
     if (!rule.clips_value) return gradient;
     const Ints large = exceeds({abs(gradient.mantissa), gradient.exponent}, rule.clip_value);
     const Floats limit = select(gradient.mantissa < 0.0, -rule.clip_value.mantissa, rule.clip_value.mantissa);
-    return {select(large, limit, gradient.mantissa), select(large, rule.clip_value.exponent, gradient.exponent)};
+    return select(large, Scaled{limit, rule.clip_value.exponent}, gradient);
 }
 
-// A block of lanes: the packed parameters, what they become, and what backprop keeps and makes of each link.
+// A block of lanes: parameters and what a step makes of them, links first. Gradients lie where the next parameters
+// will.
 struct TrainBlock {
-    double *weight, *bias, *next_weight, *next_bias;
-    int64_t *grad_weight_exponent, *grad_bias_exponent;
+    double *weight, *bias;                // (depth, block)
+    ScaledArrays next_weight, next_bias;  // (depth, block)   gradients, and then parameters as their mantissas
     TapedSegment at;
     Floats target[VECTORS], min_loss[VECTORS], loss[VECTORS];
     Ints last_update[VECTORS], converged_at[VECTORS], diverged_at[VECTORS];
+
+    Links links() const { return {weight, bias, next_weight, next_bias, BLOCK}; }
 };
 
-FASTGRAD_INLINE Links links_of(const TrainBlock& block) {
-    return {block.weight, block.bias, block.next_weight, block.grad_weight_exponent, block.next_bias, block.grad_bias_exponent, BLOCK};
-}
-
-// The loss of the parameters as they are, and what the way back begins with.
+// Runs forward: the loss of the parameters as they are, and the adjoint from which the way back begins.
 template <class Phi>
 static void evaluate(const TrainJob& job, TrainBlock& block, LaneStates start) {
     TapedSegment none{};
     TapedSegment& at = block.at;
-    at.links = links_of(block);
-    start_stretch(at, start);
+    at.links = block.links();
+    start_segment(at, start);
     const int64_t last = job.depth - 1;
     if (job.loss_code == SQUARED) {
         run_rows<Phi, true, false, false>(at, none, 0, job.depth);
@@ -93,12 +100,10 @@ static void evaluate(const TrainJob& job, TrainBlock& block, LaneStates start) {
     }
     for (int j = 0; j < VECTORS; ++j) {
         const Floats error = at.activation[j] - block.target[j];
-        const Scaled adjoint = to_scaled(error);
-        at.adjoint[j] = adjoint.mantissa;
-        at.exponent[j] = adjoint.exponent;
+        at.adjoint[j] = to_scaled(error);
         if (job.loss_code == SQUARED) {
             block.loss[j] = 0.5 * error * error;
-        } else {  // delta_L = o_L - y: as if sigmoid' were 1
+        } else {  // delta_L = o_L - y
             store(at.tape.row + last * TAPE_DOUBLES + BLOCK + j * VECTOR_LANES, broadcast(1.0));
             store(at.tape.exponent + last * BLOCK + j * VECTOR_LANES, Ints{});
         }
@@ -106,12 +111,12 @@ static void evaluate(const TrainJob& job, TrainBlock& block, LaneStates start) {
     mark_extended(at);
 }
 
-// Factors by which the gradients of a chain are multiplied, so that their norm is at most clip_norm.
+// The factor by which the gradients of a chain are multiplied, so that their norm is at most clip_norm.
 FASTGRAD_INLINE Scaled norm_factor(const TrainJob& job, const Rule& rule, const TrainBlock& block, int j) {
     Squares sum{Floats{}, broadcast(EXPONENT_MIN)};
     for (int64_t cell = j * VECTOR_LANES; cell < job.depth * BLOCK; cell += BLOCK) {
-        add_square(sum, clipped(rule, {load(block.next_weight + cell), load(block.grad_weight_exponent + cell)}));
-        add_square(sum, clipped(rule, {load(block.next_bias + cell), load(block.grad_bias_exponent + cell)}));
+        add_square(sum, clipped(rule, load(block.next_weight + cell)));
+        add_square(sum, clipped(rule, load(block.next_bias + cell)));
     }
     const Floats root = square_root(sum.value);
     const Ints zero = root == 0.0;
@@ -119,13 +124,16 @@ FASTGRAD_INLINE Scaled norm_factor(const TrainJob& job, const Rule& rule, const 
     const Floats divisor = select(zero, broadcast(0.5), norm.mantissa);
     const Scaled factor = renormalize(rule.clip_norm.mantissa / divisor, rule.clip_norm.exponent - norm.exponent);
     const Ints large = exceeds(norm, rule.clip_norm);
-    return {select(large, factor.mantissa, broadcast(0.5)), select(large, factor.exponent, broadcast((int64_t)1))};
+    return select(large, factor, one());
 }
 
 // Parameters after a step, in the place of their gradients; marks the lanes that move, and those that leave float64.
-FASTGRAD_INLINE void move(const Rule& rule, Scaled factor, const double* from, double* to, const int64_t* exponents,
-                          Ints& moves, Ints& leaves) {
-    const Scaled gradient = clipped(rule, {load(to), load(exponents)});
+//
+// from     (vector,)   in        parameters before
+// to       (vector,)   in, out   gradients, and then the parameters after
+FASTGRAD_INLINE void move(const Rule& rule, Scaled factor, const double* from, ScaledArrays to, Ints& moves,
+                          Ints& leaves) {
+    const Scaled gradient = clipped(rule, load(to));
     Floats mantissa = gradient.mantissa;
     Ints exponent = gradient.exponent + rule.rate.exponent;
     if (rule.clips_norm) {
@@ -136,10 +144,21 @@ FASTGRAD_INLINE void move(const Rule& rule, Scaled factor, const double* from, d
     const Floats after = before - to_float(rule.rate.mantissa * mantissa, exponent);
     moves |= after != before;
     leaves |= ~(abs(after) <= __DBL_MAX__);
-    store(to, after);
+    store(to.mantissa, after);
 }
 
-// One step of every lane. Returns whether any chain has moved.
+// Takes the lanes of `kept` back to the parameters before the step.
+FASTGRAD_INLINE void take_back(Ints kept, const double* from, double* to) {
+    store(to, select(kept, load(from), load(to)));
+}
+
+FASTGRAD_INLINE void swap(double*& a, double*& b) {
+    double* const first = a;
+    a = b;
+    b = first;
+}
+
+// One step of a block. Returns whether any chain has moved.
 template <class Phi>
 static bool descend(const TrainJob& job, const Rule& rule, TrainBlock& block, int64_t step, int lanes) {
     TapedSegment none{};
@@ -149,16 +168,17 @@ static bool descend(const TrainJob& job, const Rule& rule, TrainBlock& block, in
         const Scaled factor = rule.clips_norm ? norm_factor(job, rule, block, j) : one();
         Ints moves{}, leaves{};
         for (int64_t cell = j * VECTOR_LANES; cell < job.depth * BLOCK; cell += BLOCK) {
-            move(rule, factor, block.weight + cell, block.next_weight + cell, block.grad_weight_exponent + cell, moves, leaves);
-            move(rule, factor, block.bias + cell, block.next_bias + cell, block.grad_bias_exponent + cell, moves, leaves);
+            move(rule, factor, block.weight + cell, block.next_weight + cell, moves, leaves);
+            move(rule, factor, block.bias + cell, block.next_bias + cell, moves, leaves);
         }
         leaves |= block.diverged_at[j] != 0;
         if (any(leaves)) {  // they keep what they had
             for (int64_t cell = j * VECTOR_LANES; cell < job.depth * BLOCK; cell += BLOCK) {
-                store(block.next_weight + cell, select(leaves, load(block.weight + cell), load(block.next_weight + cell)));
-                store(block.next_bias + cell, select(leaves, load(block.bias + cell), load(block.next_bias + cell)));
+                take_back(leaves, block.weight + cell, block.next_weight.mantissa + cell);
+                take_back(leaves, block.bias + cell, block.next_bias.mantissa + cell);
             }
-            block.diverged_at[j] = select(leaves & (block.diverged_at[j] == 0), broadcast(step + 1), block.diverged_at[j]);
+            block.diverged_at[j] =
+                select(leaves & (block.diverged_at[j] == 0), broadcast(step + 1), block.diverged_at[j]);
             moves &= ~leaves;
         }
         block.last_update[j] = select(moves, broadcast(step + 1), block.last_update[j]);
@@ -166,75 +186,90 @@ static bool descend(const TrainJob& job, const Rule& rule, TrainBlock& block, in
             if (j * VECTOR_LANES + i >= lanes) moves[i] = 0;
         any_moves |= moves;
     }
-    double* const weight = block.weight;
-    double* const bias = block.bias;
-    block.weight = block.next_weight;
-    block.bias = block.next_bias;
-    block.next_weight = weight;
-    block.next_bias = bias;
+    swap(block.weight, block.next_weight.mantissa);
+    swap(block.bias, block.next_bias.mantissa);
     return any(any_moves);
 }
 
+// All steps of the page for one block: members begin to begin + lanes - 1.
 template <class Phi>
-static void train_block(const TrainJob& job, const Rule& rule, TrainBlock& block, LaneStates start, int64_t begin, int lanes) {
+static void train_block(const TrainJob& job, const Rule& rule, TrainBlock& block, LaneStates start, int64_t begin,
+                        int lanes) {
     int64_t row = job.row;
     for (int64_t step = job.first; step < job.last; ++step) {
         evaluate<Phi>(job, block, start);
         for (int j = 0; j < VECTORS; ++j) {
             const Ints low = block.loss[j] - block.min_loss[j] <= job.tolerance;
-            block.converged_at[j] = select(low, select(block.converged_at[j] < 0, broadcast(step), block.converged_at[j]), broadcast((int64_t)-1));
+            const Ints since = select(block.converged_at[j] < 0, broadcast(step), block.converged_at[j]);
+            block.converged_at[j] = select(low, since, broadcast((int64_t)-1));
         }
         const bool moves = step < job.steps && descend<Phi>(job, rule, block, step, lanes);
         // A block that stands still stays as it is: the recorded steps that are left get the same loss.
         const int64_t known = moves ? step + 1 : job.last;
         for (; row < job.record && job.recorded_steps[row] < known; ++row)
             for (int i = 0; i < lanes; ++i) {
-                const int64_t diverged_at = block.diverged_at[i / VECTOR_LANES][i % VECTOR_LANES];
+                const int64_t diverged_at = lane(block.diverged_at, i);
                 const bool is_out = diverged_at != 0 && diverged_at <= job.recorded_steps[row];
-                job.loss[row * job.ensemble + begin + i] = is_out ? __builtin_inf() : block.loss[i / VECTOR_LANES][i % VECTOR_LANES];
+                job.loss[row * job.ensemble + begin + i] = is_out ? __builtin_inf() : lane(block.loss, i);
             }
         if (!moves) break;
     }
 }
 
+// Copies the parameters of a block in. Lanes without a member get a chain that stands still.
+static void load_block(const TrainJob& job, TrainBlock& block, LaneStates start, int64_t begin, int lanes) {
+    for (int i = 0; i < BLOCK; ++i) {
+        const bool used = i < lanes;
+        const int64_t member = begin + i;
+        for (int64_t link = 0; link < job.depth; ++link) {
+            block.weight[link * BLOCK + i] = used ? job.weight[link * job.ensemble + member] : 1.0;
+            block.bias[link * BLOCK + i] = used ? job.bias[link * job.ensemble + member] : 0.0;
+        }
+        set_state(start, i, used ? job.x[member] : 0.5);
+        set_lane(block.target, i, used ? job.target[member] : 0.5);
+        set_lane(block.min_loss, i, used ? job.min_loss[member] : 0.0);
+        set_lane(block.last_update, i, used ? job.last_update[member] : 0);
+        set_lane(block.converged_at, i, used ? job.converged_at[member] : 0);
+        set_lane(block.diverged_at, i, used ? job.diverged_at[member] : 0);
+    }
+}
+
+static void store_block(const TrainJob& job, const TrainBlock& block, int64_t begin, int lanes) {
+    for (int i = 0; i < lanes; ++i) {
+        const int64_t member = begin + i;
+        for (int64_t link = 0; link < job.depth; ++link) {
+            job.weight[link * job.ensemble + member] = block.weight[link * BLOCK + i];
+            job.bias[link * job.ensemble + member] = block.bias[link * BLOCK + i];
+        }
+        job.last_update[member] = lane(block.last_update, i);
+        job.converged_at[member] = lane(block.converged_at, i);
+        job.diverged_at[member] = lane(block.diverged_at, i);
+    }
+}
+
+// The steps first to last - 1 of the members start to stop - 1.
 template <class Phi>
 static Status train(const TrainJob& job) {
     const int64_t cells = job.depth * BLOCK;
-    Arena arena(Arena::tape_bytes(job.depth + 1) + Arena::states_bytes(BLOCK) + 6 * Arena::size(cells * 8));
+    Arena arena(tape_bytes(job.depth + 1) + states_bytes(BLOCK) + 2 * Arena::size(cells * 8) +
+                2 * Arena::scaled_bytes(cells));
     if (!arena.memory) return NO_MEMORY;
-    const Tape tape = arena.take_tape(job.depth + 1);
-    const LaneStates start = arena.take_states(BLOCK);
+    const Tape tape = take_tape(arena, job.depth + 1);
+    const LaneStates start = take_states(arena, BLOCK);
     TrainBlock block{};
     block.weight = arena.take<double>(cells);
     block.bias = arena.take<double>(cells);
-    block.next_weight = arena.take<double>(cells);
-    block.next_bias = arena.take<double>(cells);
-    block.grad_weight_exponent = arena.take<int64_t>(cells);
-    block.grad_bias_exponent = arena.take<int64_t>(cells);
-    const Rule rule{to_scaled(broadcast(job.learning_rate)), to_scaled(broadcast(job.clip_value <= __DBL_MAX__ ? job.clip_value : 1.0)),
-                    to_scaled(broadcast(job.clip_norm <= __DBL_MAX__ ? job.clip_norm : 1.0)), job.clip_value <= __DBL_MAX__,
-                    job.clip_norm <= __DBL_MAX__};
+    block.next_weight = arena.take_scaled(cells);
+    block.next_bias = arena.take_scaled(cells);
+    const Rule rule(job);
     for (int64_t begin = job.start; begin < job.stop; begin += BLOCK) {
         const int lanes = (int)min(job.stop - begin, BLOCK);
-        Mask input_in_range = ALL;
-        for (int i = 0; i < BLOCK; ++i) {
-            const int j = i / VECTOR_LANES, k = i % VECTOR_LANES;
-            const bool used = i < lanes;
-            for (int64_t link = 0; link < job.depth; ++link) {
-                block.weight[link * BLOCK + i] = used ? job.weight[link * job.ensemble + begin + i] : 1.0;
-                block.bias[link * BLOCK + i] = used ? job.bias[link * job.ensemble + begin + i] : 0.0;
-            }
-            set_state(start, i, used ? job.x[begin + i] : 0.5);
-            block.target[j][k] = used ? job.target[begin + i] : 0.5;
-            block.min_loss[j][k] = used ? job.min_loss[begin + i] : 0.0;
-            block.last_update[j][k] = used ? job.last_update[begin + i] : 0;
-            block.converged_at[j][k] = used ? job.converged_at[begin + i] : 0;
-            block.diverged_at[j][k] = used ? job.diverged_at[begin + i] : 0;
-        }
+        load_block(job, block, start, begin, lanes);
         // The input lies where the activation before link 0 would be, if it is a number of that kind.
+        Mask input_in_range = ALL;
         for (int j = 0; j < VECTORS; ++j) {
             const Floats x = load(start.activation + j * VECTOR_LANES);
-            input_in_range = in_range<Phi>(input_in_range, Floats{}, x);
+            input_in_range = in_range(input_in_range, x);
             store(tape.row + j * VECTOR_LANES, x);
         }
         tape.extended[0] = 0;
@@ -242,16 +277,7 @@ static Status train(const TrainJob& job) {
         block.at.input_on_tape = all(input_in_range);
         block.at.count = job.depth;
         train_block<Phi>(job, rule, block, start, begin, lanes);
-        for (int i = 0; i < lanes; ++i) {
-            const int j = i / VECTOR_LANES, k = i % VECTOR_LANES;
-            for (int64_t link = 0; link < job.depth; ++link) {
-                job.weight[link * job.ensemble + begin + i] = block.weight[link * BLOCK + i];
-                job.bias[link * job.ensemble + begin + i] = block.bias[link * BLOCK + i];
-            }
-            job.last_update[begin + i] = block.last_update[j][k];
-            job.converged_at[begin + i] = block.converged_at[j][k];
-            job.diverged_at[begin + i] = block.diverged_at[j][k];
-        }
+        store_block(job, block, begin, lanes);
     }
     return OK;
 }

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-SLICE_MIN = 64  # members: the block that compiled kernels run side by side
+# Members. Slices are multiples of this, so that threads cut no block of the C++ kernels (32 members) in two.
+SLICE_MIN = 64
 THREADS_MAX = 4096
 
 

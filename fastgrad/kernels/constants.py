@@ -32,7 +32,8 @@ LARGE_Z = float.fromhex("0x1.0000000000000p+20")
 HUGE_Z = float.fromhex("0x1.0000000000000p+50")
 DEAD = float.fromhex("0x1.0000000000000p+60")
 
-# Bits of doubles: all but the exponent, 1/2 and sqrt(1/2).
+# Bits of doubles: all but sign and exponent, all but the exponent, 1/2 and sqrt(1/2).
+FRACTION = 0xFFFFFFFFFFFFF
 SIGN_AND_FRACTION = -0x7FF0000000000001
 EXPONENT_OF_HALF = 0x3FE0000000000000
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
@@ -69,6 +70,21 @@ PRODUCT_LINKS = 1024
 
 # Links after which a contracting chain has forgotten its start, bit for bit: 37 / |lambda| as a rule.
 BURN_IN_LINKS = 128
+
+# Dense layers. A vector of zeros has ZERO_EXPONENT; a law is scaled by at most this power of two. Where the
+# preactivations of sigmoid and tanh are below 2 to LINEAR_EXPONENT, these are linear to all digits.
+ZERO_EXPONENT = -0x4000000000000000
+LAW_EXPONENT_MAX = 1000
+LINEAR_EXPONENT = -400
+
+# Sizes |z|: preactivations of sigmoid and tanh are held to the first, and are called saturated above the second.
+LARGEST_Z = float.fromhex("0x1.0000000000000p+1000")
+SATURATED_Z = float.fromhex("0x1.8000000000000p+2")
+
+# Units of a layer from which on they lie in lanes; before, members do. Partial sums of a reflection of an orthogonal
+# layer, of its even units and of its odd ones.
+WIDE_LAYER = 16
+REFLECTION_LANES = 8
 
 # Philox4x32-10, and its streams.
 MULTIPLIER_0 = 0xD2511F53
@@ -121,4 +137,14 @@ COS = (
     float.fromhex("-0x1.a6d1eef479be1p+4"),
     float.fromhex("0x1.f9ce245cada0bp+2"),
     float.fromhex("-0x1.b2f3eb054afcdp+0"),
+)
+
+QUARTER_SIN = (
+    float.fromhex("0x1.921fb54442d18p+0"),
+    float.fromhex("-0x1.4abbce625be41p-1"),
+    float.fromhex("0x1.466bc677587f8p-4"),
+    float.fromhex("-0x1.32d2cce2e5b19p-8"),
+    float.fromhex("0x1.50782fda12d96p-13"),
+    float.fromhex("-0x1.e30071afc3e59p-19"),
+    float.fromhex("0x1.e3f38399551bfp-25"),
 )

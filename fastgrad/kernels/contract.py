@@ -72,8 +72,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from fastgrad.kernels.constants import ZERO_EXPONENT
+
 LawCode = tuple[int, float, float]
-ZERO_EXPONENT = -(2**62)  # that of a vector of zeros
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -200,7 +201,7 @@ class Limits(NamedTuple):
     members: int  # of a call of `train`: so many are best run together
     lanes: int  # members that `train` works on side by side, in memory of its own; 0: in whole arrays
     work_bytes: int  # memory that `backprop` takes for each link of each member beside the arrays of its job
-    weights: int = 2**24  # layers x members x width² of a call of `layers_forward` or `layers_backward`
+    weights: int  # layers x members x width² of a call of `layers_forward` or `layers_backward`
 
 
 class Backend(Protocol):

@@ -26,11 +26,13 @@ if _compiled_version != KERNEL_VERSION:  # a sweep would store its bits as those
 INSTRUCTION_SET_VARIABLE = "FASTGRAD_ISA"
 
 # No memory for `backprop`: the result's own holds what reverse mode keeps, or a few MiB per thread.
-LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=32, work_bytes=0)
+LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=32, work_bytes=0, weights=2**26)
 
 backprop = _cpp.backprop
 propagate = _cpp.propagate
 train = _cpp.train
+layers_forward = _cpp.layers_forward
+layers_backward = _cpp.layers_backward
 
 _wanted = os.environ.get(INSTRUCTION_SET_VARIABLE)
 if _wanted and _wanted not in _cpp.instruction_sets():

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad.kernels import BackpropJob, PropagateJob, ScaledArrays, State, TrainJob, load
+from fastgrad.kernels import (
+    BackpropJob,
+    LayersJob,
+    PropagateJob,
+    ScaledArrays,
+    ScaledVectors,
+    State,
+    TrainJob,
+    load,
+)
 
 ROOT = Path(__file__).parents[2]
 CONST = {  # the arrays that are only read
@@ -15,6 +24,8 @@ CONST = {  # the arrays that are only read
     "PropagateJob": {"recorded_links"},
     "TrainJob": {"x", "target", "min_loss", "recorded_steps"},
     "State": set(),
+    "LayersJob": {"recorded_layers"},
+    "ScaledVectors": set(),
 }
 
 
@@ -25,12 +36,12 @@ def declarations(job):
     return {name: kind for kind, name in re.findall(r"FIELD\((.*?), (\w+)\)", fields)}
 
 
-@pytest.mark.parametrize("job", [BackpropJob, PropagateJob, TrainJob, State])
+@pytest.mark.parametrize("job", [BackpropJob, PropagateJob, TrainJob, State, LayersJob, ScaledVectors])
 def test_structs_have_the_fields_of_the_contract(job):
     assert list(declarations(job)) == list(job._fields)
 
 
-@pytest.mark.parametrize("job", [BackpropJob, PropagateJob, TrainJob, State])
+@pytest.mark.parametrize("job", [BackpropJob, PropagateJob, TrainJob, State, LayersJob, ScaledVectors])
 def test_structs_have_the_types_of_the_contract(job):
     kinds = {"Floats": "double*", "Ints": "int64_t*", "ScaledArrays": "ScaledArrays", "LawCode": "Law"}
     kinds |= {"float": "double"}

@@ -1,16 +1,20 @@
 """Drawn dense layers against mpmath on the same network, PyTorch, exact laws, and each other."""
 
+import hashlib
 import math
 from itertools import pairwise
 from types import SimpleNamespace
 
+import hypothesis
 import mpmath as mp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fastgrad as fg
 from fastgrad import laws, philox
-from fastgrad.kernels import LayersJob, ScaledArrays, ScaledVectors
+from fastgrad.kernels import LayersJob, ScaledArrays, ScaledVectors, load
 from fastgrad.nonlinearities import NONLINEARITIES
 
 DIGITS = 50
@@ -20,12 +24,10 @@ SMALLEST = 1e-290  # preactivations below are of no consequence, and the tape ne
 SEED = 3
 
 
-@pytest.fixture(params=("numpy",))
-def kernels(request):
-    """Layers' functions of each backend."""
-    from fastgrad.kernels import layers_reference
-
-    return layers_reference
+@pytest.fixture
+def kernels(backend):
+    """Module of each backend."""
+    return load(backend)[1]
 
 
 def orthogonal(gain=1.0):
@@ -550,3 +552,117 @@ def test_scaled_vectors_are_exact():
     largest = np.abs(scaled.value).max(axis=-1)
     assert np.array_equal((largest >= 0.5) & (largest < 1), [[True, False], [True, True]])
     assert scaled.exponent[0, 1] == -(2**62)
+
+
+# Bits: of both compiled backends, every instruction set, and however members are cut into slices. Inputs and cotangents
+# are multiples of 1/4, so that NumPy's own functions have no part in them.
+
+NETWORKS = {
+    "sigmoid, narrow": (laws.normal(std=1.0), laws.normal(std=0.5), "sigmoid", 5, 37),
+    "sigmoid, saturated": (laws.normal(std=500.0), laws.zero(), "sigmoid", 3, 11),
+    "tanh, wide": (laws.normal(mean=0.01, std=0.25), laws.uniform(-1, 1), "tanh", 67, 3),
+    "tanh, tiny": (laws.normal(std=1e-40), laws.zero(), "tanh", 8, 20),
+    "relu, narrow": (laws.normal(std=0.5), laws.constant(0.125), "relu", 8, 33),
+    "linear, wide": (laws.uniform(-1e200, 1e200), laws.normal(std=1e-100), "linear", 33, 2),
+    "orthogonal": (orthogonal(1.5), laws.normal(), "tanh", 21, 4),
+}
+PINNED = {
+    "sigmoid, narrow": "21d771240bf872277f08aed873b5d94148b2b41d8be6836eb3811c257b1ca1b1",
+    "sigmoid, saturated": "14e2cc20652e4f56a5d173427df76c32ce2945556623d8e7edea0e5d75527eb7",
+    "tanh, wide": "d16a94210b5eedd072efa5ba95decd953d19fa58bbcbde198b78a7c08fb4d132",
+    "tanh, tiny": "492490d022e9e4f1e8bf783748daf4fcc7275e71b865c94353d2b216cdf976b9",
+    "relu, narrow": "d7dc90d9d743166a04b912bff7096fcd0704efa6dc96923cb81fcf83290f1e44",
+    "linear, wide": "efdd4c9a96b978d5eb3a22ad78773f8bd068bb3602a077d4ccd4ebd93555b5de",
+    "orthogonal": "a8553c8e245593019f1254f3b00654ad5deb620c9b384721348a57f884bf2130",
+}
+
+
+def quarters(shape, modulus):
+    """Multiples of 1/4 of both signs, none of a vector all 0."""
+    return ((np.arange(math.prod(shape)) * 5 % modulus) - modulus // 2).reshape(shape) / 4.0
+
+
+def digest(kernels, network, cuts):
+    """SHA-256 of all that a network of 12 layers leaves."""
+    weight, bias, nonlinearity, width, ensemble = NETWORKS[network]
+    job = make_job(weight, bias, nonlinearity, [1, 2, 7, 12], ensemble)
+    x, c = quarters((ensemble, 2, width), 13), quarters((ensemble, 3, width), 11)
+    slices = sorted({ensemble * cut // 4 for cut in range(1, cuts)} - {0})
+    done = run(kernels, job, 12, x, c, calls=[5], slices=slices)
+    made = hashlib.sha256()
+    for of in (*job[5:], done.state, done.adjoint, done.tape):
+        for array in [of] if isinstance(of, np.ndarray) else of:
+            made.update(str(array.shape).encode() + array.tobytes())
+    return made.hexdigest()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_bits_of_layers_are_those_that_were_pinned(network, compiled_backend):
+    kernels = load(compiled_backend)[1]
+    found = set()
+    before = fg._cpp.chosen() if compiled_backend == "cpp" else ""
+    try:
+        for name in fg._cpp.instruction_sets() if compiled_backend == "cpp" else [""]:
+            if name:
+                fg._cpp.choose(name)
+            found |= {digest(kernels, network, cuts) for cuts in (1, 2, 4)}
+    finally:
+        if before:
+            fg._cpp.choose(before)
+    assert found == {PINNED[network]}
+
+
+def test_every_network_is_pinned():
+    assert list(PINNED) == list(NETWORKS)
+
+
+@given(
+    st.integers(1, 40),
+    st.sampled_from(list(NONLINEARITIES)),
+    st.floats(-320, 300),
+    st.sampled_from(["normal", "uniform", "orthogonal", "shifted"]),
+    st.floats(-320, 300) | st.none(),
+    st.integers(1, 20),
+    st.integers(0, 2**64 - 1),
+    st.integers(1, 2**56 - 10),
+)
+@hypothesis.settings(max_examples=200)
+def test_compiled_backends_return_equal_bits(
+    compiled, width, nonlinearity, power, kind, bias_power, ensemble, seed, first
+):
+    """At any scale of weights and biases, seed and layer."""
+    scale = 10.0**power
+    weight = {
+        "normal": laws.normal(std=scale),
+        "uniform": laws.uniform(-scale, scale),
+        "shifted": laws.normal(mean=-scale, std=scale / 8),
+        "orthogonal": orthogonal(scale),
+    }[kind]
+    bias = laws.zero() if bias_power is None else laws.normal(std=10.0**bias_power)
+    results = []
+    for name in compiled:
+        kernels = load(name)[1]
+        job = make_job(weight, bias, nonlinearity, [first, first + 2], ensemble, seed)
+        state, adjoint = (ScaledVectors.of(quarters((ensemble, 2, width), m)) for m in (13, 11))
+        tape = np.empty((3, ensemble, width))
+        kernels.layers_forward(job, state, tape, first, first + 3, 0, ensemble)
+        kernels.layers_backward(job, adjoint, tape, first, first + 3, 0, ensemble)
+        results.append(SimpleNamespace(job=job, state=state, adjoint=adjoint))
+        assert np.isfinite(adjoint.value).all()
+        assert np.isfinite(state.value).all()
+    assert_equal_runs(*results)
+
+
+def test_compiled_draws_are_those_of_the_definition(compiled_backend):
+    """Unit vectors through linear layers show the weights, to a few units in the last place."""
+    width, ensemble, kernels = 23, 3, load(compiled_backend)[1]
+    for law in (laws.normal(std=3.0), laws.normal(mean=1.0, std=2.0), laws.uniform(-1.0, 3.0)):
+        for layer in (1, 2**32 - 1, 2**32, 2**40 + 5, 2**56 - 1):
+            job = make_job(law, laws.zero(), "linear", [], ensemble, seed=2**64 - 1)
+            state = ScaledVectors.of(np.broadcast_to(np.eye(width), (ensemble, width, width)))
+            kernels.layers_forward(job, state, np.empty((0, ensemble, width)), layer, layer + 1, 0, ensemble)
+            got = vectors(state).to_float().transpose(0, 2, 1)
+            rows = np.arange(width)
+            expected = philox.draw_weights(law, 2**64 - 1, layer, np.arange(ensemble), width, rows)
+            size = np.maximum(np.abs(expected), abs(law.location))
+            assert np.all(np.abs(got - expected) <= 10 * ULP * size)

@@ -6,13 +6,14 @@ of one of the same name there, with the same bits.
 
 from fastgrad.kernels.contract import Limits
 from fastgrad.kernels.jit.backprop import BLOCK, backprop
+from fastgrad.kernels.jit.layers import layers_backward, layers_forward
 from fastgrad.kernels.jit.propagate import propagate
 from fastgrad.kernels.jit.train import train
 
-__all__ = ["LIMITS", "backprop", "build", "propagate", "train"]
+__all__ = ["LIMITS", "backprop", "build", "layers_backward", "layers_forward", "propagate", "train"]
 
 # No memory for `backprop`: the result's own holds what reverse mode keeps.
-LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=BLOCK, work_bytes=0)
+LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=BLOCK, work_bytes=0, weights=2**26)
 
 
 def build() -> dict[str, str]:

@@ -82,7 +82,7 @@ def sigmoid(z):
 
 @njit
 def offset_in_range(z):
-    """The offset o - 1/2 and the derivative for |z| <= SIGMOID_RANGE; the formula is explained in csrc/scaled.h."""
+    """The offset o - 1/2 and the derivative for |z| <= SIGMOID_RANGE; csrc/nonlinearity.h explains the formula."""
     shifted = z * LOG2_E + ROUNDER
     whole = shifted - ROUNDER
     even, odd = exp_parts((whole * LN2_HIGH - z) + whole * LN2_LOW)

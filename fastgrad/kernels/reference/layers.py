@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastgrad import philox
-from fastgrad.kernels.contract import ZERO_EXPONENT
-from fastgrad.kernels.reference import sigmoid
+from fastgrad.kernels.constants import LARGEST_Z, LAW_EXPONENT_MAX, LINEAR_EXPONENT, SATURATED_Z, ZERO_EXPONENT
+from fastgrad.kernels.reference.chain import sigmoid
 from fastgrad.laws import FAMILY_CODES, Law
 from fastgrad.nonlinearities import NONLINEARITIES
 
@@ -27,11 +27,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 WORK_ELEMENTS = 2**18  # weights that are drawn at a time
-LAW_EXPONENT_MAX = 1000  # a law is scaled by at most this power of two
 SMALLEST_NORMAL = 2.0**-1022  # smaller elements of a vector may have lost digits, and a vector of them alone is 0
-LARGEST_Z = 2.0**1000  # of a sigmoid or tanh, which is long saturated
-SATURATED = 6.0  # from this |z| on, sigmoid' is below 1/400
-LINEAR_EXPONENT = -400  # where z is below 2 to this power, tanh(z) is z to all digits, and sigmoid(z) is 1/2
 
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
 NAMES = {of.code: name for name, of in NONLINEARITIES.items()}
@@ -206,7 +202,7 @@ def record_forward(
     store(job.length, cell, scaled(squares[:, 0] / width, 2 * z_exponent[:, 0, 0]))
     store(job.mean_activation, cell, scaled(values[:, 0].sum(axis=-1) / width, exponents[1][:, 0, 0]))
     job.saturated[cell] = (
-        ((np.abs(z[:, 0]) > SATURATED) & (exponents[0][:, 0] == 0)).mean(axis=-1)
+        ((np.abs(z[:, 0]) > SATURATED_Z) & (exponents[0][:, 0] == 0)).mean(axis=-1)
         if name in ("sigmoid", "tanh")
         else 0.0
     )

@@ -1,4 +1,4 @@
-"""The NumPy backend: the definition of what the others compute, formula by formula. It is not tuned.
+"""Chains in NumPy: the definition of what the compiled backends compute, formula by formula. It is not tuned.
 
 The contract is `fastgrad.kernels.contract`.
 """
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastgrad import philox
-from fastgrad.kernels.contract import Limits
 from fastgrad.laws import FAMILY_CODES, Law
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-# Whole arrays: no lanes. In `train` those of 4096 members stay in the cache; `backprop` has about twenty alive at once.
-LIMITS = Limits(links=2**13, elements=2**22, members=2**12, lanes=0, work_bytes=160)
 WORK_ELEMENTS = 2**18  # links times members that `propagate` makes arrays of at a time
 PRODUCT_LINKS = 64  # links whose product is taken at once
 
@@ -39,11 +36,6 @@ STAND_IN_MIN, STAND_IN_MAX = -950, 100  # exponents of the double that stands fo
 SQUARED, CROSS_ENTROPY = 0, 1
 
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
-
-
-def build() -> dict[str, str]:
-    """Nothing is compiled beforehand."""
-    return {}
 
 
 def normalize(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
