@@ -79,7 +79,7 @@ struct ScaledVectors {
 struct LayersJob {
     FASTGRAD_LAYERS_FIELDS(FASTGRAD_DECLARE)
     ScaledVectors state;  // activations, or adjoints
-    double* tape;         // null where nothing is kept
+    double* tape;         // (last - first, stop - start, width), or null where nothing is kept
     int64_t width, ensemble, start, stop, first, last, record, row;
 };
 

@@ -510,8 +510,10 @@ struct LayerBlock {
             });
     }
 
-    // A row of the tape, and its preactivations in the rows of the block.
-    double* tape_row(int64_t layer) const { return job.tape + (layer - job.first) * job.ensemble * at.width; }
+    // The place on the tape of a layer's preactivations of one member.
+    double* tape_at(int64_t layer, int64_t of) const {
+        return job.tape + ((layer - job.first) * (job.stop - job.start) + of - job.start) * at.width;
+    }
 
     void forward(int64_t layer, const ScaledLaw& weight, const ScaledLaw& bias, int64_t recorded) {
         const int64_t vectors = job.state.vectors;
@@ -558,7 +560,7 @@ struct LayerBlock {
                 }
             if (v == 0 && job.tape)
                 each(*this, [&](int64_t of, int64_t lane) {
-                    double* const tape = tape_row(layer) + of * at.width;
+                    double* const tape = tape_at(layer, of);
                     for (int64_t unit = 0; unit < at.width; ++unit) tape[unit] = work.scratch[at.cell(unit, lane)];
                 });
             common_exponent(at, values, work.shift, base);
@@ -610,7 +612,7 @@ struct LayerBlock {
         const int64_t vectors = job.state.vectors;
         make_zero(work.slope, at.cells);
         each(*this, [&](int64_t of, int64_t lane) {
-            const double* const tape = tape_row(layer) + of * at.width;
+            const double* const tape = tape_at(layer, of);
             for (int64_t unit = 0; unit < at.width; ++unit) work.slope[at.cell(unit, lane)] = tape[unit];
         });
         for (int64_t cell = 0; cell < at.rows * at.LANES; cell += VECTOR_LANES) {
