@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad import laws
+from fastgrad import laws, philox
 from fastgrad.jobs import layers
 from fastgrad.jobs.threads import Threads
 from fastgrad.kernels import LayersJob, ScaledArrays, ScaledVectors, load
@@ -119,3 +119,37 @@ def test_an_error_in_progress_ends_the_run(compiled_backend):
 
     with pytest.raises(KeyboardInterrupt):
         run(compiled_backend, 16, 5, 2, interrupt)
+
+
+def largest_exponent(width):
+    """Largest rate of ln |adjoint| a layer over a grid of sigma_w, sigmoid without biases, and its standard error."""
+    found, depth, ensemble, settled = [], 300, 64, 101
+    for sigma_w in (12, 16, 20, 25, 30, 40, 60, 100):
+        shape = 1, ensemble
+        numbers = [ScaledArrays.of(fg.Scaled.empty(shape)) for _ in range(5)]
+        floats = [np.empty(shape) for _ in range(3)]
+        job = LayersJob(
+            laws.normal(std=sigma_w / width**0.5).code,
+            laws.zero().code,
+            1,
+            NONLINEARITIES["sigmoid"].code,
+            np.array([settled]),
+            *numbers[:2],
+            *floats,
+            *numbers[2:],
+        )
+        state = ScaledVectors.of(np.full((ensemble, 1, width), 0.5))
+        adjoint = ScaledVectors.of(philox.draw_cotangents(1, 1, np.arange(ensemble), width)[:, None])
+        with Threads(1) as pool:
+            layers.run_layers(load("auto")[1], job, state, adjoint, depth, pool)
+        rates = fg.Scaled.of_parts(*job.adjoint_norm)[0].ln() / (depth - settled + 1)
+        found.append((rates.mean(), rates.std() / ensemble**0.5))
+    return max(found)
+
+
+def test_narrow_sigmoid_layers_never_explode_and_wider_ones_do():
+    """Between 16 and 32 units lies the width from which on some sigma_w makes a gradient grow."""
+    mean, error = largest_exponent(16)
+    assert mean < -5 * error
+    mean, error = largest_exponent(32)
+    assert mean > 5 * error
