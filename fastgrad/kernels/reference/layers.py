@@ -65,7 +65,7 @@ def common_exponent(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
     exponents = np.where(lost, ZERO_EXPONENT, exponent + shift)
     top = exponents.max(axis=-1, keepdims=True)
     zero = top <= ZERO_EXPONENT
-    values = np.where(lost | zero, 0.0, fraction * power_of_two(exponents - top))
+    values = np.where(zero, 0.0, fraction * power_of_two(exponents - top))
     return values, np.where(zero, ZERO_EXPONENT, top)
 
 
