@@ -360,13 +360,13 @@ def fastgrad_layers(backend):
             delta_norm=numbers[3],
             adjoint_norm=numbers[4],
         )
-        tape = np.empty((depth, ensemble, width))
 
         def run():
             state = ScaledVectors.of(np.full((ensemble, 1, width), 0.5))
             adjoint = ScaledVectors.of(np.full((ensemble, 1, width), width**-0.5))
 
             def both_ways(start, stop):
+                tape = np.empty((depth, stop - start, width))
                 kernels.layers_forward(job, state, tape, 1, depth + 1, start, stop)
                 kernels.layers_backward(job, adjoint, tape, 1, depth + 1, start, stop)
 

@@ -13,13 +13,14 @@ struct Pair {
     Floats first, second;
 };
 
-// (i + 1/2) * 2^-53 from the 53 high bits; the largest is rounded to 1, and taken back inside (0, 1).
-FASTGRAD_INLINE Floats uniform(UInts high, UInts low) {
-    const UInts i = join_words(high, low) >> 11;
-    const Floats u = (to_floats(i) + 0.5) * 0x1p-53;
-    const Floats largest = broadcast(1.0 - 0x1p-53);
-    return u < largest ? u : largest;
+// i + 1/2 from the 53 high bits of two words; the largest is rounded to 2^53, and taken back.
+FASTGRAD_INLINE Floats half_integer(UInts high, UInts low) {
+    const Floats number = to_floats(join_words(high, low) >> 11) + 0.5, largest = broadcast(0x1p53 - 1.0);
+    return number < largest ? number : largest;
 }
+
+// Inside (0, 1).
+FASTGRAD_INLINE Floats uniform(UInts high, UInts low) { return half_integer(high, low) * 0x1p-53; }
 
 // Keys of the rounds, in memory, where each is an operand of the instruction that needs it.
 constexpr int ROUNDS = 10;
@@ -40,12 +41,12 @@ FASTGRAD_INLINE Keys keys_of(uint64_t seed) {
     return keys;
 }
 
-// Two uniforms for each counter r0 … r3. Of each 64-bit lane only the low half counts; what the
-// operations leave above it is never read. Step by step for N vectors: they hide each other's latency.
-template <int N>
-FASTGRAD_INLINE void uniforms(const Keys& keys, UInts* r0, UInts* r1, UInts* r2, UInts* r3, Pair* drawn) {
+// The words of each counter r0 … r3, in their place, from one round on. Of each 64-bit lane only the low half counts; what
+// the operations leave above it is never read. Step by step for N vectors: they hide each other's latency.
+template <int N, int FIRST_ROUND = 0>
+FASTGRAD_INLINE void run_rounds(const Keys& keys, UInts* r0, UInts* r1, UInts* r2, UInts* r3) {
 #pragma GCC unroll 10
-    for (int round = 0; round < ROUNDS; ++round) FASTGRAD_ROW(N) {
+    for (int round = FIRST_ROUND; round < ROUNDS; ++round) FASTGRAD_ROW(N) {
             const UInts product0 = multiply_low(r0[j], UInts{} + MULTIPLIER_0);
             const UInts product1 = multiply_low(r2[j], UInts{} + MULTIPLIER_1);
             r0[j] = high_words(product1) ^ r1[j] ^ keys.first[round];
@@ -53,7 +54,6 @@ FASTGRAD_INLINE void uniforms(const Keys& keys, UInts* r0, UInts* r1, UInts* r2,
             r1[j] = product1;
             r3[j] = product0;
         }
-    FASTGRAD_ROW(N) drawn[j] = {uniform(r0[j], r1[j]), uniform(r2[j], r3[j])};
 }
 
 // ln u for 0 < u < 1: u = 2^k (1 + f).
@@ -79,7 +79,7 @@ FASTGRAD_INLINE Pair cos_sin_turns(Floats v) {
     return {select(((quarter + 1) & 2) != 0, -cosine, cosine), select((quarter & 2) != 0, -sine, sine)};
 }
 
-// Two normals in place of two uniforms u and v: sqrt(factor ln u) times cos(2πv) and sin(2πv), with factor = -2 scale².
+// Two normals in place of 2^53 u and 2^53 v: sqrt(factor ln u) times cos(2πv) and sin(2πv), with factor = -2 scale².
 // Fewer operations than above: the cosine of the angle that quarter turns leave is sqrt(1 - sin²), and its square goes
 // under the root of the radius.
 template <int N>
@@ -88,12 +88,12 @@ FASTGRAD_INLINE void scaled_normals(double factor, Pair* drawn) {
     Ints quarter[N];
     FASTGRAD_ROW(N) {  // u = 2^k (1 + f), s = f / (2 + f)
         const Ints offset = bits_of(drawn[j].first) - (SQRT_HALF_BITS - ((int64_t)1024 << 52));
-        k[j] = float_of((Ints)((UInts)offset >> 52) + (ROUNDER_BITS - 1024)) - ROUNDER;
+        k[j] = float_of((Ints)((UInts)offset >> 52) + (ROUNDER_BITS - 1024 - 53)) - ROUNDER;
         const Floats f = float_of((offset & FRACTION) + SQRT_HALF_BITS) - 1.0;
         s[j] = f / (2.0 + f);
     }
     FASTGRAD_ROW(N) {
-        const Floats quarters = 4.0 * drawn[j].second;
+        const Floats quarters = 0x1p-51 * drawn[j].second;
         const Floats shifted = quarters + ROUNDER;
         const Floats a = quarters - (shifted - ROUNDER);  // in quarter turns, at most 1/2
         const Floats t = a * a;
@@ -132,11 +132,10 @@ static void draw_variates(int family, uint64_t stream, uint64_t seed, const UInt
             r2[j] = member[j];
             r3[j] = UInts{} + stream;
         }
-        Pair drawn[N];
-        uniforms<N>(keys, r0, r1, r2, r3, drawn);
+        run_rounds<N>(keys, r0, r1, r2, r3);
         FASTGRAD_ROW(N) {
-            store(first + t * BLOCK + j * VECTOR_LANES, drawn[j].first);
-            store(second + t * BLOCK + j * VECTOR_LANES, drawn[j].second);
+            store(first + t * BLOCK + j * VECTOR_LANES, uniform(r0[j], r1[j]));
+            store(second + t * BLOCK + j * VECTOR_LANES, uniform(r2[j], r3[j]));
         }
     }
     if (family != NORMAL) return;

@@ -95,7 +95,7 @@ struct ScaledVectors {
 struct LayersJob : Page {
     FASTGRAD_LAYERS_FIELDS(FASTGRAD_DECLARE)
     ScaledVectors state;  // activations, or adjoints
-    double* tape;         // null where nothing is kept
+    double* tape;         // (last - first, stop - start, width), or null where nothing is kept
     int64_t width;
 };
 

@@ -39,14 +39,33 @@ FASTGRAD_INLINE Floats clipped_power(Ints k) {
     return select(k < -1022, Floats{}, power_of_two(select(high < -1022, broadcast((int64_t)-1022), high)));
 }
 
-// Which layer of which members is drawn.
+// Which layer of which members is drawn. The counter's second word, the pair, is all that changes from block to block: of the
+// first three rounds, the rest is done once.
 template <int N>
 struct LayerDraws {
     Law law;
     double factor;  // -2 scale²; of an orthogonal layer, whose normals are standard, -2
     Keys keys;
-    uint64_t stream;
-    UInts layer, member[N];
+    UInts r0_1[N];                 // r0 after the first round, before the pair comes to it
+    UInts r2_2;                    // r2 after the second, before the pair's product comes to it
+    UInts r0_3, r2_3[N], r3_3[N];  // after the third, likewise
+
+    LayerDraws(const Law& of, uint64_t seed, int64_t layer, const UInts* member) : law(of), keys(keys_of(seed)) {
+        factor = law.family == ORTHOGONAL ? -2.0 : -2.0 * (law.scale * law.scale);
+        const UInts first = UInts{} + (uint64_t)layer, fourth = UInts{} + (STREAM_LAYERS + 256 * ((uint64_t)layer >> 32));
+        const UInts first_product = multiply_low(first, UInts{} + MULTIPLIER_0);
+        const UInts r2_1 = high_words(first_product) ^ fourth ^ keys.second[0];
+        const UInts second_product = multiply_low(r2_1, UInts{} + MULTIPLIER_1);
+        r2_2 = first_product ^ keys.second[1];
+        r0_3 = second_product ^ keys.first[2];
+        for (int j = 0; j < N; ++j) {
+            const UInts third_product = multiply_low(member[j], UInts{} + MULTIPLIER_1);
+            r0_1[j] = high_words(third_product) ^ keys.first[0];
+            const UInts r0_2 = high_words(second_product) ^ third_product ^ keys.first[1];
+            r3_3[j] = multiply_low(r0_2, UInts{} + MULTIPLIER_0);
+            r2_3[j] = high_words(r3_3[j]) ^ keys.second[2];
+        }
+    }
 
     // The two numbers that the block of each lane's pair gives: W[i, 2p] and W[i, 2p + 1], or two biases. Of an
     // orthogonal layer, standard normals.
@@ -57,28 +76,24 @@ struct LayerDraws {
         }
         UInts r0[N], r1[N], r2[N], r3[N];
         FASTGRAD_ROW(N) {
-            r0[j] = at.layer;
-            r1[j] = pair[j];
-            r2[j] = at.member[j];
-            r3[j] = UInts{} + at.stream;
+            const UInts product0 = multiply_low(pair[j] ^ at.r0_1[j], UInts{} + MULTIPLIER_0);
+            r1[j] = multiply_low(high_words(product0) ^ at.r2_2, UInts{} + MULTIPLIER_1);
+            r0[j] = high_words(r1[j]) ^ at.r0_3;
+            r2[j] = product0 ^ at.r2_3[j];
+            r3[j] = at.r3_3[j];
         }
-        uniforms<N>(at.keys, r0, r1, r2, r3, drawn);
-        if (at.law.family == UNIFORM)
-            FASTGRAD_ROW(N) drawn[j] = {at.law.scale * drawn[j].first, at.law.scale * drawn[j].second};
-        else
+        run_rounds<N, 3>(at.keys, r0, r1, r2, r3);
+        FASTGRAD_ROW(N) drawn[j] = {half_integer(r0[j], r1[j]), half_integer(r2[j], r3[j])};
+        if (at.law.family == UNIFORM) {
+            const double scale = 0x1p-53 * at.law.scale;
+            FASTGRAD_ROW(N) drawn[j] = {scale * drawn[j].first, scale * drawn[j].second};
+        } else {
             scaled_normals<N>(at.factor, drawn);
+        }
+        if (at.law.location == 0.0) return;
         FASTGRAD_ROW(N) drawn[j] = {at.law.location + drawn[j].first, at.law.location + drawn[j].second};
     }
 };
-
-template <int N>
-static LayerDraws<N> draws_of(const Law& law, uint64_t seed, int64_t layer, const UInts* member) {
-    const double factor = law.family == ORTHOGONAL ? -2.0 : -2.0 * (law.scale * law.scale);
-    LayerDraws<N> at{
-        law, factor, keys_of(seed), STREAM_LAYERS + 256 * ((uint64_t)layer >> 32), UInts{} + (uint64_t)layer, {}};
-    for (int j = 0; j < N; ++j) at.member[j] = member[j];
-    return at;
-}
 
 // Sizes of a block of members, and where its numbers lie. ACROSS: one member, and the lanes are units.
 template <bool ACROSS>
@@ -304,9 +319,9 @@ static void multiply_orthogonal(const LayerDraws<1>& draws, const LayerLayout<tr
 static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const UInts* member,
                            const LayerLayout<true>& at, LayerWorkspace& work, int64_t vectors, bool transposed) {
     const UInts members[LAYER_VECTORS] = {member[0], member[0], member[0], member[0]};
-    const auto one = draws_of<1>(law, seed, layer, members);
-    const auto two = draws_of<2>(law, seed, layer, members);
-    const auto all = draws_of<LAYER_VECTORS>(law, seed, layer, members);
+    const auto one = LayerDraws<1>(law, seed, layer, members);
+    const auto two = LayerDraws<2>(law, seed, layer, members);
+    const auto all = LayerDraws<LAYER_VECTORS>(law, seed, layer, members);
     if (law.family == ORTHOGONAL) return multiply_orthogonal(one, at, work, vectors, transposed);
     make_zero(work.products, vectors * at.cells);
     make_zero(work.evens, vectors * at.cells);
@@ -338,7 +353,7 @@ static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const U
 static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const UInts* member,
                            const LayerLayout<false>& at, LayerWorkspace& work, int64_t vectors, bool transposed) {
     constexpr int N = LAYER_VECTORS;
-    const LayerDraws<N> draws = draws_of<N>(law, seed, layer, member);
+    const LayerDraws<N> draws = LayerDraws<N>(law, seed, layer, member);
     make_zero(work.products, vectors * at.cells);
     for (int64_t row = 0; row < at.width; ++row)
         for (int64_t p = 0; p < at.pairs; ++p) {
@@ -366,7 +381,7 @@ static void multiply_layer(const Law& law, uint64_t seed, int64_t layer, const U
 // The biases of one layer.
 static void draw_biases(const Law& law, uint64_t seed, int64_t layer, const UInts* member, const LayerLayout<true>& at,
                         LayerWorkspace& work) {
-    const LayerDraws<1> draws = draws_of<1>(law, seed, layer, member);
+    const LayerDraws<1> draws = LayerDraws<1>(law, seed, layer, member);
     for (int64_t p = 0; p < at.pairs; p += VECTOR_LANES) {
         UInts pair;
         for (int i = 0; i < VECTOR_LANES; ++i) pair[i] = (uint64_t)(at.width * at.pairs + p + i);
@@ -381,7 +396,7 @@ static void draw_biases(const Law& law, uint64_t seed, int64_t layer, const UInt
 static void draw_biases(const Law& law, uint64_t seed, int64_t layer, const UInts* member, const LayerLayout<false>& at,
                         LayerWorkspace& work) {
     constexpr int N = LAYER_VECTORS;
-    const LayerDraws<N> draws = draws_of<N>(law, seed, layer, member);
+    const LayerDraws<N> draws = LayerDraws<N>(law, seed, layer, member);
     for (int64_t p = 0; p < at.pairs; ++p) {
         UInts pair[N];
         for (int j = 0; j < N; ++j) pair[j] = UInts{} + (uint64_t)(at.width * at.pairs + p);
@@ -392,31 +407,6 @@ static void draw_biases(const Law& law, uint64_t seed, int64_t layer, const UInt
             store(work.biases + (2 * p + 1) * at.LANES + j * VECTOR_LANES, drawn[j].second);
         }
     }
-}
-
-// phi(2 z) is 2 phi(z): any power of two can be taken out.
-FASTGRAD_INLINE bool is_homogeneous(int nonlinearity) { return nonlinearity == RELU || nonlinearity == LINEAR; }
-
-// phi(z), and phi'(z), as mantissa * 2^exponent; not normalized.
-FASTGRAD_INLINE Scaled activation_of(int nonlinearity, Floats z) {
-    if (nonlinearity == SIGMOID) {
-        const ExtendedValues values = Sigmoid::extended(z);
-        return {values.mantissa, values.exponent};
-    }
-    if (nonlinearity == TANH) return {2.0 * Sigmoid::offset(2.0 * z), Ints{}};
-    return {nonlinearity == RELU ? select(z > 0.0, z, Floats{}) : z, Ints{}};
-}
-
-FASTGRAD_INLINE Scaled slope_of(int nonlinearity, Floats z) {
-    if (nonlinearity == SIGMOID) {
-        const ExtendedValues values = Sigmoid::extended(z);
-        return {values.derivative, values.derivative_exponent};
-    }
-    if (nonlinearity == TANH) {
-        const ExtendedValues values = Sigmoid::extended(2.0 * z);
-        return {values.derivative, values.derivative_exponent + 2};
-    }
-    return {nonlinearity == RELU ? select(z > 0.0, broadcast(1.0), Floats{}) : broadcast(1.0), Ints{}};
 }
 
 // Records: sums over the units of one member, in the order of their index.
@@ -495,8 +485,10 @@ struct LayerBlock {
             });
     }
 
-    // A row of the tape, and its preactivations in the rows of the block.
-    double* tape_row(int64_t layer) const { return job.tape + (layer - job.first) * job.ensemble * at.width; }
+    // The place on the tape of a layer's preactivations of one member.
+    double* tape_at(int64_t layer, int64_t of) const {
+        return job.tape + ((layer - job.first) * (job.stop - job.start) + of - job.start) * at.width;
+    }
 
     void forward(int64_t layer, const ScaledLaw& weight, const ScaledLaw& bias, int64_t recorded) {
         const int64_t vectors = job.state.vectors;
@@ -543,7 +535,7 @@ struct LayerBlock {
                 }
             if (v == 0 && job.tape)
                 each(*this, [&](int64_t of, int64_t lane) {
-                    double* const tape = tape_row(layer) + of * at.width;
+                    double* const tape = tape_at(layer, of);
                     for (int64_t unit = 0; unit < at.width; ++unit) tape[unit] = work.scratch[at.cell(unit, lane)];
                 });
             common_exponent(at, values, work.shift, base);
@@ -595,7 +587,7 @@ struct LayerBlock {
         const int64_t vectors = job.state.vectors;
         make_zero(work.slope, at.cells);
         each(*this, [&](int64_t of, int64_t lane) {
-            const double* const tape = tape_row(layer) + of * at.width;
+            const double* const tape = tape_at(layer, of);
             for (int64_t unit = 0; unit < at.width; ++unit) work.slope[at.cell(unit, lane)] = tape[unit];
         });
         for (int64_t cell = 0; cell < at.rows * at.LANES; cell += VECTOR_LANES) {

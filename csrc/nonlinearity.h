@@ -142,5 +142,32 @@ FASTGRAD_INLINE Preactivation preactivation(Floats w, Floats offset, Scaled scal
     return {z, stand_in(z)};
 }
 
+// Layers take their nonlinearity by its code: it is no more than one in `width` of their operations.
+
+// phi(2 z) is 2 phi(z): any power of two can be taken out.
+FASTGRAD_INLINE bool is_homogeneous(int nonlinearity) { return nonlinearity == RELU || nonlinearity == LINEAR; }
+
+// phi(z), and phi'(z), as mantissa * 2^exponent; not normalized.
+FASTGRAD_INLINE Scaled activation_of(int nonlinearity, Floats z) {
+    if (nonlinearity == SIGMOID) {
+        const ExtendedValues values = Sigmoid::extended(z);
+        return {values.mantissa, values.exponent};
+    }
+    if (nonlinearity == TANH) return {2.0 * Sigmoid::offset(2.0 * z), Ints{}};
+    return {nonlinearity == RELU ? select(z > 0.0, z, Floats{}) : z, Ints{}};
+}
+
+FASTGRAD_INLINE Scaled slope_of(int nonlinearity, Floats z) {
+    if (nonlinearity == SIGMOID) {
+        const ExtendedValues values = Sigmoid::extended(z);
+        return {values.derivative, values.derivative_exponent};
+    }
+    if (nonlinearity == TANH) {
+        const ExtendedValues values = Sigmoid::extended(2.0 * z);
+        return {values.derivative, values.derivative_exponent + 2};
+    }
+    return {nonlinearity == RELU ? select(z > 0.0, broadcast(1.0), Floats{}) : broadcast(1.0), Ints{}};
+}
+
 }  // namespace FASTGRAD_ISA
 }  // namespace fastgrad

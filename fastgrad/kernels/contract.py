@@ -227,8 +227,8 @@ class Backend(Protocol):
         """Run the layers first … last - 1 (counted from 1) of the members start … stop - 1.
 
         `state` (in, out) has the activations of each input before and after, (ensemble, inputs, width); `tape` (out) is
-        what `layers_backward` needs of those layers, (last - first, ensemble, width) doubles, or has no rows where
-        nothing is kept.
+        what `layers_backward` needs of those layers and members, (last - first, stop - start, width) doubles, or has no
+        rows where nothing is kept.
         """
 
     def layers_backward(

@@ -80,11 +80,13 @@ def run(kernels, job, depth, x, c, calls=None, slices=None):
     cuts = [1, *(calls or []), depth + 1]
     parts = [0, *(slices or []), ensemble]
     for start, stop in pairwise(parts):
-        for first, last in pairwise(cuts):
-            kernels.layers_forward(job, state, tape[first - 1 : last - 1], first, last, start, stop)
-    for start, stop in pairwise(parts):
-        for first, last in reversed(list(pairwise(cuts))):
-            kernels.layers_backward(job, adjoint, tape[first - 1 : last - 1], first, last, start, stop)
+        of_slice = np.full((depth, stop - start, width), np.nan)
+        pages = list(pairwise(cuts))
+        for first, last in pages:
+            kernels.layers_forward(job, state, of_slice[first - 1 : last - 1], first, last, start, stop)
+        for first, last in reversed(pages):
+            kernels.layers_backward(job, adjoint, of_slice[first - 1 : last - 1], first, last, start, stop)
+        tape[:, start:stop] = of_slice
     return SimpleNamespace(job=job, state=state, adjoint=adjoint, tape=tape)
 
 

@@ -70,6 +70,7 @@ class Block(NamedTuple):
     """Members begin … begin + size - 1, and what they work in; `draws` lanes are drawn at a time."""
 
     begin: int
+    start: int  # of the slice, where its tape begins
     size: int
     width: int
     across: bool
@@ -530,7 +531,7 @@ def forward_layer(job, weight, bias, layer, row, tape, block):
             for lane in range(block.size):
                 for unit in range(width):
                     z_of_unit = arguments[0, unit] if block.across else arguments[unit, lane]
-                    tape[0, block.begin + lane, unit] = z_of_unit
+                    tape[0, block.begin + lane - block.start, unit] = z_of_unit
         common_exponent(values, v, exponents, block)
     if row >= 0:
         record_layer(job, row, block)
@@ -552,7 +553,7 @@ def backward_layer(job, weight, layer, row, tape, block):
     for lane in range(block.size):
         for unit in range(width):
             at, of = (0, unit) if block.across else (unit, lane)
-            slope[at, of] = tape[0, block.begin + lane, unit]
+            slope[at, of] = tape[0, block.begin + lane - block.start, unit]
     for at in range(rows):
         slope_row(job.nonlinearity, slope, np.uintp(at), lanes, shift)
     for v in range(len(values)):  # delta_l = a_l phi'(z_l)
@@ -572,13 +573,14 @@ def backward_layer(job, weight, layer, row, tape, block):
 
 
 @njit
-def new_block(begin, count, vectors, width, across):
+def new_block(begin, start, count, vectors, width, across):
     """Block with room for its numbers, which are 0."""
     padded = (width + 2 * LANES_OF_SUM - 1) // (2 * LANES_OF_SUM) * (2 * LANES_OF_SUM)
     rows, lanes = (1, padded) if across else ((width + 1) // 2 * 2, count)
     draws = padded if across else count
     block = Block(
         begin=begin,
+        start=start,
         size=count,
         width=width,
         across=across,
@@ -640,7 +642,7 @@ def run_layers(job, state, tape, first, last, start, stop, backward):
     together = 1 if across else LANES
     weight, bias = scaled_law(job.weight_law), scaled_law(job.bias_law)
     for begin in range(start, stop, together):
-        block = new_block(begin, min(stop - begin, together), state.value.shape[1], width, across)
+        block = new_block(begin, start, min(stop - begin, together), state.value.shape[1], width, across)
         load_vectors(state, block)
         for step in range(last - first):
             layer = last - 1 - step if backward else first + step

@@ -65,7 +65,7 @@ def common_exponent(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
     exponents = np.where(lost, ZERO_EXPONENT, exponent + shift)
     top = exponents.max(axis=-1, keepdims=True)
     zero = top <= ZERO_EXPONENT
-    values = np.where(lost | zero, 0.0, fraction * power_of_two(exponents - top))
+    values = np.where(zero, 0.0, fraction * power_of_two(exponents - top))
     return values, np.where(zero, ZERO_EXPONENT, top)
 
 
@@ -237,7 +237,7 @@ def layers_forward(
             mantissa, shift = np.where(is_linear, z, mantissa), np.where(is_linear, z_exponent, shift)
         values, exponent = common_exponent(mantissa, shift)
         if len(tape):
-            tape[layer - first, members] = argument[:, 0]
+            tape[layer - first] = argument[:, 0]
         row = recorded_row(job, layer)
         if row is not None:
             store(job.input_norm, (row, members), input_norm)
@@ -254,7 +254,7 @@ def layers_backward(
     values, exponent = adjoint.value[members], adjoint.exponent[members, :, None]
     for layer in range(last - 1, first - 1, -1):
         # delta_l = a_l phi'(z_l),  a_{l-1} = W_l^T delta_l
-        phi = activation(NAMES[job.nonlinearity], tape[layer - first, members][:, None])
+        phi = activation(NAMES[job.nonlinearity], tape[layer - first][:, None])
         delta, delta_exponent = common_exponent(values * phi.derivative, exponent + phi.derivative_exponent)
         products = multiply_transposed(weight.law, job.seed, layer, np.arange(start, stop), delta)
         values, exponent = common_exponent(products, delta_exponent + weight.exponent)
