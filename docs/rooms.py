@@ -53,17 +53,22 @@ def rooms(package: Path) -> dict[str, list[str]]:
     return found
 
 
-def imports(tree: ast.AST, within: bool = False) -> Iterator[tuple[str, list[str], bool]]:
-    """Yield what a module imports, the names taken, and if only when a function runs; not what is for types alone."""
+def imports(tree: ast.AST, is_face: bool, within: bool = False) -> Iterator[tuple[str, list[str], bool]]:
+    """Yield what a module imports, the names taken, and if only when a function runs; not what is for types alone.
+
+    The face imports what it shows to checkers, when it is used.
+    """
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            if is_face:
+                yield from imports(node, is_face, within=True)
             continue
         if isinstance(node, ast.ImportFrom):
             yield node.module or "", [alias.name for alias in node.names], within
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, [], within
-        yield from imports(node, within or isinstance(node, ast.FunctionDef))
+        yield from imports(node, is_face, within or isinstance(node, ast.FunctionDef))
 
 
 def graphs_of(package: Path, names: dict[str, list[str]]) -> tuple[Graph, Graph]:
@@ -75,7 +80,7 @@ def graphs_of(package: Path, names: dict[str, list[str]]) -> tuple[Graph, Graph]
         if inner[0].startswith(UNSEEN) and inner != ("__init__",):
             continue
         room = FACE if inner == ("__init__",) else inner[0]
-        for module, taken, within in imports(ast.parse(file.read_text(encoding="utf-8"))):
+        for module, taken, within in imports(ast.parse(file.read_text(encoding="utf-8")), room == FACE):
             top, *rest = module.split(".")
             if top != package.name:
                 continue

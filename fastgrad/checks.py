@@ -139,7 +139,7 @@ def require_memory(what: str, n_bytes: int) -> None:
 
 def free_memory() -> int:
     """Bytes that this process can still take: of the machine, of its control groups and of its address space."""
-    import psutil  # here: import fastgrad stays light
+    import psutil  # here: only what is large needs it
 
     free = [psutil.virtual_memory().available, *_free_in_groups(Path("/"))]
     try:

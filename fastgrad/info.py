@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,6 @@ def build_info() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    from importlib import metadata  # here: import fastgrad stays light
-
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

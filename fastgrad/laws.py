@@ -24,6 +24,7 @@ All draws are independent of each other, also the weight and the bias of one lin
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Mapping
@@ -268,8 +269,6 @@ def law_or_number(law: LawLike | float, argument: Literal["x", "target"]) -> Law
 @cache
 def takes(maker: Callable[..., Law]) -> Mapping[str, float | None]:
     """Return the parameters that a maker of a law takes, with their defaults; None where it has none."""
-    import inspect  # here: import fastgrad stays light
-
     found = inspect.signature(maker).parameters
     return {name: None if of.default is of.empty else of.default for name, of in found.items()}
 
@@ -340,7 +339,7 @@ def _closest(name: str, known: list[str]) -> str | None:
     """Law that was meant: a constant by its bare value, another by its beginning or with a letter mistaken."""
     with contextlib.suppress(ValueError):
         return f"constant:{name}" if math.isfinite(float(name)) else None
-    import difflib  # here: import fastgrad stays light
+    import difflib  # here: only a mistake needs it
 
     begun = [law for law in known if name and law.startswith(name)]
     return next(iter(begun or difflib.get_close_matches(name, known, n=1)), None)

@@ -36,11 +36,11 @@ def floor(module):
 
 
 def imports(module):
-    """Modules of the package that a module imports anywhere in it, but for types alone."""
+    """Modules of the package that a module imports anywhere in it, not for types alone; those of the face too."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     only_types = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and module != "fastgrad":
             only_types |= set(ast.walk(node))
     for node in ast.walk(tree):
         if node in only_types:

@@ -7,6 +7,7 @@ backend. A pool lives as long as one job, so that nothing is left behind for a f
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from fastgrad.checks import integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
@@ -81,8 +82,6 @@ class Threads:
         Even a single one runs on a thread of the pool: the main thread waits where Ctrl-C can wake it.
         """
         if self._pool is None:
-            from concurrent.futures import ThreadPoolExecutor  # here: import fastgrad stays light
-
             self._pool = ThreadPoolExecutor(self.count)
         futures = [self._pool.submit(call) for call in calls]
         try:
@@ -100,8 +99,6 @@ def _end(futures: Sequence[Future[None]]) -> None:
 
     A second one would end the wait for the threads, and Python must not end before them: that aborts the process.
     """
-    from concurrent.futures import wait  # here: import fastgrad stays light
-
     while True:
         try:
             for future in futures:

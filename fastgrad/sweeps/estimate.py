@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
@@ -53,8 +54,6 @@ def estimate(planned: Plan, store: Store | None, together: int = 1, threads: int
     threads : int, optional
         Of each point, whose memory depends on them. By default all processors.
     """
-    import statistics  # here: import fastgrad stays light
-
     done = set(stored_results(planned, store))
     known = [] if store is None else store.seconds()
     sizes = [name for name in WORK_PARAMETERS if name in planned.points.columns]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -113,9 +115,6 @@ class Points(Mapping[str, Point]):
     @classmethod
     def of(cls, columns: dict[str, Column], size: int, identity: Identity) -> Points:
         """Work out the keys of a grid of this size: those of `point_key`, whose text is put together from pieces."""
-        import hashlib  # here: import fastgrad stays light
-        import json
-
         names = sorted(columns)
         head = json.dumps({**identity, "parameters": {}}, sort_keys=True)[:-2]  # without the two closing braces
         pieces = [
@@ -244,9 +243,6 @@ def identity_of(job: JobName, backend: BackendName) -> Identity:
 
 def point_key(identity: Identity, point: Point) -> str:
     """Return what a point is known by: SHA-256 of all that decides its result."""
-    import hashlib  # here: import fastgrad stays light
-    import json
-
     text = json.dumps({**identity, "parameters": point}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from functools import cache, partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from fastgrad.checks import TooLargeError, integer, require_memory, require_progress
@@ -26,13 +27,12 @@ from fastgrad.sweeps.plan import (
     point_text,
 )
 from fastgrad.sweeps.points import flat_row, growth_result, training_result
+from fastgrad.sweeps.store import Store
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
     from concurrent.futures import Executor, Future
-
-    from fastgrad.sweeps.store import Store
 
 
 POINTS_IN_FLIGHT = 1000  # points that wait in an executor: enough for a cluster, and little memory for a huge grid
@@ -97,8 +97,6 @@ def sweep(
     >>> [round(row["lyapunov"], 2) for row in rows]
     [-2.09, -1.49, -4.7]
     """
-    from fastgrad.sweeps.store import Store  # here: import fastgrad stays light
-
     how = {name: job_arguments.pop(name) for name in EXECUTION_ARGUMENTS if name in job_arguments}
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor: expected a concurrent.futures.Executor, got {executor!r}")
@@ -175,8 +173,6 @@ def run_locally(planned: Plan, keys: list[str], threads: int | None) -> Calls:
 
 def run_on_executor(executor: Executor, planned: Plan, keys: list[str]) -> Calls:
     """Results of `run_point` on an executor, as they are finished; those that still wait at the end are canceled."""
-    from queue import SimpleQueue  # here: import fastgrad stays light
-
     running: dict[Future[dict[str, Any]], str] = {}
     finished: SimpleQueue[Future[dict[str, Any]]] = SimpleQueue()
     waiting = iter(keys)

@@ -12,10 +12,12 @@ warning, and gets them when it is first written to.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
 import re
+import sqlite3
 import stat
 import time
 import warnings
@@ -29,7 +31,6 @@ from fastgrad.sweeps.plan import point_key, point_text
 from fastgrad.sweeps.points import check_identity, check_point, check_result
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
@@ -209,8 +210,6 @@ class Store:
 
     def _make_wal(self) -> None:
         """Switch to WAL, which the file keeps. Here SQLite does not wait for another process that does the same."""
-        import sqlite3  # here: import fastgrad stays light
-
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
@@ -350,8 +349,6 @@ class Store:
 
     def _salvaged(self) -> Iterator[tuple[Any, ...]]:
         """Rows from both ends up to what SQLite can't read, and then one by one between."""
-        import sqlite3
-
         low = 0
         try:
             for row in self._stored("ORDER BY rowid"):
@@ -615,8 +612,6 @@ def _has_checksums(path: str, connection: sqlite3.Connection) -> bool:
 
 
 def _connect(path: str, how: str) -> sqlite3.Connection:
-    import sqlite3  # here: import fastgrad stays light
-
     with _clear_errors(path):
         # Without an isolation level Python opens no transactions of its own.
         connection = sqlite3.connect(
@@ -632,8 +627,6 @@ def _connect(path: str, how: str) -> sqlite3.Connection:
 @contextmanager
 def _clear_errors(path: str) -> Iterator[None]:
     """Say what SQLite's errors mean for a store."""
-    import sqlite3
-
     try:
         yield
     except sqlite3.Error as error:
@@ -649,8 +642,6 @@ def _clear_errors(path: str) -> Iterator[None]:
 
 
 def _digest(values: Any) -> str:
-    import hashlib  # here: import fastgrad stays light
-
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

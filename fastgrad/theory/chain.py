@@ -23,6 +23,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from fastgrad.laws import Law, LawLike, constant, parse
 from fastgrad.theory import quadrature
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from threadpoolctl import ThreadpoolController
 
     Floats = NDArray[np.float64]
 
@@ -321,8 +321,6 @@ def _solve(kernel: Kernel, offset: float) -> _Solution:
 @cache
 def _blas() -> ThreadpoolController:
     """The threads of the linear algebra that NumPy has loaded."""
-    from threadpoolctl import ThreadpoolController  # here: import fastgrad stays light
-
     return ThreadpoolController()
 
 

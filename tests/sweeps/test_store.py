@@ -8,7 +8,6 @@ import resource
 import shutil
 import sqlite3
 import subprocess
-import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -420,13 +419,6 @@ def test_merge_of_a_store_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"1\.db"):
         merge([tmp_path / "1.db"], tmp_path / "all.db")
     assert not list(tmp_path.iterdir())
-
-
-def test_importing_the_store_loads_no_sqlite(python):
-    assert (
-        "sqlite3"
-        not in python(f"import fastgrad.sweeps.store, sys; print(*sys.modules)  # {sys.version_info[:2]}").split()
-    )
 
 
 def test_several_make_one_store_at_the_same_moment(tmp_path):
