@@ -45,10 +45,10 @@ def plot(
     check_outputs(output, plot, store)
     only = {}
     for condition in where:
-        name, equals, wanted = condition.partition("=")
+        name, equals, value_text = condition.partition("=")
         if not equals:
             raise click.UsageError(f"where: expected NAME=VALUE, got {condition!r}")
-        only[name] = wanted
+        only[name] = value_text
     with shown_warnings(quiet), Store.read(store) as kept:
         job: Any = kept.identity["job"]
         report = study_report(job, stored_rows(kept), value, x, only)
