@@ -84,7 +84,7 @@ def instruction_set(backend: str | None) -> str | None:
     """Instruction set that a backend was compiled for and uses here; of the first that has one, if none is named."""
     for name in [backend] if backend else BACKENDS:
         with contextlib.suppress(BackendUnavailableError):
-            found = load(name)[1].build().get("instruction_set")
-            if found:
-                return found
+            name_found = load(name)[1].build().get("instruction_set")
+            if name_found:
+                return name_found
     return None

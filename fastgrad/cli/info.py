@@ -22,5 +22,5 @@ def info(form: str | None, output: str | None, color: str, quiet: bool) -> None:
     chosen = chosen_format(form, output)
     check_outputs(output)
     with shown_warnings(quiet):
-        found = fastgrad.build_info()
-    show(info_report(found), chosen, output, color)
+        build = fastgrad.build_info()
+    show(info_report(build), chosen, output, color)

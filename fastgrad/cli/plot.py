@@ -12,7 +12,11 @@ from fastgrad.cli.output import check_outputs, chosen_format, show, shown_warnin
 
 @click.command()
 @click.argument("store")
-@click.option("--value", metavar="NAME", help="The result that is drawn.  [default: lyapunov, or converged]")
+@click.option(
+    "--value",
+    metavar="NAME",
+    help="The result that is drawn.  [default: stationary, or where no point has it lyapunov; to train converged]",
+)
 @click.option("--x", metavar="NAME", help="The parameter to the right.  [default: the one with the most values]")
 @click.option(
     "--where", multiple=True, metavar="NAME=VALUE", help="Only points with this value of a parameter.  [default: all]"
@@ -45,10 +49,10 @@ def plot(
     check_outputs(output, plot, store)
     only = {}
     for condition in where:
-        name, equals, wanted = condition.partition("=")
+        name, equals, text = condition.partition("=")
         if not equals:
             raise click.UsageError(f"where: expected NAME=VALUE, got {condition!r}")
-        only[name] = wanted
+        only[name] = text
     with shown_warnings(quiet), Store.read(store) as kept:
         job: Any = kept.identity["job"]
         report = study_report(job, stored_rows(kept), value, x, only)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-BRIEF_LINKS = 2**16  # links of all members: fewer are done before another thread has started
+INLINE_LINKS_MAX = 2**16  # links of all members: fewer are done before another thread has started
 CENTERED_LINKS = 8  # links whose biases are compared with -w/2 before a whole chain is
 CHECK_MEMBERS, CHECK_LINKS = 64, 1024  # that are looked at together
 SMALL_Z = 1e-3  # below it sigmoid'(z) is 1/4 to six digits
@@ -188,7 +188,7 @@ def _fill(
             raise NotFiniteError("weight or bias: expected finite numbers")
 
     with Threads(threads) as pool:
-        if size <= BRIEF_LINKS:
+        if size <= INLINE_LINKS_MAX:
             with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):  # as on a new thread
                 run(0, chain.ensemble)
         else:
@@ -313,9 +313,9 @@ def _empty(chain: Chain, backend: BackendName) -> Gradients:
 def _check_out(out: object, chain: Chain) -> None:
     if not isinstance(out, Gradients):
         raise TypeError(f"out: expected the Gradients of an earlier call, got {type(out).__name__}")
-    wanted = _layout(chain)
+    expected = _layout(chain)
     arrays = out._arrays()
-    for array, (shape, dtype) in zip(arrays, wanted, strict=True):
+    for array, (shape, dtype) in zip(arrays, expected, strict=True):
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(f"out: expected arrays of shape {shape} and {dtype}, got {array.shape} and {array.dtype}")
         if not (array.flags.c_contiguous and array.flags.writeable):

@@ -35,7 +35,7 @@ LEAD_LINKS = 128  # that are run before those, from the input, so that chains st
 class _Format(NamedTuple):
     """A float format: the type that computes, what a result is rounded by, and whether o (1 - o) is rounded at once."""
 
-    work: type[np.floating[Any]]
+    dtype: type[np.floating[Any]]
     rounded: Callable[[Floats], Floats]
     fused: bool = False
 
@@ -93,8 +93,8 @@ def framework_depths(
     """
     alike = not (weight.scale or bias.scale) and bool((x == x[0]).all())
     members = np.arange(1 if alike else min(len(x), MEMBERS_MAX))
-    found: dict[str, dict[str, int | None]] = {name: {"underflow": None, "overflow": None} for name in formats}
-    waiting = list(found)
+    results: dict[str, dict[str, int | None]] = {name: {"underflow": None, "overflow": None} for name in formats}
+    waiting = list(results)
     is_whole = depth <= LINKS_MAX + LEAD_LINKS
     first, links = depth + 1, LINKS_MAX if is_whole else FIRST_LINKS
     w, b = (np.empty((0, len(members))) for _ in range(2))
@@ -106,24 +106,24 @@ def framework_depths(
         for name in list(waiting):
             lost = _first_lost(FORMATS[name], w, b, x[: len(members)], links)
             if lost is not None:
-                found[name][lost[0]] = lost[1]
+                results[name][lost[0]] = lost[1]
                 waiting.remove(name)
         if links == depth:
             break
         links *= 2
-    return found
+    return results
 
 
 def _first_lost(of: _Format, weight: Floats, bias: Floats, x: Floats, links: int) -> tuple[str, int] | None:
     """Run chains forward, and the last `links` of them backward until the median is lost."""
     half = math.ceil(len(x) / 2)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        w, b, o = (of.rounded(values.astype(of.work)) for values in (weight, bias, x))
+        w, b, o = (of.rounded(values.astype(of.dtype)) for values in (weight, bias, x))
         outputs = []
         for w_l, b_l in zip(w, b, strict=True):
             o = _sigmoid(of, of.rounded(of.rounded(w_l * o) + b_l))
             outputs.append(o)
-        gradient = np.ones(len(x), of.work)
+        gradient = np.ones(len(x), of.dtype)
         for back in range(1, links + 1):
             gradient = of.rounded(_times_slope(of, gradient, outputs[-back]) * w[-back])
             if np.count_nonzero(gradient == 0) >= half:
@@ -134,12 +134,12 @@ def _first_lost(of: _Format, weight: Floats, bias: Floats, x: Floats, links: int
 
 
 def _sigmoid(of: _Format, z: Floats) -> Floats:
-    one = of.work(1)
+    one = of.dtype(1)
     return of.rounded(one / (one + np.exp(-z)))
 
 
 def _times_slope(of: _Format, gradient: Floats, o: Floats) -> Floats:
-    one = of.work(1)
+    one = of.dtype(1)
     if of.fused:
         return of.rounded(gradient * (one - o) * o)
     return of.rounded(of.rounded(gradient * of.rounded(one - o)) * o)

@@ -249,7 +249,7 @@ def _crossing(links: Ints, height: Floats, level: float) -> int | None:
     return int(links[i - 1] + max(1, np.ceil(step - 1e-9)))
 
 
-def lyapunov_of(marks: Ints, adjoint: Scaled, depth: int) -> Lyapunov:
+def lyapunov_of(recorded_links: Ints, adjoint: Scaled, depth: int) -> Lyapunov:
     """Estimate the exponent from the recorded adjoints, as `Growth.lyapunov` says."""
     ln = adjoint.ln()
     rates = ln[0] / depth
@@ -262,8 +262,8 @@ def lyapunov_of(marks: Ints, adjoint: Scaled, depth: int) -> Lyapunov:
     count = _batches(depth)
     if count < 2:
         return Lyapunov(mean, np.nan)
-    edges = np.unique(np.searchsorted(marks, spaced(depth, count + 1)))
-    links = np.diff(np.append(marks[edges[:-1]], depth + 1))
+    edges = np.unique(np.searchsorted(recorded_links, spaced(depth, count + 1)))
+    links = np.diff(np.append(recorded_links[edges[:-1]], depth + 1))
     growth = -np.diff(np.append(ln[edges[:-1], 0], 0.0))
     deviation = growth - mean * links
     squares = (deviation**2).sum()

@@ -74,8 +74,8 @@ class Threads:
             Called with the number of members done.
         """
         parts = list(slices(ensemble, self.count, at_most))
-        tell = None if progress is None else lambda done: progress(parts[done - 1][1])
-        self.run_all([partial(kernel, *part) for part in parts], tell)
+        report_progress = None if progress is None else lambda done: progress(parts[done - 1][1])
+        self.run_all([partial(kernel, *part) for part in parts], report_progress)
 
     def run_all(self, calls: Sequence[Callable[[], None]], progress: Callable[[int], None] | None = None) -> None:
         """Make calls at the same time, and wait for all of them; `progress` is called with how many are done.

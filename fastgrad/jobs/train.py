@@ -93,7 +93,7 @@ class Training:
             ],
             axis=1,
         )
-        found = {name: status == name for name in STATUSES}
+        is_status = {name: status == name for name in STATUSES}
         same = (loss[len(loss) // 2 :] == loss[-1]).all(axis=0) & np.isfinite(loss[-1])
 
         def median(values: Floats | Ints, of: NDArray[np.bool_]) -> float | None:
@@ -103,10 +103,10 @@ class Training:
             {
                 "ensemble": len(status),
                 "backend": self.backend,
-                "share": {name: float(np.mean(of)) for name, of in found.items()},
-                "last_step": {name: median(last_step, of) for name, of in found.items()},
-                "final_loss": {name: median(loss[-1], of) for name, of in found.items()},
-                "unchanged": float(np.mean(same & found["running"])),
+                "share": {name: float(np.mean(of)) for name, of in is_status.items()},
+                "last_step": {name: median(last_step, of) for name, of in is_status.items()},
+                "final_loss": {name: median(loss[-1], of) for name, of in is_status.items()},
+                "unchanged": float(np.mean(same & is_status["running"])),
                 "step": self.step,
                 "loss": {f"q{100 * q:02.0f}": row for q, row in zip(QUANTILES, quantiles, strict=True)},
             }
@@ -282,11 +282,11 @@ def train_chain(
             def run(start: int, stop: int, first: int = first, last: int = last) -> None:
                 kernels.train(job, first, last, start, stop)
 
-            def tell(members: int, first: int = first, last: int = last) -> None:
+            def report_progress(members: int, first: int = first, last: int = last) -> None:
                 if progress is not None:
                     progress(first * ensemble + (last - first) * members, (steps + 1) * ensemble)
 
-            pool.run(run, ensemble, side_by_side, tell)
+            pool.run(run, ensemble, side_by_side, report_progress)
 
     ways = [job.diverged_at > 0, job.converged_at >= 0, job.last_update < steps]
     status = np.select(ways, ["diverged", "converged", "stalled"], "running")

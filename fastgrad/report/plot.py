@@ -40,7 +40,8 @@ def study_report(
     Parameters
     ----------
     value : str, optional
-        The result that is drawn; by default the exponent, or the share of chains that converge.
+        The result that is drawn; by default the exponent, or the share of chains that converge. The exponent is that
+        of links that have forgotten the start, which theory knows, if any point has it, and else the finite-depth one.
     x : str, optional
         The parameter to the right; by default the one with the most values.
     where : dict
@@ -51,13 +52,13 @@ def study_report(
     ValueError
         If there is no such value or parameter, nothing or too much varies, or no point is left.
     """
-    value = value or ("lyapunov" if job == "simulate" else "converged")
-    for name, wanted in where.items():
+    for name, text in where.items():
         if not any(name in row for row in rows):
             raise ValueError(f"where: unknown parameter {name!r}, expected one of {', '.join(_parameters(job, rows))}")
-        rows = [row for row in rows if _is(row.get(name), wanted)]
+        rows = [row for row in rows if _is(row.get(name), text)]
     if not rows:
         raise ValueError("where: no point has these values")
+    value = value or _default_value(job, rows)
     results = [name for name in with_equal_columns(rows)[0] if name not in _parameters(job, rows)]
     if value not in results or not any(_is_number(row.get(value)) for row in rows):
         drawable = [name for name in results if any(_is_number(row.get(name)) for row in rows)]
@@ -96,14 +97,29 @@ def study_report(
         figure = Map(title, across, up, label, right, ends, values, _is_geometric(right), _is_geometric(ends))
     else:
         names = [value if up is None else f"{up} {value_text(group)}" for group in groups]
-        curves = [Curve("series", name, row, color=i) for i, (name, row) in enumerate(zip(names, values, strict=True))]
+        series = [(name, row) for name, row in zip(names, values, strict=True) if np.isfinite(row).any()]
+        curves = [Curve("series", name, row, color=i) for i, (name, row) in enumerate(series)]
         lines = [row for row in theory if np.isfinite(row).any()]
         curves += [Curve("theory", "" if k else "theory", row, color=BLACK) for k, row in enumerate(lines)]
         figure = Figure(title, across, label, right, curves, x_log=_is_geometric(right))
     flat = [{name: row.get(name) for name in (*shown, value)} for row in rows]
     result = {"value": value, "axes": shown, "points": flat}
     content: list[Part] = [Text(", ".join(fixed), "note"), figure]
+    without = sum(row.get(value) is None for row in rows)
+    if value == "stationary" and without:
+        content.append(
+            Text(
+                f"{plural(without, 'point')} of {len(rows)} have not forgotten the start: --value lyapunov has all",
+                "note",
+            )
+        )
     return Report("plot", {"value": value, "x": across, "where": dict(where)}, result, flat, content)
+
+
+def _default_value(job: JobName, rows: list[dict[str, Any]]) -> str:
+    if job == "train":
+        return "converged"
+    return "stationary" if any(_is_number(row.get("stationary")) for row in rows) else "lyapunov"
 
 
 def _parameters(job: JobName, rows: list[dict[str, Any]]) -> list[str]:
@@ -111,12 +127,12 @@ def _parameters(job: JobName, rows: list[dict[str, Any]]) -> list[str]:
     return [name for name in with_equal_columns(rows)[0] if name.partition(".")[0] in job_parameters(job)]
 
 
-def _is(value: Any, wanted: str) -> bool:
+def _is(value: Any, text: str) -> bool:
     """Tell if a parameter has the value that a user wrote."""
     if not _is_number(value):
-        return str(value) == wanted
+        return str(value) == text
     try:
-        return float(wanted) == float(value)
+        return float(text) == float(value)
     except ValueError:
         return False
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Executor
 
-CONNECT_SECONDS = 8
+CONNECT_SECONDS = 8  # to reach a scheduler
 ENVIRONMENT = {
     # A worker has one processor: so many threads for the linear algebra of the theory.
     "OMP_NUM_THREADS": "1",
@@ -42,8 +42,8 @@ def processes(workers: int) -> Iterator[Executor]:
 
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    with _environment(), ProcessPoolExecutor(workers, context, initializer=_follow_parent) as pool:
-        with _deaf_to_interrupts():
+    with _environment(), ProcessPoolExecutor(workers, context, initializer=_exit_with_parent) as pool:
+        with _sigint_blocked():
             for _ in range(workers):
                 pool.submit(os.getpid)  # a worker is spawned for each
         try:
@@ -64,7 +64,7 @@ def processes(workers: int) -> Iterator[Executor]:
             raise
 
 
-def _follow_parent() -> None:
+def _exit_with_parent() -> None:
     """End this worker when the process that spawned it has ended, also by kill -9."""
     from multiprocessing import parent_process
 
@@ -79,7 +79,7 @@ def _follow_parent() -> None:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Set what the workers that are spawned within find in their environment."""
+    """Set variables of the environment that workers inherit which are spawned within."""
     added = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -90,8 +90,8 @@ def _environment() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let threads and processes that start within never hear Ctrl-C, which is for the main thread of this process."""
+def _sigint_blocked() -> Iterator[None]:
+    """Start threads and processes with SIGINT blocked: only the main thread of this process handles Ctrl-C."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -129,7 +129,7 @@ def cluster(scheduler: str, workers: int | None = None) -> Iterator[Executor]:
             raise ModuleNotFoundError(f"scheduler: {error.name} is missing; pip install 'fastgrad[cluster]'") from None
         for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # its log would drown what is said here
-        with _deaf_to_interrupts():
+        with _sigint_blocked():
             address = scheduler
             if scheduler == "local":
                 address = stack.enter_context(

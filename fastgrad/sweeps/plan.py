@@ -92,10 +92,10 @@ class Column(NamedTuple):
 
     def which(self, place: int) -> int:
         """Index of the value that the point at a place of the grid has."""
-        found = 0
+        index = 0
         for step, length, _ in self.axes:
-            found = found * length + place // step % length
-        return found
+            index = index * length + place // step % length
+        return index
 
 
 class Points(Mapping[str, Point]):

@@ -112,13 +112,13 @@ def _flat(name: str, measured: dict[str, Any]) -> Result:
 @cache
 def _theory(weight: str, bias: str, x: float) -> Result:
     """Exponent and bound by theory, which neither depth nor seed changes."""
-    found = theory.predict(weight, bias, x)
-    rate, why = found.lyapunov, found.why_not
+    prediction = theory.predict(weight, bias, x)
+    rate, why = prediction.lyapunov, prediction.why_not
     return {
         "theory": None if rate is None else float(f"{rate:.{THEORY_DIGITS}g}"),
         # Without the numbers of the message, which may be those that could not be resolved.
         **({} if why is None else {"theory_why": why.partition(" (")[0]}),
-        "theory_bound": found.bound.mean,
+        "theory_bound": prediction.bound.mean,
     }
 
 

@@ -97,23 +97,23 @@ def sweep(
     >>> [round(row["lyapunov"], 2) for row in rows]
     [-2.09, -1.49, -4.7]
     """
-    how = {name: job_arguments.pop(name) for name in EXECUTION_ARGUMENTS if name in job_arguments}
+    options = {name: job_arguments.pop(name) for name in EXECUTION_ARGUMENTS if name in job_arguments}
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor: expected a concurrent.futures.Executor, got {executor!r}")
-    require_progress(how.get("progress"))
-    if how.get("threads") is not None:
-        integer("threads", how["threads"], 1, THREADS_MAX)
-    planned = plan(grid, job, how.pop("backend", "auto"), **job_arguments)
+    require_progress(options.get("progress"))
+    if options.get("threads") is not None:
+        integer("threads", options["threads"], 1, THREADS_MAX)
+    planned = plan(grid, job, options.pop("backend", "auto"), **job_arguments)
     with ExitStack() as stack:
         kept = None if store is None else stack.enter_context(Store.write(store, planned.identity))
-        return run(planned, kept, executor, **how)
+        return run(planned, kept, executor, **options)
 
 
 def stored_results(planned: Plan, store: Store | None) -> dict[str, Result]:
     """Results that a store has of the points of a sweep, by key; those that are damaged are not among them."""
     if store is None:
         return {}
-    return {key: point.result for key, point in store.found.points.items() if key in planned.points}
+    return {key: point.result for key, point in store.contents.points.items() if key in planned.points}
 
 
 def run(
@@ -131,11 +131,11 @@ def run(
     waiting = [key for key in planned.points if key not in results]
     calls = run_locally(planned, waiting, threads) if executor is None else run_on_executor(executor, planned, waiting)
 
-    def tell() -> None:
+    def report_progress() -> None:
         if progress is not None:
             progress(len(results), len(planned.points))
 
-    tell()
+    report_progress()
     with closing(calls):
         for key, call in calls:
             point = planned.points[key]
@@ -149,7 +149,7 @@ def run(
             if store is not None:
                 store.add(key, point, **outcome)
             results[key] = outcome["result"]
-            tell()
+            report_progress()
     return [flat_row(planned.job, point, results[key]) for key, point in planned.points.items()]
 
 

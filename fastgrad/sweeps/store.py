@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from fastgrad.sweeps.plan import Identity
 
-SCHEMA, UNCHECKED_SCHEMA = "fastgrad/2", "fastgrad/1"
+STORE_SCHEMA, UNCHECKED_STORE_SCHEMA = "fastgrad/2", "fastgrad/1"
 APPLICATION_ID = int.from_bytes(b"fgrd")  # in the header of an SQLite file, for `file` and for us
 BUSY_SECONDS = 10.0  # how long to wait for another writer
 TEXT_MAX = 10**6  # bytes of a text in a store; a point has about a thousand
@@ -229,16 +229,16 @@ class Store:
         with self._snapshot():
             self._checked = _has_checksums(self.path, self._connection)
             meta = self._meta()
-        schema = SCHEMA if self._checked else UNCHECKED_SCHEMA
-        found = meta.get("schema")
-        if found != schema and isinstance(found, str) and found.startswith("fastgrad/"):
-            raise ValueError(f"{self.path}: is of schema {found}, expected {schema}")
+        schema = STORE_SCHEMA if self._checked else UNCHECKED_STORE_SCHEMA
+        schema_found = meta.get("schema")
+        if schema_found != schema and isinstance(schema_found, str) and schema_found.startswith("fastgrad/"):
+            raise ValueError(f"{self.path}: is of schema {schema_found}, expected {schema}")
         self.identity = {name: meta.get(name) for name in ("job", "kernel_version", "arithmetic")}
         if self._checked:
             sound = meta.get("checksum") == _meta_checksum(meta) and _tally(meta) is not None
         else:
             sound = meta.keys() == {"schema", *self.identity}
-        if sound and found == schema and check_identity(self.identity):
+        if sound and schema_found == schema and check_identity(self.identity):
             return None
         self.identity = dict(expected or {})
         return "what its points have in common is damaged"
@@ -249,7 +249,7 @@ class Store:
     def _write_meta(self, identity: Identity, keys: Iterable[str]) -> None:
         """Write the table meta for points of these keys; in a transaction."""
         keys = list(keys)
-        meta = {"schema": SCHEMA, **identity, "points": _tally_text(len(keys), sum(int(key, 16) for key in keys))}
+        meta = {"schema": STORE_SCHEMA, **identity, "points": _tally_text(len(keys), sum(int(key, 16) for key in keys))}
         self._connection.execute("DELETE FROM meta")
         self._connection.executemany(
             "INSERT INTO meta VALUES (?, ?)", [*meta.items(), ("checksum", _meta_checksum(meta))]
@@ -257,8 +257,8 @@ class Store:
 
     def _keys(self) -> list[str]:
         """Keys as they are in the table; 0 for one that is none."""
-        found = self._connection.execute("SELECT key FROM points NOT INDEXED")
-        return [key if _is_key(key) else "0" for (key,) in found]
+        keys = self._connection.execute("SELECT key FROM points NOT INDEXED")
+        return [key if _is_key(key) else "0" for (key,) in keys]
 
     def require(self, identity: Identity) -> None:
         """Raise ValueError, with both, if the store holds points of another identity."""
@@ -272,24 +272,24 @@ class Store:
 
     def _require_sqlite_sound(self) -> None:
         """Let SQLite look at its own structure: a write to a broken tree would lose more. About 1 s for 10^5 points."""
-        (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
+        (verdict,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if verdict != "ok":
             raise DamagedStoreError(
-                f"{self.path}: is damaged as an SQLite file ({' '.join(found.split())}); {SALVAGE.format(self.path)}"
+                f"{self.path}: is damaged as an SQLite file ({' '.join(verdict.split())}); {SALVAGE.format(self.path)}"
             )
 
     def _mend(self, damage: str | None) -> None:
         """Give it checksums if it has none, and a sound table meta; warn of what is damaged."""
-        found = self.found
-        if damage is not None and not found.points:
+        contents = self.contents
+        if damage is not None and not contents.points:
             raise DamagedStoreError(f"{self.path}: {damage}, and no sound point tells it; use another file")
-        if damage is not None or found.lost or not self._checked:
+        if damage is not None or contents.lost or not self._checked:
             with self._transaction() as cursor:
                 if not self._checked:
                     cursor.execute("ALTER TABLE points ADD COLUMN checksum TEXT")
                     cursor.executemany(
                         "UPDATE points SET checksum = ? WHERE key = ?",
-                        ((point.row.checksum, key) for key, point in found.points.items()),
+                        ((point.row.checksum, key) for key, point in contents.points.items()),
                     )
                     cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._write_meta(self.identity, self._keys())
@@ -300,7 +300,7 @@ class Store:
 
     def warn_of_damage(self, damage: str | None = None) -> None:
         """Warn of what is damaged, if anything is, in a sweep, which can mend it."""
-        damage = damage if damage is not None else self.found.damage
+        damage = damage if damage is not None else self.contents.damage
         if damage is not None:
             self._warn(f"is damaged: {damage}; points of this sweep that are not sound are done again")
 
@@ -315,17 +315,17 @@ class Store:
         return int(count)
 
     @cached_property
-    def found(self) -> Contents:
+    def contents(self) -> Contents:
         """All that it held when this was first asked for, each row checked."""
         with _clear_errors(self.path), self._snapshot():
-            return self._contents(self._stored(), _tally(self._meta()) if self._checked else None)
+            return self._read_contents(self._stored(), _tally(self._meta()) if self._checked else None)
 
     def salvaged(self) -> Contents:
         """Return what can still be read, on both sides of what SQLite can't read."""
         with _clear_errors(self.path):
-            return self._contents(self._salvaged(), _tally(self._meta()) if self._checked else None)
+            return self._read_contents(self._salvaged(), _tally(self._meta()) if self._checked else None)
 
-    def _contents(self, stored: Iterable[tuple[Any, ...]], tally: tuple[int, int] | None) -> Contents:
+    def _read_contents(self, stored: Iterable[tuple[Any, ...]], tally: tuple[int, int] | None) -> Contents:
         points: dict[str, StoredPoint] = {}
         damaged = []
         for row in stored:
@@ -405,13 +405,13 @@ class Store:
             yield key, point.parameters, point.result
 
     def _sound(self) -> dict[str, StoredPoint]:
-        if self.found.damage is not None:
-            raise DamagedStoreError(f"{self.path}: is damaged: {self.found.damage}; {MEND.format(self.path)}")
-        return self.found.points
+        if self.contents.damage is not None:
+            raise DamagedStoreError(f"{self.path}: is damaged: {self.contents.damage}; {MEND.format(self.path)}")
+        return self.contents.points
 
     def seconds(self) -> list[float]:
         """Seconds that each sound point took."""
-        return [point.row.seconds for point in self.found.points.values()]
+        return [point.row.seconds for point in self.contents.points.values()]
 
     def add(
         self,
@@ -456,7 +456,7 @@ class Store:
     def _remove_damaged(self, key: str) -> bool:
         """Remove a row that was found damaged and may have been this point; unless another process has done it."""
         removed = False
-        for rowid in (of.rowid for of in self.found.damaged if key in of.keys):
+        for rowid in (of.rowid for of in self.contents.damaged if key in of.keys):
             for row in list(self._stored(f"WHERE rowid = {rowid}")):
                 if isinstance(self._checked_point(*row), Damage):
                     self._connection.execute("DELETE FROM points WHERE rowid = ?", (rowid,))
@@ -532,7 +532,7 @@ def merge(sources: Iterable[str | os.PathLike[str]], target: str | os.PathLike[s
     for path in [*sources, *([target] if Path(target).exists() else [])]:
         with Store.read(path, identity) as store:
             identity = store.identity
-            contents = store.salvaged() if salvage else store.found
+            contents = store.salvaged() if salvage else store.contents
             stores.append((store.path, contents))
             for key, point in contents.points.items():
                 first, first_path = merged.setdefault(key, (point, store.path))
@@ -592,17 +592,17 @@ def _require_store(path: str) -> bool:
     if header.startswith(b"SQLite format 3\0") and int.from_bytes(header[68:]) == APPLICATION_ID:
         return True
     # An older store, or no store. SQLite itself reads no more than it must if there is no WAL to look into.
-    how = "mode=ro" if real.with_name(f"{real.name}-wal").exists() else "immutable=1"
-    with _clear_errors(path), closing(_connect(path, how)) as connection:
+    query = "mode=ro" if real.with_name(f"{real.name}-wal").exists() else "immutable=1"
+    with _clear_errors(path), closing(_connect(path, query)) as connection:
         _has_checksums(path, connection)
     return True
 
 
 def _has_checksums(path: str, connection: sqlite3.Connection) -> bool:
     """Tell if the tables are those of a store with checksums, or of one without; refuse others."""
-    found = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
-    tables = {name: "".join(sql.split()) for kind, name, sql in found if name in ("meta", "points")}
-    if not any(kind == "trigger" for kind, _, _ in found) and tables.keys() == {"meta", "points"}:
+    objects = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    tables = {name: "".join(sql.split()) for kind, name, sql in objects if name in ("meta", "points")}
+    if not any(kind == "trigger" for kind, _, _ in objects) and tables.keys() == {"meta", "points"}:
         for points, checked in ((POINTS, True), (UNCHECKED_POINTS, False)):
             if tables == {"meta": "".join(META.split()), "points": "".join(points.split())}:
                 return checked
@@ -611,11 +611,11 @@ def _has_checksums(path: str, connection: sqlite3.Connection) -> bool:
     raise ValueError(f"{path}: is no store of a sweep, but another SQLite file")
 
 
-def _connect(path: str, how: str) -> sqlite3.Connection:
+def _connect(path: str, query: str) -> sqlite3.Connection:
     with _clear_errors(path):
         # Without an isolation level Python opens no transactions of its own.
         connection = sqlite3.connect(
-            f"{_real(path).as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+            f"{_real(path).as_uri()}?{query}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
         )
         connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")  # damaged text is no error yet
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, TEXT_MAX)
@@ -655,8 +655,8 @@ def _meta_checksum(meta: dict[str, Any]) -> str | None:
 
 def _tally(meta: dict[str, Any]) -> tuple[int, int] | None:
     """Number of points that were written, and the sum of their keys."""
-    found = re.fullmatch("([0-9]{1,18}) ([0-9a-f]{64})", str(meta.get("points")))
-    return None if found is None else (int(found[1]), int(found[2], 16))
+    matched = re.fullmatch("([0-9]{1,18}) ([0-9a-f]{64})", str(meta.get("points")))
+    return None if matched is None else (int(matched[1]), int(matched[2], 16))
 
 
 def _tally_text(count: int, total: int) -> str:
@@ -670,9 +670,9 @@ def _is_key(text: Any) -> bool:
 def _json_object(name: str, text: Any) -> dict[str, Any]:
     """Read a dict of plain values that was written as JSON."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (TypeError, ValueError, RecursionError):
-        found = None
-    if not isinstance(text, str) or not isinstance(found, dict):
+        value = None
+    if not isinstance(text, str) or not isinstance(value, dict):
         raise ValueError(f"its {name} can't be read")
-    return found
+    return value

@@ -221,8 +221,8 @@ def _mean(kernel: Kernel, states: Floats, edges: Floats, function: Callable[[Flo
     share = share * kernel.density(t, states[row])
     values = (share * function(center[row, None] + scale[row, None] * t)).sum(axis=1)
     total = np.bincount(row, share.sum(axis=1), minlength=len(states))
-    found: Floats = np.bincount(row, values, minlength=len(states)) / total
-    return found
+    means: Floats = np.bincount(row, values, minlength=len(states)) / total
+    return means
 
 
 def _transfer(kernel: Kernel, states: Floats, lows: Floats, highs: Floats) -> Floats:
@@ -233,7 +233,7 @@ def _transfer(kernel: Kernel, states: Floats, lows: Floats, highs: Floats) -> Fl
         low = (lows - center[:, None]) / scale[:, None]
         high = (highs - center[:, None]) / scale[:, None]
     first, last = breaks[:, :1], breaks[:, -1:]
-    found = np.zeros((*low.shape, quadrature.POINTS))
+    weights = np.zeros((*low.shape, quadrature.POINTS))
 
     # Panels that resolve the density, by the points they have.
     if kernel.whole:
@@ -244,7 +244,7 @@ def _transfer(kernel: Kernel, states: Floats, lows: Floats, highs: Floats) -> Fl
     row, panel = np.nonzero(whole & (high > first) & (low < last))
     z, share = quadrature.on_panels(lows[panel], highs[panel])
     t = (z - center[row, None]) / scale[row, None]
-    found[row, panel] = share / scale[row, None] * kernel.density(t, states[row])
+    weights[row, panel] = share / scale[row, None] * kernel.density(t, states[row])
 
     # The others in pieces.
     row, panel = np.nonzero(~whole & (high > first) & (low < last))
@@ -263,8 +263,8 @@ def _transfer(kernel: Kernel, states: Floats, lows: Floats, highs: Floats) -> Fl
     half = ((highs - lows) / 2)[panel, None]
     at = ((z - lows[panel, None]) / half - 1.0).clip(-1.0, 1.0)
     parts = quadrature.interpolation_weights(at, share * kernel.density(t, states[row]))
-    np.add.at(found, (row, panel), parts)
-    return found
+    np.add.at(weights, (row, panel), parts)
+    return weights
 
 
 class _Solution(NamedTuple):
@@ -337,11 +337,11 @@ def _solve_linear(transfer: Floats, right: Floats, factor: Floats) -> tuple[Floa
             h, stationary = np.linalg.solve(system, right), np.linalg.solve(system.T, unit)
     except np.linalg.LinAlgError:  # there are several stationary laws
         return np.full(len(right), np.nan), math.nan, unit
-    found, h[0] = float(h[0]), 0.0
-    return h, found, stationary
+    exponent, h[0] = float(h[0]), 0.0
+    return h, exponent, stationary
 
 
-def _error(kernel: Kernel, panels: Floats, values: Floats, share: Floats, found: float) -> float:
+def _error(kernel: Kernel, panels: Floats, values: Floats, share: Floats, exponent: float) -> float:
     """Mean of the Poisson equation's residual between the points of collocation, and of what leaves the domain."""
     low, high = panels[:, :, None]
     half = high / 2 - low / 2
@@ -349,7 +349,9 @@ def _error(kernel: Kernel, panels: Floats, values: Floats, share: Floats, found:
     weights = _transfer(kernel, states, *panels).reshape(len(states), -1)
     total = weights.sum(axis=1)
     right, factor = kernel.means(states)
-    residual = right + weights @ values.ravel() / total - quadrature.values_at(CHECKS, values).ravel() - found * factor
+    residual = (
+        right + weights @ values.ravel() / total - quadrature.values_at(CHECKS, values).ravel() - exponent * factor
+    )
     lowest = values[np.argmin(panels[0])]
     residual = np.abs(residual) + np.abs(1 - total) * np.ptp(lowest)
     return float(share @ residual.reshape(len(share), -1).max(axis=1))
@@ -423,17 +425,19 @@ def _of_centered(weight: Law, ln_mean: float) -> float:
         )
     for cutoff in LOWER_CUTOFFS:
         solution = _solve(_Centered(weight, cutoff), 1.0)
-        found, error = drift * solution.total, drift * solution.error + rounding
-        if error <= RESOLVED * abs(found):
+        exponent, error = drift * solution.total, drift * solution.error + rounding
+        if error <= RESOLVED * abs(exponent):
             break
-    return _resolved(found, error)
+    return _resolved(exponent, error)
 
 
-def _resolved(found: float, error: float) -> float:
-    if error <= RESOLVED * abs(found):
-        return found
+def _resolved(exponent: float, error: float) -> float:
+    if error <= RESOLVED * abs(exponent):
+        return exponent
     about = (
-        f"the exponent is about {found:.6g}, give or take {error:.1g}" if error < abs(found) else "no digit is certain"
+        f"the exponent is about {exponent:.6g}, give or take {error:.1g}"
+        if error < abs(exponent)
+        else "no digit is certain"
     )
     raise ValueError(f"weight, bias: the stationary law is not resolved to nine digits ({about})")
 
@@ -504,8 +508,8 @@ def _without_width(law: Law) -> Law:
 
 def _sigmoids(z: Floats) -> Floats:
     e = np.exp(-np.abs(z))
-    found: Floats = np.where(z < 0, e, 1.0) / (1 + e)
-    return found
+    values: Floats = np.where(z < 0, e, 1.0) / (1 + e)
+    return values
 
 
 def _ln_derivative(z: Floats) -> Floats:
@@ -534,17 +538,17 @@ def _ln_tanh_share(y: Floats) -> Floats:
 def _smoothed_box(t: Floats, width: Floats) -> Floats:
     """Density of a standard normal variate plus a uniform one between 0 and width."""
     t, width = np.broadcast_arrays(np.minimum(t, width - t), width)  # it is symmetric
-    found = np.empty(t.shape)
+    density = np.empty(t.shape)
     narrow = width < 0.2
     v, share = quadrature.between(np.array([0.0, 1.0]))
-    found[narrow] = normal_density(t[narrow, None] - width[narrow, None] * v) @ share
+    density[narrow] = normal_density(t[narrow, None] - width[narrow, None] * v) @ share
     wide = ~narrow
-    found[wide] = (_normal_distribution(t[wide]) - _normal_distribution(t[wide] - width[wide])) / width[wide]
-    return found
+    density[wide] = (_normal_distribution(t[wide]) - _normal_distribution(t[wide] - width[wide])) / width[wide]
+    return density
 
 
 def _normal_distribution(t: Floats) -> Floats:
-    found = np.where(t > 0, 1.0, 0.0)
+    distribution = np.where(t > 0, 1.0, 0.0)
     inner = np.abs(t) < SIGMAS
-    found[inner] = [0.5 * math.erfc(-x) for x in (t[inner] / math.sqrt(2)).tolist()]
-    return found
+    distribution[inner] = [0.5 * math.erfc(-x) for x in (t[inner] / math.sqrt(2)).tolist()]
+    return distribution

@@ -75,8 +75,8 @@ def interpolation_weights(at: Floats, shares: Floats) -> Floats:
 def values_at(places: Floats, values: Floats) -> Floats:
     """The polynomials through `values`, shape (panels, POINTS), at places in [-1, 1]: shape (panels, len(places))."""
     legendre = np.polynomial.legendre.legvander(places, POINTS - 1)
-    found: Floats = values @ (legendre @ _to_legendre()).T
-    return found
+    interpolated: Floats = values @ (legendre @ _to_legendre()).T
+    return interpolated
 
 
 def tails(values: Floats) -> Floats:

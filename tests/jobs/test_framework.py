@@ -53,10 +53,10 @@ def test_every_step_is_pytorchs():
         o = torch.sigmoid(z.requires_grad_())
         o.backward(gradient)
         ours = framework._times_slope(
-            of, *(v.detach().to(torch.float64).numpy().astype(of.work) for v in (gradient, o))
+            of, *(v.detach().to(torch.float64).numpy().astype(of.dtype) for v in (gradient, o))
         )
-        assert np.array_equal(ours, z.grad.to(torch.float64).numpy().astype(of.work))
-        sigmoid = framework._sigmoid(of, z.detach().to(torch.float64).numpy().astype(of.work))
+        assert np.array_equal(ours, z.grad.to(torch.float64).numpy().astype(of.dtype))
+        sigmoid = framework._sigmoid(of, z.detach().to(torch.float64).numpy().astype(of.dtype))
         # Two exponentials differ in the last place, which 16 bits do not see.
         assert np.allclose(
             sigmoid, o.detach().to(torch.float64).numpy(), rtol=4e-7 if name == "float32" else 1e-15, atol=0

@@ -12,7 +12,7 @@ import pytest
 import fastgrad as fg
 from fastgrad.jobs.backprop import log10_bound
 from fastgrad.report.backprop import gradients_report
-from fastgrad.report.document import PALETTE, Curve, Figure, Map
+from fastgrad.report.document import PALETTE, Curve, Figure, Map, Text
 from fastgrad.report.image import check_path, save
 from fastgrad.report.plot import study_report
 from fastgrad.report.simulate import growth_report
@@ -573,6 +573,20 @@ def test_study_as_a_family_of_lines(study):
         assert line.y.tolist() == [row["lyapunov"] for row in only(rows, depth=40, bias__std=std)]
     theory = [curve for curve in drawn.curves if curve.kind == "theory"]
     assert theory[1].y.tolist() == [row["theory"] for row in only(rows, depth=40, bias__std=1.0)]
+
+
+def test_the_exponent_that_theory_knows_is_drawn_where_there_is_one():
+    grid = {"depth": [20, 1000], "weight.std": [2, 4]}
+    rows = fg.sweep(grid, ensemble=30)
+    assert [row["stationary"] is None for row in rows] == [True, True, False, False]
+    report = study_report("simulate", rows, None, "weight.std", {})
+    (long,) = (curve for curve in report.figure.curves if curve.kind == "series")
+    assert long.label == "depth 1000"
+    assert long.y.tolist() == [row["stationary"] for row in rows[2:]]
+    assert report.content[-1] == Text("2 points of 4 have not forgotten the start: --value lyapunov has all", "note")
+    report = study_report("simulate", rows, None, None, {"depth": "20"})
+    assert report.figure.curves[0].y.tolist() == [row["lyapunov"] for row in rows[:2]]
+    assert report.content[-1] is report.figure
 
 
 def test_study_as_one_line(study, cli):

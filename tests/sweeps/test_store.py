@@ -538,7 +538,7 @@ def test_damage_is_named_and_mended(column, path, tmp_path):
     with reopened(path) as (store, told):
         assert name in told[0]
         assert "done again" in told[0]
-        assert store.found.points.keys() == {key_of("a")}
+        assert store.contents.points.keys() == {key_of("a")}
         add(store, "z")  # another point: the damage stays
     with pytest.raises(DamagedStoreError, match=name):
         points(path)
@@ -586,7 +586,7 @@ def test_lost_points_are_missed(path):
         points(path)
     with reopened(path) as (store, told):
         assert "no longer there" in told[0]
-        assert store.found.points.keys() == {key_of("a")}
+        assert store.contents.points.keys() == {key_of("a")}
         add(store, "b")
     assert points(path) == {"a": RESULT, "b": RESULT}
 
@@ -683,7 +683,7 @@ def test_rows_that_were_made_by_hand(column, value, why, old, tmp_path):
         ):
             read(old)
     with reopened(old) as (store, told):
-        assert store.found.points.keys() == {key_of("a")}
+        assert store.contents.points.keys() == {key_of("a")}
         assert "has them from now on" in told[0]
         assert "done again" in told[1]
 
