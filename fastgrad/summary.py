@@ -1,4 +1,4 @@
-"""Statistics over an ensemble, evenly spaced picks, and values ready for JSON."""
+"""Statistics over an ensemble, evenly spaced picks, scales of axes, and values ready for JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from fastgrad.scaled import Scaled
 
@@ -79,3 +79,14 @@ def thinned(indices: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:
 def spaced(depth: int, count: int) -> Ints:
     """`count` different links from 1 to `depth`, evenly spaced, both ends among them."""
     return np.floor(np.linspace(1, depth, count) + 0.5).astype(np.int64)
+
+
+def is_geometric(values: Floats) -> bool:
+    """Tell if ascending values belong on a logarithmic axis: positive, and denser where they are small."""
+    return bool(len(values) > 2 and values[0] > 0 and np.median(values) < (values[0] + values[-1]) / 4)
+
+
+def log10_of(values: ArrayLike) -> Floats:
+    """Decimal logarithm (decades) of values from 0 on; -inf of 0."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log10(values))

@@ -77,3 +77,19 @@ def test_imports_make_no_circle():
 
 def test_every_module_has_a_floor():
     assert all(floor(module) >= 0 for module in MODULES)
+
+
+# Names of NumPy that lay out what is given, and decide what can be shown.
+LAYOUT = {"arange", "asarray", "atleast_1d", "divmod", "float64", "inf", "isfinite", "nan"}
+COMMAND_REPORTS = [
+    module for module in MODULES if module.startswith("fastgrad.report.") and module.replace("report", "cli") in MODULES
+]
+
+
+@pytest.mark.parametrize("module", COMMAND_REPORTS)
+def test_the_report_of_a_command_computes_nothing(module):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "np"}
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert used <= LAYOUT
+    assert not imported & {"math", "statistics"}

@@ -44,6 +44,7 @@ def plot(
     from fastgrad.report.plot import study_report
     from fastgrad.sweeps.points import stored_rows
     from fastgrad.sweeps.store import Store
+    from fastgrad.sweeps.study import study
 
     chosen = chosen_format(form, output)
     check_outputs(output, plot, store)
@@ -55,5 +56,5 @@ def plot(
         only[name] = text
     with shown_warnings(quiet), Store.read(store) as kept:
         job: Any = kept.identity["job"]
-        report = study_report(job, stored_rows(kept), value, x, only)
-    show(report, chosen, output, color, plot)
+        found = study(job, stored_rows(kept), value, x, only)
+    show(study_report(found, only), chosen, output, color, plot)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 INLINE_LINKS_MAX = 2**16  # links of all members: fewer are done before another thread has started
 CENTERED_LINKS = 8  # links whose biases are compared with -w/2 before a whole chain is
 CHECK_MEMBERS, CHECK_LINKS = 64, 1024  # that are looked at together
+MEDIAN_ELEMENTS = 2**16  # elements whose logarithms are taken together
 SMALL_Z = 1e-3  # below it sigmoid'(z) is 1/4 to six digits
 HELD = 2.0**-45  # from 1/2: so near, rounding can balance a growth of 1/128 a link and more
 
@@ -299,6 +300,33 @@ def log10_bound(chain: Chain) -> Floats:
     backward = bound[::-1]
     np.cumsum(backward, axis=0, out=backward)
     return bound
+
+
+def log10_medians(gradients: Gradients, bound: Floats, links: NDArray[np.int64]) -> dict[str, Floats]:
+    """Medians over chains of ``|grad_weight|``, ``|grad_bias|`` and the bound, in decades (log10).
+
+    Parameters
+    ----------
+    gradients : Gradients
+    bound : ndarray of float64, shape (depth, ensemble)
+        See `log10_bound`.
+    links : ndarray of int64
+        Counted from 0.
+
+    Returns
+    -------
+    dict of str to ndarray of float64, shape (links,)
+        By the names ``grad_weight``, ``grad_bias`` and ``bound``. A median is the value of a member.
+    """
+    ensemble = bound.shape[1]
+    step = max(1, MEDIAN_ELEMENTS // ensemble)  # links at a time: an ensemble's logarithms take much memory
+    found: dict[str, list[Floats]] = {"grad_weight": [], "grad_bias": [], "bound": []}
+    for first in range(0, len(links), step):
+        at = links[first : first + step]
+        for name, medians in found.items():
+            values = bound[at] if name == "bound" else getattr(gradients, name)[at].log10().reshape(len(at), ensemble)
+            medians.append(np.quantile(values, 0.5, axis=1, method="inverted_cdf"))
+    return {name: np.concatenate(medians) for name, medians in found.items()}
 
 
 def _empty(chain: Chain, backend: BackendName) -> Gradients:

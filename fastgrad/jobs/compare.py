@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,18 @@ FIELDS = {
     "backprop": ("grad_weight", "grad_bias", "grad_x"),
     "simulate": ("adjoint", "grad_weight", "grad_bias", "bound"),
 }
+
+
+class Speed(NamedTuple):
+    """Time of a backend over the rounds, in seconds a call, and its speedup, t_reference / t_backend of each round."""
+
+    median_s: float
+    min_s: float
+    max_s: float
+    ns_per_link: float  # of each chain; the median
+    speedup: float  # the median
+    speedup_low: float
+    speedup_high: float
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,21 @@ class Comparison:
         """t_reference / t_backend of each round."""
         reference = next(other for other in self.backends if other.backend == REFERENCE)
         return [r / s for r, s in zip(reference.seconds, row.seconds, strict=True)]
+
+    def speed(self, row: BackendTimes) -> Speed | None:
+        """Median and range of a backend's rounds; None where nothing was timed."""
+        if not row.seconds:
+            return None
+        median, speedup = statistics.median(row.seconds), self.speedup(row)
+        return Speed(
+            median_s=median,
+            min_s=min(row.seconds),
+            max_s=max(row.seconds),
+            ns_per_link=1e9 * median / self.links,
+            speedup=statistics.median(speedup),
+            speedup_low=min(speedup),
+            speedup_high=max(speedup),
+        )
 
 
 def compare(

@@ -104,6 +104,22 @@ class Example:
         return self.loss_after / self.loss - 1
 
     @property
+    def relative_step(self) -> float:
+        """Size of the step in units of the weight's; 0 where that is 0."""
+        return abs(self.step / self.weight[0]) if self.weight[0] else 0.0
+
+    @property
+    def bound_factor(self) -> float:
+        """Factor |w21|/4 by which the second link multiplies the bound."""
+        return abs(self.weight[1]) / 4
+
+    @property
+    def bias_gradients_explode(self) -> bool:
+        """Tell if each bias has a larger gradient than the one after it."""
+        first, second, third = (abs(float(of)) for of in self.grad_bias)
+        return first > second > third
+
+    @property
     def is_stuck(self) -> bool:
         """Tell if no further step of gradient descent moves the weight."""
         after = self.weight_after

@@ -92,7 +92,7 @@ def framework_depths(
         other.
     """
     alike = not (weight.scale or bias.scale) and bool((x == x[0]).all())
-    members = np.arange(1 if alike else min(len(x), MEMBERS_MAX))
+    members = np.arange(1 if alike else searched_by_framework(depth, len(x))[1])
     results: dict[str, dict[str, int | None]] = {name: {"underflow": None, "overflow": None} for name in formats}
     waiting = list(results)
     is_whole = depth <= LINKS_MAX + LEAD_LINKS
@@ -112,6 +112,11 @@ def framework_depths(
             break
         links *= 2
     return results
+
+
+def searched_by_framework(depth: int, ensemble: int) -> tuple[int, int]:
+    """Count the links, back from the output, and the chains that `framework_depths` runs at most."""
+    return min(depth, LINKS_MAX), min(ensemble, MEMBERS_MAX)
 
 
 def _first_lost(of: _Format, weight: Floats, bias: Floats, x: Floats, links: int) -> tuple[str, int] | None:

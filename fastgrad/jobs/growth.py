@@ -73,12 +73,15 @@ class BesideTheory(NamedTuple):
     bound_deviation : float or None
         Standard errors by which the bound's rate is above its expectation: those of a mean over all links of all
         chains, which are independent. None if the weights do not vary, or one of them is 0.
+    log10_adjoint : ndarray of float64 or None
+        The adjoint at each recorded link by the theory's exponent, in decades; None without one.
     """
 
     theory: Prediction
     deviation: float | None
     why_not: str | None
     bound_deviation: float | None
+    log10_adjoint: Floats | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,15 +169,19 @@ class Growth:
                 "bound_rate": self._bound_rate(),
                 "zero_share": float(np.mean(self.adjoint.mantissa == 0)),
                 "first_depth": self._first_depth(),
-                "curve": {
-                    "link": self.link,
-                    "adjoint": log10_statistics(self.adjoint),
-                    "grad_weight": log10_statistics(self.grad_weight),
-                    "grad_bias": log10_statistics(self.grad_bias),
-                    "bound": log10_statistics(self.bound),
-                },
+                "curve": {"link": self.link, **self.log10_curve},
             }
         )
+
+    @cached_property
+    def log10_curve(self) -> dict[str, dict[str, Floats]]:
+        """Statistics over members at each recorded link, in decades.
+
+        Of ``adjoint``, ``grad_weight``, ``grad_bias`` and ``bound`` the mean and the quantiles of log10 of the
+        magnitude, as in `summary`; -inf for what is exactly zero.
+        """
+        names = ("adjoint", "grad_weight", "grad_bias", "bound")
+        return {name: log10_statistics(getattr(self, name)) for name in names}
 
     def deviation(self, expected: float) -> float | None:
         """Return by how many standard errors the stationary exponent is above `expected`.
@@ -201,7 +208,9 @@ class Growth:
         if theory.bound.variance and math.isfinite(rate):
             error = math.sqrt(theory.bound.variance / (self.depth * self.ensemble))
             bound_deviation = (rate - theory.bound.mean) / error
-        return BesideTheory(theory, deviation, why_not, bound_deviation)
+        links_after = self.depth + 1 - self.link  # between the link's input and the output
+        log10_adjoint = None if theory.lyapunov is None else links_after * theory.lyapunov / np.log(10)
+        return BesideTheory(theory, deviation, why_not, bound_deviation, log10_adjoint)
 
     @cached_property
     def framework_depth(self) -> dict[str, dict[str, int | None]]:

@@ -15,6 +15,7 @@ from fastgrad.checks import integer, require_progress
 from fastgrad.jobs.parameters import job_parameters
 from fastgrad.jobs.simulate import simulate
 from fastgrad.jobs.train import drawn_task, train
+from fastgrad.summary import log10_of
 from fastgrad.theory import predict
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class Scheme:
     first_depth: dict[str, int | None]
     share: NDArray[np.float64]
     first_change: NDArray[np.float64]
+
+    @property
+    def log10_first_change(self) -> NDArray[np.float64]:
+        """Decimal logarithm of `first_change`; -inf where the weight stands still."""
+        return log10_of(self.first_change)
 
 
 @dataclass(frozen=True, eq=False)

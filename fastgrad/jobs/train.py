@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from fastgrad.jobs.threads import SLICE_MIN, Threads
 from fastgrad.kernels import BackendName, TrainJob, load
 from fastgrad.laws import LawLike, law_or_number
 from fastgrad.philox import draw_inputs
-from fastgrad.summary import QUANTILES, json_ready
+from fastgrad.summary import QUANTILES, json_ready, log10_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,14 +86,6 @@ class Training:
         """
         status, last_step = np.atleast_1d(self.status), np.atleast_1d(self.last_step)
         loss = self.loss.reshape(len(self.step), -1)
-        rows = max(1, 2**18 // loss.shape[1])  # sorting takes a copy or two: not of all losses at once
-        quantiles = np.concatenate(
-            [
-                np.quantile(loss[first : first + rows], QUANTILES, axis=1, method="inverted_cdf")
-                for first in range(0, len(loss), rows)
-            ],
-            axis=1,
-        )
         is_status = {name: status == name for name in STATUSES}
         same = (loss[len(loss) // 2 :] == loss[-1]).all(axis=0) & np.isfinite(loss[-1])
 
@@ -108,9 +101,27 @@ class Training:
                 "final_loss": {name: median(loss[-1], of) for name, of in is_status.items()},
                 "unchanged": float(np.mean(same & is_status["running"])),
                 "step": self.step,
-                "loss": {f"q{100 * q:02.0f}": row for q, row in zip(QUANTILES, quantiles, strict=True)},
+                "loss": self._loss_quantiles,
             }
         )
+
+    @property
+    def log10_loss(self) -> dict[str, Floats]:
+        """Quantiles ``q05`` … ``q95`` over chains of the loss at each `step`, in decades; -inf for a loss of 0."""
+        return {name: log10_of(losses) for name, losses in self._loss_quantiles.items()}
+
+    @cached_property
+    def _loss_quantiles(self) -> dict[str, Floats]:
+        loss = self.loss.reshape(len(self.step), -1)
+        rows = max(1, 2**18 // loss.shape[1])  # sorting takes a copy or two: not of all losses at once
+        quantiles = np.concatenate(
+            [
+                np.quantile(loss[first : first + rows], QUANTILES, axis=1, method="inverted_cdf")
+                for first in range(0, len(loss), rows)
+            ],
+            axis=1,
+        )
+        return {f"q{100 * q:02.0f}": row for q, row in zip(QUANTILES, quantiles, strict=True)}
 
 
 def train(

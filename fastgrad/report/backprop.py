@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastgrad.jobs.backprop import MEDIAN_ELEMENTS, log10_medians
 from fastgrad.report.document import Binary, Cell, Curve, Figure, Format, Part, Report, Table, Text, numbers
 from fastgrad.report.text import TABLE_ROWS, plural, power_of_ten, scaled_json, scaled_text
 from fastgrad.scaled import Scaled
@@ -34,22 +35,11 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
     depth, ensemble = chain.depth, chain.ensemble
     parts = {"grad_weight": gradients.grad_weight, "grad_bias": gradients.grad_bias, "grad_x": gradients.grad_x}
 
-    def typical(links: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """Medians over chains, in decades, some links at a time: an ensemble's logarithms take much memory."""
-        step = max(1, PART_ELEMENTS // ensemble)
-        found: dict[str, list[NDArray[np.float64]]] = {"grad_weight": [], "grad_bias": [], "bound": []}
-        for first in range(0, len(links), step):
-            at = links[first : first + step]
-            for name, medians in found.items():
-                values = log10_bound[at] if name == "bound" else parts[name][at].log10().reshape(len(at), ensemble)
-                medians.append(np.quantile(values, 0.5, axis=1, method="inverted_cdf"))
-        return {name: np.concatenate(medians) for name, medians in found.items()}
-
     of_chains = "" if ensemble == 1 else ", median"
     names = ("grad_weight", "grad_bias") if ensemble == 1 else ("|grad_weight|, median", "|grad_bias|, median")
     table = Table(numbers("link", *names, f"bound{of_chains}"))
     listed = evenly_spaced(depth, TABLE_ROWS)
-    for i, *log10 in zip(listed, *typical(listed).values(), strict=True):
+    for i, *log10 in zip(listed, *log10_medians(gradients, log10_bound, listed).values(), strict=True):
         cells = [Cell.of(value, power_of_ten) for value in log10]
         if ensemble == 1:  # the numbers themselves, with their signs
             given = gradients.grad_weight.flat(i), gradients.grad_bias.flat(i)
@@ -61,7 +51,7 @@ def gradients_report(chain: Chain, gradients: Gradients, log10_bound: Any, param
         output, grad_x = np.asarray(gradients.output).item(), gradients.grad_x.flat(0)
         lines.append(Text(f"output {output:.6g}, gradient with respect to the input {scaled_text(grad_x)}"))
     drawn = evenly_spaced(depth, FIGURE_LINKS)
-    curves = typical(drawn)
+    curves = log10_medians(gradients, log10_bound, drawn)
     figure = Figure(
         title=f"log10 |gradient| against the link: {chains} from {parameters['file']}",
         x_label="link",
@@ -107,7 +97,7 @@ def gradients_bytes(file: ChainFile, form: Format | Binary, plot: bool, work_byt
     gradients = file.kept_bytes + 32 * links + 40 * ensemble
     kernel = (work_bytes + 1) * links
     # The bound is one array; medians take the logarithms of as many chains as a link has, and their sorting.
-    report = 8 * links + 64 * max(ensemble, PART_ELEMENTS)
+    report = 8 * links + 64 * max(ensemble, MEDIAN_ELEMENTS)
     writer = {"table": 0, "npz": NPZ_BUFFER_BYTES}.get(form, TEXT_BYTES * PART_ELEMENTS)
     highest = max(file.load_bytes, gradients + max(kernel, report + writer))
     return highest + WORKSPACE_BYTES + (MATPLOTLIB_BYTES if plot else 0)

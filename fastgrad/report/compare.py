@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING, Any
 
 from fastgrad.report.document import Cell, Part, Report, Table, Text, numbers, words
@@ -16,25 +15,14 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
     """Report the agreement and the speed of the backends."""
     rows = []
     for row in comparison.backends:
-        timed: dict[str, Any] = {}
-        if row.seconds:
-            speedup = comparison.speedup(row)
-            timed = {
-                "median_s": statistics.median(row.seconds),
-                "min_s": min(row.seconds),
-                "max_s": max(row.seconds),
-                "ns_per_link": 1e9 * statistics.median(row.seconds) / comparison.links,
-                "speedup": statistics.median(speedup),
-                "speedup_low": min(speedup),
-                "speedup_high": max(speedup),
-            }
+        speed = comparison.speed(row)
         rows.append(
             {
                 "backend": row.backend,
                 "distance": row.distance,
                 "same_bits_as": row.same_bits_as,
                 "warm_up_s": row.warm_up,
-                **timed,
+                **({} if speed is None else speed._asdict()),
             }
         )
     agreement = Table(

@@ -55,9 +55,8 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         lost = (exact, example.framework_float32_links[laws])
         more = Cell(np.inf, f"more than {example.lesson_depth}")
         lesson.add(*laws, *(more if links is None else Cell.of(links) for links in lost))
-    on_bias = [abs(float(g)) for g in example.grad_bias]
-    explode = [Text("The biases' gradients explode as well.")] if on_bias[0] > on_bias[1] > on_bias[2] else []
-    ratio = abs(example.step / w[0]) if w[0] else 0.0
+    explode = [Text("The biases' gradients explode as well.")] if example.bias_gradients_explode else []
+    ratio, growth = example.relative_step, with_thin_spaces(example.bound_factor)
     times = f", {with_thin_spaces(float(f'{ratio:.4g}'))} times the weight itself" if 1 < ratio < np.inf else ""
     content: list[Part] = [
         Text(
@@ -80,7 +79,7 @@ def example_report(example: Example, parameters: dict[str, Any]) -> Report:
         _section("3. What the true sigmoid does next", " (the bias is kept)."),
         *(Text(f"   {line}") for line in next_step),
         _section("4. The same weights with every bias 0 instead of centered."),
-        Text(f"   the bound   {scaled_text(example.zero_bias_bound)}: still {with_thin_spaces(abs(w[1]) / 4)} a link"),
+        Text(f"   the bound   {scaled_text(example.zero_bias_bound)}: still {growth} a link"),
         Text(f"   the truth   {scaled_text(example.zero_bias_gradient)}"),
         _section(
             "5. What an initialization does",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fastgrad.report.document import Cell, Curve, Figure, Part, Report, Table, Text, numbers, words
 from fastgrad.report.text import factor_text, percent, plural, power_of_ten, value_text
 
 if TYPE_CHECKING:
-    from fastgrad.jobs.schemes import Schemes
+    from fastgrad.jobs.schemes import Scheme, Schemes
 
 
 def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
@@ -20,8 +18,6 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
     rows = []
     for scheme in found.schemes:
         name = scheme.weight if scheme.bias == "zero" else f"{scheme.weight}*"
-        with np.errstate(divide="ignore"):
-            change = np.log10(scheme.first_change)
         failed = {name: scheme.first_depth[name] for name in ("float32", "float64")}
         table.add(
             name,
@@ -29,7 +25,7 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
             Cell.of(scheme.stationary.mean, factor_text),
             *(Cell.of(links, value_text) for links in failed.values()),
             Cell.of(scheme.share[-1], percent),
-            Cell.of(change[-1], power_of_ten),
+            Cell.of(scheme.log10_first_change[-1], power_of_ten),
         )
         rows.append(
             {
@@ -47,14 +43,13 @@ def schemes_report(found: Schemes, parameters: dict[str, Any]) -> Report:
             }
         )
     depth, ensemble = parameters["depth"], parameters["ensemble"]
-    names: dict[bytes, list[str]] = {}  # schemes that are one and the same in a chain make one curve
+    alike: dict[bytes, list[Scheme]] = {}  # schemes that are one and the same in a chain make one curve
     for scheme in found.schemes:
-        names.setdefault(scheme.first_change.tobytes(), []).append(scheme.weight)
-    with np.errstate(divide="ignore"):
-        curves = [
-            Curve("series", ", ".join(alike), np.log10(np.frombuffer(change)), color=i)
-            for i, (change, alike) in enumerate(names.items())
-        ]
+        alike.setdefault(scheme.first_change.tobytes(), []).append(scheme)
+    curves = [
+        Curve("series", ", ".join(scheme.weight for scheme in schemes), schemes[0].log10_first_change, color=i)
+        for i, schemes in enumerate(alike.values())
+    ]
     figure = Figure(
         title=f"How far training moves the first weight: {plural(ensemble, 'chain')} of each scheme, median",
         x_label="depth",

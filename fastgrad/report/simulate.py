@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.jobs import framework
+from fastgrad.jobs.framework import searched_by_framework
 from fastgrad.jobs.growth import NOT_FORGOTTEN
 from fastgrad.report.document import Cell, Curve, Figure, Part, Report, Table, Text, numbers, words
 from fastgrad.report.text import TABLE_ROWS, away_text, factor_text, plural, power_of_ten, with_error
@@ -24,17 +24,8 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
     summary = growth.summary()
     beside = growth.beside_theory()
     theory = beside.theory
-    curve = {
-        name: {
-            key: np.array([-np.inf if v is None else v for v in values])
-            for key, values in of.items()
-            if "why" not in key
-        }
-        for name, of in summary["curve"].items()
-        if isinstance(of, dict)
-    }
     single = growth.ensemble == 1
-    adjoint, bound = curve["adjoint"], curve["bound"]
+    adjoint, bound = growth.log10_curve["adjoint"], growth.log10_curve["bound"]
     if single:
         table = Table(numbers("link", "|gradient|", "bound"))
     else:
@@ -64,9 +55,8 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
             Curve("gradient", label, adjoint["q50"], None if single else (adjoint["q05"], adjoint["q95"])),
         ],
     )
-    if theory.lyapunov is not None:
-        rest = growth.depth + 1 - growth.link  # links between this one's input and the output
-        figure.curves.append(Curve("theory", "theory", rest * theory.lyapunov / np.log(10)))
+    if beside.log10_adjoint is not None:
+        figure.curves.append(Curve("theory", "theory", beside.log10_adjoint))
     content: list[Part] = [
         Text(f"{chains} of {plural(growth.depth, 'link')}, {laws}, seed {growth.seed}"),
         Text("gradient: of the chain's output with respect to the link's input, do_L/do_(l-1)", "note"),
@@ -77,7 +67,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         Text(f"backend {growth.backend}", "note"),
         figure,
     ]
-    block = {f"log10_{name}_{key}": values for name, of in curve.items() for key, values in of.items()}
+    block = {f"log10_{name}_{key}": values for name, of in growth.log10_curve.items() for key, values in of.items()}
     rows = [{"link": growth.link, **block}]
     result = {
         **summary,
@@ -134,8 +124,7 @@ def _failures(growth: Growth, first_depth: dict[str, dict[str, int | None]], gra
                 return Cell(events[event], f"{events[event]}{mark}")
         return Cell(np.inf, f"not in {searched}")
 
-    searched = min(growth.depth, framework.LINKS_MAX)
-    run = min(growth.ensemble, framework.MEMBERS_MAX)
+    searched, run = searched_by_framework(growth.depth, growth.ensemble)
     chains = "this chain" if growth.ensemble == 1 else f"{'the first' if run < growth.ensemble else 'all'} {run} chains"
     table = Table([*words("format"), *numbers("exact gradient leaves its range", "a framework reads 0 or inf")])
     for name, exact in first_depth.items():

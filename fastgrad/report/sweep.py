@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgrad.checks import size_text
-from fastgrad.jobs.parameters import job_parameters, law_names
+from fastgrad.jobs.parameters import law_names
 from fastgrad.jobs.train import STATUSES
 from fastgrad.report.document import Cell, Part, Report, Table, Text, numbers, words
 from fastgrad.report.text import percent, plural, seconds_text, value_text, with_error
-from fastgrad.sweeps.points import deviation, flat_row, planned_rows, with_equal_columns
+from fastgrad.sweeps.points import (
+    deviation,
+    far_from_theory,
+    flat_row,
+    planned_rows,
+    varying_parameters,
+    with_equal_columns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,25 +118,6 @@ def _is_done(row: dict[str, Any]) -> Cell:
     return Cell.of("done" if row["done"] else "to do")
 
 
-def varying_parameters(job: JobName, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """Names of the parameters that vary among points, and the others with their values as text."""
-    families = {law: {row[law].partition(":")[0] for row in rows} for law in law_names(job)}
-    varying, fixed = [], []
-    for name in next(iter(with_equal_columns(rows)), {}):
-        of, in_law, _ = name.partition(".")
-        if of not in job_parameters(job):
-            continue
-        if len({row.get(name) for row in rows}) > 1:
-            # Laws of one family are told apart by their parameters, others by their text.
-            if in_law == "" and len(families.get(of, ())) == 1:
-                fixed.append(f"{of} {min(families[of])}")
-            elif not in_law or len(families[of]) == 1:
-                varying.append(name)
-        elif not in_law and rows[0][name] is not None:
-            fixed.append(f"{name} {rows[0][name]}")
-    return varying, fixed
-
-
 def _result_columns(job: JobName) -> dict[str, Callable[[dict[str, Any]], Cell]]:
     """The main results of a point, each as a function of its row."""
 
@@ -178,10 +166,8 @@ def _theory_lines(job: JobName, rows: list[dict[str, Any]]) -> list[Text]:
     ]
     if any(row.get("stationary_link") is None for row in rows):
         lines.append(Text("*: finite-depth, and not compared with theory: the start is not forgotten", "note"))
-    off = [abs(sigmas) for sigmas in map(deviation, rows) if sigmas is not None]
-    if off:
-        two, four = (sum(sigmas > limit for sigmas in off) for limit in (2, 4))
-        lines.append(
-            Text(f"Of {plural(len(off), 'point')} with a theory {two} are more than 2 off, {four} more than 4.")
-        )
+    compared, two, four = far_from_theory(rows, 2, 4)
+    if compared:
+        points = plural(compared, "point")
+        lines.append(Text(f"Of {points} with a theory {two} are more than 2 off, {four} more than 4."))
     return lines

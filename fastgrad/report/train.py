@@ -11,10 +11,6 @@ from fastgrad.report.text import TABLE_ROWS, percent, with_thin_spaces
 from fastgrad.summary import evenly_spaced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from fastgrad.chain import Chain
     from fastgrad.jobs.train import Training
 
@@ -23,7 +19,7 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
     """Report the outcome of chains in training; `what` names the chains."""
     summary = training.summary()
     ensemble = summary["ensemble"]
-    q05, q50, q95 = (_log10(summary["loss"][key]) for key in ("q05", "q50", "q95"))
+    q05, q50, q95 = (training.log10_loss[key] for key in ("q05", "q50", "q95"))
     outcome = _one_training(training, start) if ensemble == 1 else _many_trainings(summary)
     figure = Figure(
         title=f"log10 loss against the step: {what}",
@@ -60,12 +56,6 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
     result = {**summary, **({name: arrays[name] for name in ("weight", "bias", "status")} if ensemble == 1 else {})}
     seed = parameters.get("seed")
     return Report("train", parameters, result, rows, content, training.backend, seed, arrays)
-
-
-def _log10(losses: Sequence[float | None]) -> NDArray[np.float64]:
-    """Decades of losses; None is beyond float64."""
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log10([np.inf if loss is None else loss for loss in losses]))
 
 
 def _many_trainings(summary: dict[str, Any]) -> list[Text | Table]:

@@ -174,6 +174,12 @@ def deviation(row: dict[str, Any]) -> float | None:
     return Lyapunov(mean, stderr).deviation(expected, freedom)
 
 
+def far_from_theory(rows: Iterable[dict[str, Any]], *limits: float) -> list[int]:
+    """Count the points that are compared with theory, and those that are more standard errors off than each limit."""
+    off = [abs(sigmas) for sigmas in map(deviation, rows) if sigmas is not None]
+    return [len(off), *(sum(sigmas > limit for sigmas in off) for limit in limits)]
+
+
 def planned_rows(planned: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
     """Rows of the points of a sweep before it is run, with ``done`` in place of a result."""
     for key, point in planned.points.items():
@@ -193,3 +199,22 @@ def with_equal_columns(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 columns.insert(at, name)
                 at += 1
     return [{name: row.get(name) for name in columns} for row in rows]
+
+
+def varying_parameters(job: JobName, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Names of the parameters that vary among points, and the others with their values as text."""
+    families = {law: {row[law].partition(":")[0] for row in rows} for law in law_names(job)}
+    varying, fixed = [], []
+    for name in next(iter(with_equal_columns(rows)), {}):
+        of, in_law, _ = name.partition(".")
+        if of not in job_parameters(job):
+            continue
+        if len({row.get(name) for row in rows}) > 1:
+            # Laws of one family are told apart by their parameters, others by their text.
+            if in_law == "" and len(families.get(of, ())) == 1:
+                fixed.append(f"{of} {min(families[of])}")
+            elif not in_law or len(families[of]) == 1:
+                varying.append(name)
+        elif not in_law and rows[0][name] is not None:
+            fixed.append(f"{name} {rows[0][name]}")
+    return varying, fixed

@@ -9,7 +9,7 @@ import pytest
 
 import fastgrad as fg
 from fastgrad.chain import Chain
-from fastgrad.jobs.backprop import log10_bound
+from fastgrad.jobs.backprop import log10_bound, log10_medians
 
 SHAPES = [(1,), (2,), (1000,), (1, 1), (7, 1), (5, 2), (5, 3), (40, 63), (40, 64), (40, 65), (33, 130), (3, 1000)]
 DEEP_SHAPES = [(100_000,), (20_000, 3), (9000, 17), (9000, 70)]
@@ -516,6 +516,18 @@ def test_log10_bound_is_the_product_of_quarters(rng):
     bound = log10_bound(Chain.of(w, b, x, cotangent))
     expected = [[abs(cotangent[m]) / 4 * np.prod(np.abs(w[link + 1 :, m]) / 4) for m in range(3)] for link in range(5)]
     assert bound == pytest.approx(np.log10(expected), abs=5 * 2**-50, rel=0)
+
+
+@pytest.mark.parametrize("elements", [1, 12, 2**16])
+def test_medians_are_those_of_a_member(elements, rng, monkeypatch):
+    monkeypatch.setattr("fastgrad.jobs.backprop.MEDIAN_ELEMENTS", elements)
+    gradients = fg.backprop(*chains(rng, (9, 5)), backend="numpy")
+    bound, links = rng.normal(size=(9, 5)), np.array([0, 2, 3, 8])
+    medians = log10_medians(gradients, bound, links)
+    assert medians["bound"].tolist() == [sorted(row)[2] for row in bound[links].tolist()]
+    for name in ("grad_weight", "grad_bias"):
+        expected = [math.log10(sorted(map(abs, row))[2]) for row in getattr(gradients, name)[links].to_float().tolist()]
+        assert medians[name] == pytest.approx(expected, rel=1e-14)
 
 
 def test_log10_bound_of_a_zero_weight_or_cotangent_is_minus_infinity():

@@ -18,6 +18,7 @@ from fastgrad.report.plot import study_report
 from fastgrad.report.simulate import growth_report
 from fastgrad.report.terminal import SHADES, terminal
 from fastgrad.summary import thinned
+from fastgrad.sweeps.study import study as lay_out
 
 SMALL = ("simulate", "--depth", "20", "--ensemble", "9", "--backend", "numpy")
 MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml", "pdf": b"%PDF-"}
@@ -562,9 +563,13 @@ def only(rows, **where):
     return [row for row in rows if all(row[name.replace("__", ".")] == value for name, value in where.items())]
 
 
+def drawn_study(job, rows, value, x, where):
+    return study_report(lay_out(job, rows, value, x, where), where).figure
+
+
 def test_study_as_a_family_of_lines(study):
     _, rows = study
-    drawn = study_report("simulate", only(rows, depth=40), None, None, {}).figure
+    drawn = drawn_study("simulate", only(rows, depth=40), None, None, {})
     assert drawn.x.tolist() == [1, 10, 100]
     assert drawn.x_log
     lines = [curve for curve in drawn.curves if curve.kind == "series"]
@@ -579,12 +584,12 @@ def test_the_exponent_that_theory_knows_is_drawn_where_there_is_one():
     grid = {"depth": [20, 1000], "weight.std": [2, 4]}
     rows = fg.sweep(grid, ensemble=30)
     assert [row["stationary"] is None for row in rows] == [True, True, False, False]
-    report = study_report("simulate", rows, None, "weight.std", {})
+    report = study_report(lay_out("simulate", rows, None, "weight.std", {}), {})
     (long,) = (curve for curve in report.figure.curves if curve.kind == "series")
     assert long.label == "depth 1000"
     assert long.y.tolist() == [row["stationary"] for row in rows[2:]]
     assert report.content[-1] == Text("2 points of 4 have not forgotten the start: --value lyapunov has all", "note")
-    report = study_report("simulate", rows, None, None, {"depth": "20"})
+    report = study_report(lay_out("simulate", rows, None, None, {"depth": "20"}), {"depth": "20"})
     assert report.figure.curves[0].y.tolist() == [row["lyapunov"] for row in rows[:2]]
     assert report.content[-1] is report.figure
 
@@ -600,18 +605,18 @@ def test_study_as_one_line(study, cli):
 
 def test_study_as_a_map():
     rows = fg.sweep({"weight.std": [1, 2, 3], "bias.std": np.arange(8.0)}, depth=5, ensemble=4)
-    drawn = study_report("simulate", rows, "zero_share", "weight.std", {}).figure
+    drawn = drawn_study("simulate", rows, "zero_share", "weight.std", {})
     assert isinstance(drawn, Map)
     assert (drawn.x.tolist(), drawn.y.tolist()) == ([1, 2, 3], list(range(8)))
     assert drawn.values.shape == (8, 3)
-    exponents = study_report("simulate", rows[:-1], None, "weight.std", {}).figure.values
+    exponents = drawn_study("simulate", rows[:-1], None, "weight.std", {}).values
     assert exponents[2, 1] == only(rows, weight__std=2.0, bias__std=2.0)[0]["lyapunov"]
     assert np.isnan(exponents[7, 2])
 
 
 def test_study_of_training_over_named_laws():
     rows = fg.sweep({"weight": ["he_normal", "normal:std=500"], "steps": [5, 50]}, job="train", ensemble=20)
-    drawn = study_report("train", rows, "running", None, {}).figure
+    drawn = drawn_study("train", rows, "running", None, {})
     assert drawn.x.tolist() == [5, 50]
     assert [curve.label for curve in drawn.curves] == ["weight he_normal", "weight normal:std=500"]
 
@@ -652,9 +657,9 @@ def test_plot_command_refuses(arguments, code, words, study, cli):
 def test_text_parameters_can_be_picked():
     grid = {"loss": ["squared", "cross_entropy"], "clip_value": [0.1, 1.0], "weight": ["normal", "he_normal"]}
     rows = fg.sweep(grid, job="train", depth=1, ensemble=5, steps=5)
-    drawn = study_report("train", rows, "median_loss", None, {"loss": "squared", "weight": "he_normal"}).figure
+    drawn = drawn_study("train", rows, "median_loss", None, {"loss": "squared", "weight": "he_normal"})
     assert drawn.curves[0].y.tolist() == [row["median_loss"] for row in only(rows, loss="squared", weight="he_normal")]
-    drawn = study_report("train", rows, None, None, {"weight": "normal:std=1", "loss": "squared"}).figure
+    drawn = drawn_study("train", rows, None, None, {"weight": "normal:std=1", "loss": "squared"})
     assert drawn.x.tolist() == [0.1, 1.0]
 
 
