@@ -1,6 +1,6 @@
 """Where does my transformer lose its gradient in bfloat16?
 
-``python examples/bfloat16_transformer.py``
+``python examples/bfloat16_transformer.py``, or ``fastgrad measure examples/bfloat16_transformer.py:build`` for float32.
 """
 
 import torch
@@ -21,9 +21,15 @@ class Block(nn.Module):
         return self.feedforward(self.attention(x, x, x)[0])
 
 
-torch.manual_seed(0)
-model = nn.Sequential(*(Block() for _ in range(36)), nn.LayerNorm(32)).to(torch.bfloat16)
-tokens = torch.randn(2, 8, 32, dtype=torch.bfloat16)
-measured = fastgrad.torch.measure(model, tokens, loss=lambda output: output[:, :, 0].float().sum())
-print(measured.table())
-print("bfloat16 loses the gradient first at", measured.first_lost["bfloat16"])
+def build(dtype=torch.float32):
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Block() for _ in range(36)), nn.LayerNorm(32)).to(dtype)
+    return model, model(torch.randn(2, 8, 32).to(dtype))[:, :, 0].float().sum()
+
+
+if __name__ == "__main__":
+    with fastgrad.torch.recording() as calls:
+        model, loss = build(torch.bfloat16)
+    measured = fastgrad.torch.measure_loss(loss, model, calls)
+    print(measured.table())
+    print("bfloat16 loses the gradient first at", measured.first_lost["bfloat16"])

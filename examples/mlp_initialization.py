@@ -10,11 +10,11 @@ import fastgrad.torch
 
 
 def build():
-    layers = [module for _ in range(50) for module in (nn.Linear(64, 64), nn.ReLU())]
-    return nn.Sequential(*layers, nn.Linear(64, 1))
+    layers = [module for _ in range(30) for module in (nn.Linear(32, 32), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(32, 1))
 
 
 torch.manual_seed(0)
-found = fastgrad.torch.schemes(build, torch.randn(128, 64), loss=lambda output: output.square().mean())
+found = fastgrad.torch.schemes(build, torch.randn(64, 32), loss=lambda output: output.square().mean())
 print(found.table())
 print(found.plot())

@@ -55,7 +55,7 @@ def plain_text(content: Sequence[Part]) -> str:
     """Return texts and tables as they are printed without color; no figures."""
     file = io.StringIO()
     show([part for part in content if isinstance(part, Text | Table)], file, color=False)
-    return file.getvalue().rstrip("\n")
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
 
 
 def drawn(figure: Figure | Map, path: str | Path | None) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastgrad.report.document import Cell, Curve, Figure, Part, Report, Table, Text, numbers, words
 from fastgrad.report.text import factor_text, percent, power_of_ten, with_error, with_thin_spaces
+from fastgrad.scaled import FLOAT_LIMITS, LOG10_2
 from fastgrad.summary import evenly_spaced
 
 if TYPE_CHECKING:
@@ -49,18 +50,25 @@ def measurement_report(measured: Measurement, parameters: dict[str, Any]) -> Rep
 
 
 def measurement_figure(measured: Measurement) -> Figure:
-    """Norms of the gradients against the layer, or against the call of an innermost module."""
-    compared, one = measured.compared, _one(measured)
+    """Norms of the gradients against the layer, or against the call of an innermost module; and where formats end."""
+    compared = measured.compared
     curves = [
         Curve(kind, name, _log10([getattr(row, name) for row in compared]), color=color)
-        for kind, name, color in (("series", "parameters", 2), ("gradient", "output", 0))
+        for kind, name, color in (("gradient", "output", 0), ("bound", "parameters", 2))
     ]
+    curves = [curve for curve in curves if not np.isnan(curve.y).all()]
+    heights = np.concatenate([np.zeros(1), *(curve.y[np.isfinite(curve.y)] for curve in curves)])
+    for name, color in zip(FORMATS, (4, 1, 3), strict=True):
+        end = FLOAT_LIMITS[name].underflow * LOG10_2
+        if heights.min() < end:
+            curves.append(Curve("theory", f"{name} ends", np.full(len(compared), end), color=color))
+    layers = len(measured.layers) > 1
     return Figure(
-        title=f"log10 of the gradient's norm against the {one}: {measured.model}, {measured.dtype}",
-        x_label=one,
+        title=f"log10 of the gradient's norm against the {'layer' if layers else 'module'}: {measured.model}",
+        x_label=f"layer, a {measured.layer_type}" if layers else "module",
         y_label="log10 of the gradient's norm",
         x=np.arange(1.0, len(compared) + 1),
-        curves=[curve for curve in curves if not np.isnan(curve.y).all()],
+        curves=curves,
     )
 
 

@@ -7,8 +7,8 @@
 >>> model = torch.nn.Sequential(*layers)
 >>> loss = model(torch.ones(1, 16)).sum()
 >>> first = next(model.parameters())
->>> fastgrad.torch.backward(loss)[first].log10()      # autograd says 0
--256.2...
+>>> fastgrad.torch.backward(loss)[first].log10() < -250      # autograd says 0
+True
 
 `backward` computes gradients; `measure` says where they vanish, module by module, and which float formats lose them;
 `schemes` compares initializations.

@@ -6,6 +6,7 @@ import heapq
 import math
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch.autograd.graph import get_gradient_edge
 
@@ -27,6 +28,12 @@ RANGE = 24
 RANGE_OF_FLOAT16 = 1
 # Powers of two between contributions that are still added: further apart, the smaller one would leave the float type.
 APART = {torch.float64: 500, torch.float32: 60, torch.bfloat16: 60, torch.float16: 10}
+# Nodes that only move numbers, or copy them: what goes in is in range, and so is what comes out.
+MOVING = {
+    f"{name}Backward{i}"
+    for name in ("T", "View", "UnsafeView", "ReshapeAlias", "Transpose", "Permute", "Unsqueeze", "Squeeze", "Clone")
+    for i in range(3)
+}
 
 
 class ScaledTensor:
@@ -44,30 +51,49 @@ class ScaledTensor:
         self.terms = terms
 
     def norm(self) -> Scaled:
-        """Euclidean norm of all elements."""
-        if len(self.terms) == 1:
-            tensor, exponent = self.terms[0]
-            return Scaled(torch.linalg.vector_norm(tensor, dtype=_double(tensor)).item(), exponent)
-        log2 = self.log2_magnitudes()
-        if not log2.numel():
-            return Scaled(0.0)
-        top = math.ceil(log2.max().item())
-        return Scaled(torch.exp2(2 * (log2 - top)).sum().sqrt().item(), top)
+        """Euclidean norm of all elements.
+
+        Raises
+        ------
+        ValueError
+            If an element is nan or inf.
+        """
+        norms = [_norm(tensor, exponent) for tensor, exponent in self._apart()]
+        top = max(exponent for _, exponent in norms)
+        total = math.hypot(*(math.ldexp(norm, max(exponent - top, -2000)) for norm, exponent in norms))
+        mantissa, shift = math.frexp(total)
+        return Scaled.of_parts(np.asarray(mantissa), np.asarray(top + shift if mantissa else 0, dtype=np.int64))
 
     def log10(self) -> float:
         """Decimal logarithm of the norm; -inf for zero."""
         return float(self.norm().log10())
 
-    def log2_magnitudes(self) -> torch.Tensor:
+    def sizes(self) -> list[Term]:
+        """Magnitudes of the elements that are not zero: tensors of shape (count,), each times a power of two."""
+        found = []
+        for tensor, exponent in self._apart():
+            sizes = tensor.abs().flatten()
+            found.append((sizes if sizes.all() else sizes[sizes > 0], exponent))
+        return found
+
+    def log2_sizes(self) -> torch.Tensor:
         """Binary logarithms of the magnitudes of the elements that are not zero, float64, shape (count,)."""
-        (tensor, exponent), *others = sorted(self.terms, key=lambda term: -term[1])
-        total = tensor.detach().to(_double(tensor))
-        power = torch.full(tensor.shape, float(exponent), dtype=torch.float64, device=tensor.device)
-        for tensor, exponent in others:
-            power = torch.where(total == 0, float(exponent), power)
-            total = total + tensor.detach().to(total.dtype) * torch.exp2(exponent - power)
-        kept = total != 0
-        return total[kept].abs().log2() + power[kept]
+        return torch.cat([sizes.double().log2() + exponent for sizes, exponent in self.sizes()])
+
+    def _apart(self) -> list[Term]:
+        """Terms without a common element: each element is where its largest term is, and holds the sum of all."""
+        if len(self.terms) == 1:
+            return [(self.terms[0][0].detach(), self.terms[0][1])]
+        terms = sorted(((t.detach().to(_double(t)), e) for t, e in self.terms), key=lambda term: -term[1])
+        found: list[Term] = []
+        free = torch.ones_like(terms[0][0], dtype=torch.bool)
+        for i, (tensor, exponent) in enumerate(terms):
+            total = tensor
+            for other, power in terms[i + 1 :]:
+                total = total + other * 2.0 ** max(power - exponent, -1074)
+            found.append((torch.where(free, total, 0), exponent))
+            free = free & (total == 0)
+        return found
 
     def to_tensor(self, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         """Round to a float type; inf and 0 where it can't hold the value."""
@@ -79,7 +105,7 @@ class ScaledTensor:
 
     def share_lost(self, dtype: torch.dtype) -> float:
         """Share of the elements, of those that are not zero, that rounding to a float type makes 0 or inf."""
-        log2, limits = self.log2_magnitudes(), FLOAT_LIMITS[str(dtype).removeprefix("torch.")]
+        log2, limits = self.log2_sizes(), FLOAT_LIMITS[str(dtype).removeprefix("torch.")]
         lost = (log2 <= limits.underflow) | (log2 >= limits.overflow)
         return lost.double().mean().item() if log2.numel() else 0.0
 
@@ -122,7 +148,7 @@ def backward(
     """
     if keep not in ("gradients", "norms"):
         raise ValueError(f"keep: expected 'gradients' or 'norms', got {keep!r}")
-    root = root_of(loss)
+    root = root_of(loss, cotangent)
     wanted = _leaves(root) if inputs is None else list(inputs)
     found: dict[torch.Tensor, ScaledTensor | Scaled] = {}
 
@@ -165,10 +191,14 @@ def walk(
     with torch.no_grad():
         while ready:
             node = heapq.heappop(ready)[2]
-            cotangents = {output: _renormalized(terms, node) for output, terms in arrived.pop(node, {}).items()}
+            cotangents = arrived.pop(node, {})
+            in_range = _internals.is_leaf(node) or node.name() in MOVING
             for output, terms in cotangents.items():
-                if (node, output) in watch:
-                    watch[node, output](ScaledTensor(terms))
+                note = watch.get((node, output))
+                if not in_range or len(terms) > 1:
+                    cotangents[output] = _renormalized(terms, node)
+                if note is not None:
+                    note(ScaledTensor(cotangents[output]))
             if cotangents and not _internals.is_leaf(node):
                 _call(node, cotangents, arrived, inspect)
             for inner, _ in node.next_functions:
@@ -222,8 +252,9 @@ def _call(
 ) -> None:
     """Call a node once for each exponent of its cotangents, and hand the results on."""
     outputs = len(_internals.output_metadata(node))
+    edges = node.next_functions
     for exponent in sorted({exponent for terms in cotangents.values() for _, exponent in terms}):
-        given = [next((t for t, e in cotangents.get(output, []) if e == exponent), None) for output in range(outputs)]
+        given = [next((t for t, e in cotangents.get(output, ()) if e == exponent), None) for output in range(outputs)]
         try:
             results = _internals.call(node, given)
         except RuntimeError as error:
@@ -232,7 +263,7 @@ def _call(
             raise ValueError("loss: its graph was freed; call this before backward(), which frees it") from None
         if inspect is not None:
             inspect(node, given, results)
-        for (inner, output), result in zip(node.next_functions, results, strict=False):
+        for (inner, output), result in zip(edges, results, strict=False):
             if inner is not None and result is not None:
                 terms = arrived.setdefault(inner, {}).setdefault(output, [])
                 _add(terms, _validated(result, inner, output, node), exponent, node)
@@ -243,45 +274,57 @@ def _validated(result: torch.Tensor, node: Node, output: int, by: Node) -> torch
     if result.layout != torch.strided:
         raise TypeError(f"loss: {by.name()} makes a sparse gradient, which can't be measured")
     expected = _internals.output_metadata(node)[output]
-    if result.shape != expected.shape:
-        result = result.sum_to_size(expected.shape)
+    shape = tuple(expected.shape)
+    if result.shape != shape:
+        result = result.sum_to_size(shape)
     return result if result.dtype == expected.dtype else result.to(expected.dtype)
 
 
 def _add(terms: list[Term], tensor: torch.Tensor, exponent: int, node: Node) -> None:
     """Add a contribution to a cotangent: to a term that is near, else as one of its own."""
-    tensor, exponent, empty = _in_range(tensor, exponent, node)
-    if empty and terms:
-        return
     for i, (other, power) in enumerate(terms):
-        if not other.any():
-            terms[i] = tensor, exponent
+        if power == exponent:  # as the engine does
+            terms[i] = other + tensor, power
             return
-        if abs(power - exponent) <= APART.get(tensor.dtype, 0):
-            top = max(power, exponent)
-            terms[i] = _times(other, power - top) + _times(tensor, exponent - top), top
-            return
-    terms.append((tensor, exponent))
+    if terms:
+        contributions = [*terms, (tensor, exponent)]
+        terms.clear()
+        for each in sorted(_renormalized(contributions, node), key=lambda term: -term[1]):
+            if terms and terms[-1][1] - each[1] <= APART.get(tensor.dtype, 0):
+                larger, top = terms[-1]
+                terms[-1] = larger + _times(each[0], each[1] - top), top
+            else:
+                terms.append(each)
+    else:
+        terms.append((tensor, exponent))
 
 
 def _renormalized(terms: list[Term], node: Node) -> list[Term]:
     """Bring each term into range, and leave zeros out but for the only term."""
-    found = [_in_range(tensor, exponent, node) for tensor, exponent in terms]
-    kept = [(tensor, exponent) for tensor, exponent, empty in found if not empty]
-    return kept or [found[0][:2]]
+    found = [_in_range(tensor, exponent, node.name()) for tensor, exponent in terms]
+    return [(tensor, exponent) for tensor, exponent, empty in found if not empty] or [found[0][:2]]
 
 
-def _in_range(tensor: torch.Tensor, exponent: int, node: Node) -> tuple[torch.Tensor, int, bool]:
+def _in_range(tensor: torch.Tensor, exponent: int, place: str) -> tuple[torch.Tensor, int, bool]:
     """Multiply by a power of two where the largest element is far from 1; tell if all are zero."""
     largest = torch.linalg.vector_norm(tensor, math.inf).item() if tensor.numel() else 0.0
     if largest == 0:
         return tensor, exponent, True
     if not math.isfinite(largest):
-        raise ValueError(f"loss: the gradient is {largest} behind {node.name()}")
+        raise ValueError(f"loss: the gradient that arrives at {place} is {largest}")
     power = math.frexp(largest)[1]
     if abs(power) <= (RANGE_OF_FLOAT16 if tensor.dtype == torch.float16 else RANGE):
         return tensor, exponent, False
     return _times(tensor, -power), exponent + power, False
+
+
+def _norm(tensor: torch.Tensor, exponent: int) -> tuple[float, int]:
+    """Euclidean norm of a tensor, and the power of two that it is to be multiplied by."""
+    norm = torch.linalg.vector_norm(tensor, dtype=_double(tensor)).item()
+    if not 1e-140 < norm < 1e140:  # squares may have left float64
+        tensor, exponent, _ = _in_range(tensor, exponent, f"a tensor of shape {tuple(tensor.shape)}")
+        norm = torch.linalg.vector_norm(tensor, dtype=_double(tensor)).item()
+    return norm, exponent
 
 
 def _times(tensor: torch.Tensor, power: int) -> torch.Tensor:

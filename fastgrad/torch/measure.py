@@ -18,7 +18,7 @@ from torch.autograd.graph import get_gradient_edge
 from fastgrad.jobs.growth import lyapunov_of
 from fastgrad.report.console import drawn, plain_text
 from fastgrad.report.measure import measurement_figure, measurement_report
-from fastgrad.scaled import FLOAT_LIMITS, Scaled
+from fastgrad.scaled import FLOAT_LIMITS, FloatLimits, Scaled
 from fastgrad.summary import json_ready
 from fastgrad.torch._internals import has_hooks
 from fastgrad.torch.backward import walk
@@ -61,7 +61,7 @@ class Magnitudes:
         Euclidean.
     count : int
         Elements that are not zero.
-    lost : dict of str to float
+    lost : dict of str to int
         How many of them each float format would read as 0 or inf.
     log2_largest, log2_median : float
         Of the magnitudes of these elements; -inf if there are none.
@@ -69,21 +69,21 @@ class Magnitudes:
 
     norm: Scaled
     count: int
-    lost: dict[str, float]
+    lost: dict[str, int]
     log2_largest: float
     log2_median: float
 
     @classmethod
     def of(cls, gradient: ScaledTensor) -> Magnitudes:
         """Measure a gradient."""
-        log2 = gradient.log2_magnitudes()
-        return cls(
-            gradient.norm(),
-            log2.numel(),
-            {name: log2.numel() * gradient.share_lost(getattr(torch, name)) for name in FORMATS},
-            log2.max().item() if log2.numel() else -math.inf,
-            log2.median().item() if log2.numel() else -math.inf,
-        )
+        norm, parts = gradient.norm(), gradient.sizes()
+        count = sum(sizes.numel() for sizes, _ in parts)
+        if not count:
+            return cls(norm, 0, dict.fromkeys(FORMATS, 0), -math.inf, -math.inf)
+        largest = max(math.log2(sizes.max()) + exponent for sizes, exponent in parts if sizes.numel())
+        median = math.log2(parts[0][0].median()) + parts[0][1] if len(parts) == 1 else gradient.log2_sizes().median()
+        lost = {name: sum(_count_lost(*part, FLOAT_LIMITS[name]) for part in parts) for name in FORMATS}
+        return cls(norm, count, lost, largest, float(median))
 
     @classmethod
     def together(cls, several: Iterable[Magnitudes]) -> Magnitudes | None:
@@ -377,10 +377,10 @@ def measure(
     >>> _ = torch.manual_seed(0)
     >>> layers = [torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Sigmoid()) for _ in range(200)]
     >>> m = fastgrad.torch.measure(torch.nn.Sequential(*layers), torch.randn(8, 16), loss=torch.sum)
-    >>> m.calls[0].output.norm          # of dloss/doutput at the first layer: float32 ends at 1e-45
-    2.164e-176
-    >>> m.first_lost["float32"]         # on the way back from the loss
-    '144.0'
+    >>> f"{m.calls[0].output.norm:.1e}"          # of dloss/doutput at the first layer: float32 ends at 1e-45
+    '3.2e-171'
+    >>> m.first_lost["float32"]                  # on the way back from the loss
+    '146.1'
     """
     require_model(model)
     if loss is not None and not callable(loss):
@@ -615,6 +615,17 @@ def _worst(name: str, *gradients: Magnitudes | None) -> float | None:
 
 def _log10(gradient: Magnitudes | None) -> float | None:
     return None if gradient is None else gradient.norm.log10().item()
+
+
+def _count_lost(sizes: torch.Tensor, exponent: int, limits: FloatLimits) -> int:
+    """Count the magnitudes, times a power of two, that a float format would read as 0 or inf."""
+    low, high = _power_of_two(limits.underflow - exponent), _power_of_two(limits.overflow - exponent)
+    return int(torch.count_nonzero((sizes <= low) | (sizes >= high)))
+
+
+def _power_of_two(exponent: float) -> float:
+    """2**exponent, inf where a float can't hold it."""
+    return math.inf if exponent >= 1024 else math.exp2(exponent)
 
 
 def root_of_squares(norms: list[Scaled]) -> Scaled:

@@ -67,8 +67,8 @@ class Recording:
 def recording(model: torch.nn.Module | None = None) -> Iterator[Recording]:
     """Record every call of a model's modules, or of all modules there are: a context.
 
-    Forward hooks see the calls; they change nothing. What `torch.compile` has compiled runs uncompiled within, because
-    compiled code calls no hooks.
+    Forward hooks see the calls; they change nothing. Compiled modules run uncompiled within, because compiled
+    code calls no hooks.
 
     Parameters
     ----------

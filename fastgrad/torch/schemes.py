@@ -115,7 +115,7 @@ def schemes(
     *inputs
         What the model is called with.
     schemes : iterable of str, or dict of str to callable
-        Names of functions of `torch.nn.init` without the last underscore, called with the parameter alone, and
+        Names of functions of ``torch.nn.init`` without the last underscore, called with the parameter alone, and
         "as_built" for the model as it is; or functions of a parameter by names of your own, which fill it in place.
     seed : int
         0 to 2^64 - 1.
@@ -139,7 +139,7 @@ def schemes(
     ...     return torch.nn.Sequential(*(module for layer in layers for module in layer))
     >>> found = fastgrad.torch.schemes(build, torch.ones(4, 32), loss=torch.sum)
     >>> found.steadiest
-    'orthogonal'
+    'kaiming_normal'
     """
     if isinstance(build, torch.nn.Module) or not callable(build):
         raise TypeError(f"build: expected a function that makes the model, got {type(build).__name__}")

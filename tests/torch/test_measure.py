@@ -495,12 +495,13 @@ def test_table_figure_and_rows_say_the_same(tmp_path):
     assert f"{measured.layers[0].output.norm.log10():.1f}" in text
     assert " decades per Linear: on its way back, a factor " in text
     assert f"float16 loses more than half of a gradient, first at {measured.first_lost['float16']};" in text
-    assert "(Linear)" in measured.plot()
+    assert "(layer, a Linear)" in measured.plot()
     assert measured.plot(tmp_path / "gradient.svg") is None
     assert "gradient" in (tmp_path / "gradient.svg").read_text(encoding="utf-8")
     report = measurement_report(measured, {})
     assert report.figure.x.tolist() == list(range(1, 31))
-    assert report.figure.curves[1].y.tolist() == [call.output.norm.log10() for call in measured.layers]
+    assert [curve.label for curve in report.figure.curves] == ["output", "parameters", "float16 ends"]
+    assert report.figure.curves[0].y.tolist() == [call.output.norm.log10() for call in measured.layers]
     file = io.StringIO()
     write_csv(report.rows, file)
     rows = list(csv.DictReader(io.StringIO(file.getvalue())))
