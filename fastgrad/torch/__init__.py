@@ -11,11 +11,14 @@
 True
 
 `backward` computes gradients; `measure` says where they vanish, module by module, and which float formats lose them;
-`schemes` compares initializations.
+`schemes` compares initializations; under `exact` a saturated unit passes on its derivative; `chain` is a chain of
+sigmoids as an operator.
 """
 
 from fastgrad.torch.backward import ScaledTensor, backward
+from fastgrad.torch.exact import exact
 from fastgrad.torch.measure import Call, Decades, LossNotFiniteError, Magnitudes, Measurement, measure, measure_loss
+from fastgrad.torch.operator import chain
 from fastgrad.torch.recording import RecordedCall, Recording, recording
 from fastgrad.torch.schemes import ModelSchemes, schemes
 
@@ -30,6 +33,8 @@ __all__ = [
     "Recording",
     "ScaledTensor",
     "backward",
+    "chain",
+    "exact",
     "measure",
     "measure_loss",
     "recording",

@@ -90,7 +90,8 @@ class ScaledTensor:
         for i, (tensor, exponent) in enumerate(terms):
             total = tensor
             for other, power in terms[i + 1 :]:
-                total = total + other * 2.0 ** max(power - exponent, -1074)
+                if exponent - power < 900:  # else it is far below the last place
+                    total = total + other * 2.0 ** (power - exponent)
             found.append((torch.where(free, total, 0), exponent))
             free = free & (total == 0)
         return found
@@ -251,8 +252,15 @@ def _call(
     node: Node, cotangents: dict[int, list[Term]], arrived: dict[Node, dict[int, list[Term]]], inspect: Inspect | None
 ) -> None:
     """Call a node once for each exponent of its cotangents, and hand the results on."""
-    outputs = len(_internals.output_metadata(node))
     edges = node.next_functions
+    if hasattr(node, "terms"):  # a nonlinearity of `exact`
+        ((inner, output), *_) = edges
+        terms = arrived.setdefault(inner, {}).setdefault(output, [])  # type: ignore[arg-type]
+        for tensor, power in cotangents[0]:
+            for product, exponent in node.terms(tensor):
+                _add(terms, product, power + exponent, node)
+        return
+    outputs = len(_internals.output_metadata(node))
     for exponent in sorted({exponent for terms in cotangents.values() for _, exponent in terms}):
         given = [next((t for t, e in cotangents.get(output, ()) if e == exponent), None) for output in range(outputs)]
         try:

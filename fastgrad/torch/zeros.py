@@ -30,6 +30,7 @@ SATURATING = {
     "Elu",
     "Mish",
 }
+KEPT_BY_EXACT = {"Sigmoid", "Tanh", "Softplus", "LogSigmoid", "Silu"}
 CUTTING = {"Relu", "Threshold", "Hardtanh", "Hardsigmoid", "Hardswish", "Clamp", "ClampMin", "ClampMax", "Softshrink"}
 WHOLE = {"Round", "Floor", "Ceil", "Trunc", "Sign", "Heaviside"}
 
@@ -95,7 +96,8 @@ def _kind(name: str) -> str:
     """Name the kind of zero that a node of the graph makes of a gradient that is not zero."""
     operation = re.sub(r"Backward\d*$", "", name)
     if operation in SATURATING:
-        return f"saturated: the derivative in {name} rounds to 0"
+        mended = "; under exact() it does not" if operation in KEPT_BY_EXACT else ""
+        return f"saturated: the derivative in {name} rounds to 0{mended}"
     if operation in CUTTING:
         return f"dead: the derivative in {name} is 0 for every element"
     if operation in WHOLE:

@@ -26,7 +26,7 @@ def test_example(name, capsys):
     assert max(map(len, printed.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("module", ["", ".measure", ".recording", ".schemes"])
+@pytest.mark.parametrize("module", ["", ".exact", ".measure", ".operator", ".recording", ".schemes"])
 def test_docstring_examples(module):
     results = doctest.testmod(importlib.import_module(f"fastgrad.torch{module}"), optionflags=doctest.ELLIPSIS)
     assert results.attempted > 0
