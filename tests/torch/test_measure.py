@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -138,6 +139,14 @@ def test_products_and_their_decades():
     assert measured.decades_per_layer.mean == pytest.approx(np.log10(factors[1:]).mean(), rel=1e-13)
 
 
+def test_factors_are_those_to_the_row_before():
+    calls = ft.measure(mlp(4), torch.randn(3, 8), loss=torch.sum).calls
+    assert calls[0].log10_factor is None
+    for before, call in pairwise(calls):
+        ratio = float(before.output.norm) / float(call.output.norm)
+        assert 10**call.log10_factor == pytest.approx(ratio, rel=1e-12)
+
+
 def test_standard_error_of_the_decades(rng):
     factors = 10.0 ** rng.normal(-0.1, 0.3, 901)
     found = ft.measure(line(factors), ONE).decades_per_layer
@@ -163,6 +172,19 @@ def test_where_formats_lose_the_gradient():
         assert measured.first_lost[name] == lost[-1]
         assert all(call.share_lost(name) == (call.label in lost) for call in measured.layers[1:])
     assert ft.measure(line([2.0**-4] * 5), ONE).first_lost == dict.fromkeys(("float16", "bfloat16", "float32"))
+
+
+@pytest.mark.parametrize(("small", "lost"), [(1, None), (2, None), (3, "0"), (4, "0")])
+def test_a_format_that_loses_more_than_half_has_lost_the_gradient(small, lost):
+    model = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 1))
+    with torch.no_grad():
+        model[0].weight.fill_(0)
+        model[0].bias.fill_(1)
+        model[1].weight.fill_(1)
+        model[1].weight[0, :small] = 2.0**-30
+    measured = ft.measure(model, torch.ones(1, 1), loss=torch.sum)
+    assert measured.calls[0].share_lost("float16") == small / 4
+    assert measured.first_lost["float16"] == lost
 
 
 def test_shares_that_formats_lose():
@@ -321,12 +343,14 @@ def test_reentrant_checkpoints_are_not_reached():
             return checkpoint(self.inner, self.first(x), use_reentrant=self.reentrant).sum()
 
     model = Checkpointed(True)
+    model.inner.bias.grad = torch.full((4,), 7.0)
     measured = ft.measure(model, torch.randn(3, 4))
     assert measured.zeros.keys() == {"inner"}
     assert measured.zeros["inner"].startswith("not reached: its output requires no gradient")
     assert measured.calls[1].parameters is None
     assert float(measured.calls[0].output.norm) > 0
-    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.inner.bias.grad.tolist() == [7.0] * 4
+    assert all(parameter.grad is None for parameter in model.parameters() if parameter is not model.inner.bias)
     assert ft.measure(Checkpointed(False), torch.randn(3, 4)).zeros == {}
 
 
