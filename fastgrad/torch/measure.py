@@ -296,6 +296,7 @@ class Measurement:
         """Return the whole measurement as a plain dict, ready for JSON."""
         return json_ready(  # type: ignore[no-any-return]
             {
+                "torch": torch.__version__,
                 "model": self.model,
                 "parameters": self.count,
                 "dtype": self.dtype,

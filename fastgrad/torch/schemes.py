@@ -146,7 +146,7 @@ def schemes(
     seed = integer("seed", seed, 0, 2**64 - 1)
     measurements, failed = {}, {}
     for name, fill in _functions(schemes).items():
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             model = build()
             require_model(model)

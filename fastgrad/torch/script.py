@@ -17,6 +17,7 @@ from fastgrad.torch.recording import recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from importlib.machinery import ModuleSpec
     from types import ModuleType
 
     from fastgrad.torch.recording import Recording
@@ -93,10 +94,7 @@ def _as_python_would(place: str) -> Iterator[None]:
 
 def _imported(place: str) -> ModuleType:
     if not _is_file(place):
-        try:
-            found = importlib.util.find_spec(place)
-        except (ImportError, ValueError):
-            found = None
+        found = _run(place, place, lambda: _found(place))
         if found is None:
             raise ValueError(f"target: no module named {place!r}; a file's name ends in .py")
         return _run(place, found.origin or place, lambda: importlib.import_module(place))  # type: ignore[no-any-return]
@@ -109,6 +107,18 @@ def _imported(place: str) -> ModuleType:
     sys.modules[MODULE_NAME] = module
     _run(place, place, lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
     return module
+
+
+def _found(place: str) -> ModuleSpec | None:
+    """Find a module; this runs the packages that it is in."""
+    if not all(part.isidentifier() for part in place.split(".")):
+        return None
+    try:
+        return importlib.util.find_spec(place)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{place}.".startswith(f"{error.name}."):
+            return None
+        raise
 
 
 def _run(what: str, file: str, function: Callable[[], Any]) -> Any:

@@ -90,8 +90,12 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
     (tmp_path / "package/__init__.py").write_text("")
     (tmp_path / "package/inner.py").write_text("from mine import build\n")
+    for name, text in (("raising", "raise RuntimeError('not today')"), ("lacking", "import not_installed")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    (tmp_path / "binary.py").write_bytes(bytes(range(256)))
     yield tmp_path
-    for name in ("mine", "helper_beside_it", "package", "package.inner"):
+    for name in ("mine", "helper_beside_it", "package", "package.inner", "raising", "lacking"):
         sys.modules.pop(name, None)
 
 
@@ -157,6 +161,12 @@ def test_nothing_of_the_code_stays(folder):
         ("missing.py:build", 2, "target: no file 'missing.py'"),
         ("missing:build", 2, "target: no module named 'missing'; a file's name ends in .py"),
         ("missing.inner:build", 2, "target: no module named 'missing.inner'; a file's name ends in .py"),
+        ("raising.inner:build", 1, "raising.inner raised RuntimeError: not today"),
+        ("lacking.inner:build", 1, "lacking.inner raised ModuleNotFoundError: No module named 'not_installed'"),
+        ("mine.inner:build", 2, "target: no module named 'mine.inner'; a file's name ends in .py"),
+        ("..:build", 2, "target: no "),
+        ("package:build", 2, "target: package has no function 'build'"),
+        ("binary.py:build", 1, "binary.py raised "),
         ("folder/model.txt:build", 2, "target: no file 'folder/model.txt'"),
         (":build", 2, "target: expected FILE.py:build or module:build, got ':build'"),
         ("mine.py:zzz", 2, "target: mine.py has no function 'zzz'"),
