@@ -24,6 +24,7 @@ html_show_sourcelink = False
 myst_heading_anchors = 3  # links to #headings
 myst_links_external_new_tab = False
 
+autodoc_mock_imports = ["torch"]  # an optional dependency
 autodoc_typehints = "none"  # the docstrings say types and shapes
 autodoc_member_order = "bysource"
 autosummary_generate = False  # numpydoc's own tables need no pages

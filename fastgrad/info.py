@@ -13,7 +13,7 @@ from fastgrad._version import __version__
 from fastgrad.jobs.threads import default_threads
 from fastgrad.kernels import BACKENDS, BackendUnavailableError, load
 
-PACKAGES = ("numpy", "numba", "llvmlite", "click", "rich", "plotille", "threadpoolctl", "psutil", "matplotlib")
+PACKAGES = ("numpy", "numba", "llvmlite", "click", "rich", "plotille", "threadpoolctl", "psutil", "matplotlib", "torch")
 
 
 def build_info() -> dict[str, Any]:

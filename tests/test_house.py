@@ -22,6 +22,7 @@ FLOORS = [
     {"sweeps"},
     {""},  # the package's face, which commands use as everybody does
     {"report"},
+    {"torch"},  # other people's models, which are reported as chains are
     {"cli"},
     {"__main__"},
 ]

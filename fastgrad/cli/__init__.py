@@ -11,6 +11,7 @@ from fastgrad.cli.errors import Main
 from fastgrad.cli.example import example
 from fastgrad.cli.export import export
 from fastgrad.cli.info import info
+from fastgrad.cli.measure import measure
 from fastgrad.cli.merge import merge
 from fastgrad.cli.plot import plot
 from fastgrad.cli.schemes import schemes
@@ -19,7 +20,7 @@ from fastgrad.cli.sweep import sweep
 from fastgrad.cli.train import train
 
 # Commands import reports, and with them rich, plotille and matplotlib, when they run: --help must be quick.
-COMMANDS = (example, simulate, backprop, train, schemes, sweep, export, plot, merge, compare, info)
+COMMANDS = (example, simulate, backprop, train, schemes, measure, sweep, export, plot, merge, compare, info)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 

@@ -7,11 +7,13 @@ import re
 import sys
 from typing import IO, TYPE_CHECKING, Literal
 
+from fastgrad.report import image
 from fastgrad.report.document import Figure, Map, Part, Table, Text
 from fastgrad.report.terminal import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -47,6 +49,21 @@ def show(content: Sequence[Part], file: IO[str], color: bool | None) -> None:
         else:
             _show_figure(part, console)
         before = part
+
+
+def plain_text(content: Sequence[Part]) -> str:
+    """Return texts and tables as they are printed without color; no figures."""
+    file = io.StringIO()
+    show([part for part in content if isinstance(part, Text | Table)], file, color=False)
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
+
+
+def drawn(figure: Figure | Map, path: str | Path | None) -> str | None:
+    """Draw into a file; without a path, return the figure as it is printed without color."""
+    if path is None:
+        return terminal(figure, PLOT_WIDTH, PLOT_HEIGHT, color=False)
+    image.save(figure, path)
+    return None
 
 
 def _console(file: IO[str], color: bool | None) -> Console:

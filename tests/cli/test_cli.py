@@ -55,6 +55,11 @@ def test_example_in_help_runs(command, tmp_path, monkeypatch, cli):
     if command in ("export", "merge", "plot"):
         for store, seeds in {"study.db": (1, 2), "part1.db": (1,), "part2.db": (2,)}.items():
             fg.sweep({"weight.std": [1, 4], "seed": seeds}, depth=200, ensemble=4, store=store)
+    if command == "measure":
+        pytest.importorskip("torch")
+        Path("model.py").write_text(
+            "import torch\n\ndef build():\n    return torch.nn.Linear(3, 1)(torch.ones(3)).sum()\n"
+        )
     text = cli(*([command] if command else []), "--help").stdout
     program, *arguments = shlex.split(re.search(r"^  Example: (.*)$", text, flags=re.MULTILINE)[1])
     assert program == "fastgrad"
@@ -723,8 +728,9 @@ JOBS = {
     "plot": "fastgrad.sweeps.points.stored_rows",
     "train": "fastgrad.jobs.train.drawn_task",
     "schemes": "fastgrad.jobs.schemes.schemes",
+    "measure": "fastgrad.torch.script.measure_script",
 }
-NEEDED = {"backprop": ("chain.npy",), "sweep": ("--grid", "seed=1")}
+NEEDED = {"backprop": ("chain.npy",), "sweep": ("--grid", "seed=1"), "measure": ("model.py",)}
 NEEDED |= dict.fromkeys(("export", "merge", "plot"), ("a.db",))
 
 
@@ -733,6 +739,8 @@ def test_every_command_checks_its_output_before_its_job(command, tmp_path, monke
     def too_late(*_, **__):
         raise AssertionError("the job ran before its output was checked")
 
+    if command == "measure":
+        pytest.importorskip("torch")
     module, _, function = JOBS[command].rpartition(".")
     monkeypatch.setattr(import_module(module), function, too_late)
     monkeypatch.chdir(tmp_path)

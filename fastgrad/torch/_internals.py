@@ -1,0 +1,108 @@
+"""What is private in torch, and a test at first use that it still does what is expected of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch.autograd.graph import Node
+
+
+def sequence_number(node: Node) -> int:
+    """Place of a node in the order of the forward pass; the engine calls the largest first."""
+    return node._sequence_nr()
+
+
+def output_metadata(node: Node) -> Sequence[Any]:
+    """Shape, dtype and device of each tensor that the node made, which its cotangents have to have."""
+    return node._input_metadata
+
+
+def is_leaf(node: Node) -> bool:
+    """Tell if the node stands for a leaf of the graph, such as a parameter."""
+    return hasattr(node, "variable")
+
+
+def call(node: Node, cotangents: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+    """Call a node's own backward, without the hooks that the engine would run."""
+    if hasattr(node, "apply"):  # a torch.autograd.Function
+        with _gradients_kept() if "CheckpointFunction" in node.name() else contextlib.nullcontext():
+            found = node.apply(*cotangents)
+        results = found if isinstance(found, tuple) else (found,)
+        # One for each argument, while the graph knows of tensors only: an edge leads on where a gradient is needed.
+        pairs = zip(results, node.needs_input_grad, strict=False)  # type: ignore[attr-defined]
+        needed = iter([each for each, is_needed in pairs if is_needed])
+        return tuple(None if inner is None else next(needed, None) for inner, _ in node.next_functions)
+    found = node(*cotangents)  # type: ignore[operator]
+    return found if isinstance(found, tuple) else (found,)
+
+
+@contextlib.contextmanager
+def _gradients_kept() -> Iterator[None]:
+    """Let a reentrant checkpoint, which calls torch.autograd.backward by itself, leave ``.grad`` alone."""
+    engine = torch.autograd.backward
+
+    def backward(tensors: Sequence[torch.Tensor], *arguments: Any, **keywords: Any) -> None:
+        left = [tensor.grad_fn for tensor in tensors]
+        seen = set(left)
+        kept = []
+        while left:
+            node = left.pop()
+            if node is None:
+                continue
+            variable = getattr(node, "variable", None)
+            if isinstance(variable, torch.nn.Parameter) or (variable is not None and variable.grad is not None):
+                kept.append((variable, variable.grad))
+                variable.grad = None
+            for inner, _ in node.next_functions:
+                if inner not in seen:
+                    seen.add(inner)
+                    left.append(inner)
+        try:
+            engine(tensors, *arguments, **keywords)
+        finally:
+            for variable, gradient in kept:
+                variable.grad = gradient
+
+    torch.autograd.backward = backward  # type: ignore[assignment]
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        torch.autograd.backward = engine
+
+
+def has_hooks(tensor: torch.Tensor) -> bool:
+    """Tell if hooks would change the gradient of a tensor."""
+    return bool(tensor._backward_hooks)
+
+
+@functools.cache
+def require_working() -> None:
+    """Compare a graph of three nodes with autograd, once.
+
+    Raises
+    ------
+    RuntimeError
+        If torch's internals are not what they were.
+    """
+    x = torch.tensor([0.5, -1.0, 2.0], requires_grad=True)
+    y = (torch.tanh(x) * x).sum()
+    try:
+        total, product = y.grad_fn, y.grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+        (cotangent,) = call(total, [torch.ones(())])  # type: ignore[arg-type]
+        of_tanh, of_x = call(product, [cotangent])  # type: ignore[arg-type]
+        (through_tanh,) = call(product.next_functions[0][0], [of_tanh])  # type: ignore[union-attr, arg-type]
+        in_order = sequence_number(total) > sequence_number(product)  # type: ignore[arg-type]
+        shapes = tuple(output_metadata(product)[0].shape) == (3,)  # type: ignore[arg-type]
+        found = through_tanh + of_x  # type: ignore[operator]
+    except (AttributeError, TypeError, IndexError, ValueError, RuntimeError) as error:
+        raise RuntimeError(f"fastgrad.torch can't work with torch {torch.__version__}: {error}") from error
+    if not (in_order and shapes and torch.equal(found, torch.autograd.grad(y, x)[0])):
+        raise RuntimeError(f"fastgrad.torch can't work with torch {torch.__version__}: its graph answers differently")
