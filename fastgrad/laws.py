@@ -5,7 +5,7 @@ A law is given as a string or as the object of the same name here: ``"normal:std
 ==================  ==========================================================================
 ``constant:VALUE``  always VALUE
 ``zero``            always 0
-``normal``          ``mean=`` (default 0), ``std=`` (default 1)
+``normal``          ``mean=`` (default 0), ``std=`` (default 1); or ``gain=``, the std times sqrt(fan_in)
 ``uniform``         ``low=``, ``high=``
 ``glorot_normal``   normal, variance 2 / (fan_in + fan_out) (Glorot and Bengio, AISTATS 2010)
 ``glorot_uniform``  uniform, the same variance
@@ -13,10 +13,12 @@ A law is given as a string or as the object of the same name here: ``"normal:std
 ``he_uniform``      uniform, the same variance
 ``lecun_normal``    normal, variance 1 / fan_in (LeCun et al., Efficient BackProp, 1998)
 ``torch_default``   uniform within ±1 / sqrt(fan_in), as ``torch.nn.Linear`` draws weight and bias
-``centered``        for the bias only: -w/2, so that the input 1/2 keeps every preactivation at 0
+``orthogonal``      for the weights of layers only: ``gain=`` (default 1) times a Haar-distributed orthogonal matrix
+``centered``        for the bias of chains only: -w/2, so that the input 1/2 keeps every preactivation at 0
 ==================  ==========================================================================
 
-In a chain fan_in = fan_out = 1. Each named scheme takes ``gain=`` (default 1), a factor on its standard deviation.
+In a chain fan_in = fan_out = 1, in layers of n units both are n. Each named scheme takes ``gain=`` (default 1), a
+factor on its standard deviation.
 
 All draws are independent of each other, also the weight and the bias of one link, whatever their laws.
 """
@@ -39,6 +41,7 @@ FAMILY_CODES: dict[Family, int] = {"constant": 0, "normal": 1, "uniform": 2, "ce
 
 # The largest standard normal that can be drawn is sqrt(-2 ln 2^-54) = 8.65.
 LARGEST_NORMAL = 8.7
+ONLY_FOR = {"centered": "bias", "orthogonal": "weight"}
 GAIN_MAX = 1e300  # with which no scheme draws values beyond float64
 
 
@@ -52,15 +55,19 @@ class Law:
         Which variate: none (``constant``), standard normal, uniform on (0, 1), ``centered``, or ``orthogonal``, which
         is a law of a whole layer.
     location, scale : float
-        Mean and standard deviation of a normal; lower end and width of a uniform; the value of a constant.
+        Mean and standard deviation of a normal; lower end and width of a uniform; the value of a constant; 0 and the
+        gain of an orthogonal one.
     text : str
         The law as a user writes it.
+    fan_in : int, optional
+        That for which location and scale are; they go with 1/√fan_in. None for a law that does not depend on it.
     """
 
     family: Family
     location: float
     scale: float
     text: str
+    fan_in: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse an unknown family, and parameters that are not finite numbers."""
@@ -76,6 +83,25 @@ class Law:
 
     def __str__(self) -> str:
         return self.text
+
+    def at_width(self, width: int) -> Law:
+        """Return the law of layers of so many units, with the location and scale it has there."""
+        if self.fan_in is None or self.fan_in == width:
+            return self
+        factor = math.sqrt(self.fan_in / width)
+        return Law(self.family, self.location * factor, self.scale * factor, self.text, width)
+
+    @property
+    def mean(self) -> float:
+        """Mean of a draw; 0 for an orthogonal law, and nan for ``centered``."""
+        means = {"uniform": self.location + self.scale / 2, "orthogonal": 0.0, "centered": math.nan}
+        return means.get(self.family, self.location)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of a draw; nan for ``centered`` and ``orthogonal``, which are no laws of one number."""
+        stds = {"constant": 0.0, "normal": self.scale, "uniform": self.scale / math.sqrt(12)}
+        return stds.get(self.family, math.nan)
 
     @property
     def code(self) -> tuple[int, float, float]:
@@ -114,15 +140,28 @@ def zero() -> Law:
     return Law("constant", 0.0, 0.0, "zero")
 
 
-def normal(mean: float = 0.0, std: float = 1.0) -> Law:
+def normal(mean: float = 0.0, std: float | None = None, gain: float | None = None) -> Law:
     """Gaussian with the given mean and standard deviation.
+
+    Parameters
+    ----------
+    mean : float
+    std : float, optional
+        By default 1.
+    gain : float, optional
+        In place of a standard deviation, and with mean 0: sqrt(fan_in) times it.
 
     Raises
     ------
     ValueError
-        If a parameter is not finite, `std` is negative, or a draw could leave float64.
+        If a parameter is not finite, `std` is negative or given together with `gain`, or a draw could leave float64.
     """
-    mean, std = _number("mean", mean), _number("std", std)
+    mean = _number("mean", mean)
+    if gain is not None:
+        if std is not None or mean != 0:
+            raise ValueError(f"gain: expected no std and no mean beside it, got mean={mean!r} and std={std!r}")
+        return _scheme("normal", "normal", 1.0, gain)
+    std = _number("std", 1.0 if std is None else std)
     if std < 0:
         raise ValueError(f"std: expected at least 0, got {std!r}")
     if not math.isfinite(abs(mean) + LARGEST_NORMAL * std):
@@ -159,7 +198,12 @@ def _scheme(name: str, family: Literal["normal", "uniform"], std: float, gain: f
     gain = _checked_gain(gain)
     std *= gain
     law = normal(std=std) if family == "normal" else uniform(low=-math.sqrt(3) * std, high=math.sqrt(3) * std)
-    return Law(law.family, law.location, law.scale, name if gain == 1 else f"{name}:gain={_text(gain)}")
+    text = f"normal:gain={_text(gain)}" if name == "normal" else _with_gain(name, gain)  # "normal" has std 1
+    return Law(law.family, law.location, law.scale, text, fan_in=1)
+
+
+def _with_gain(name: str, gain: float) -> str:
+    return name if gain == 1 else f"{name}:gain={_text(gain)}"
 
 
 def glorot_normal(gain: float = 1.0) -> Law:
@@ -191,9 +235,19 @@ def torch_default(gain: float = 1.0) -> Law:
     """Uniform within ``±gain / sqrt(fan_in)`` = ±gain in a chain, the default of ``torch.nn.Linear``."""
     gain = _checked_gain(gain)
     law = uniform(low=-gain, high=gain)
-    return Law(
-        "uniform", law.location, law.scale, "torch_default" if gain == 1 else f"torch_default:gain={_text(gain)}"
-    )
+    return Law("uniform", law.location, law.scale, _with_gain("torch_default", gain), fan_in=1)
+
+
+def orthogonal(gain: float = 1.0) -> Law:
+    """``gain`` times a random orthogonal matrix of Haar's law: it keeps every norm, but for the gain.
+
+    Raises
+    ------
+    ValueError
+        If the gain is out of its range.
+    """
+    gain = _checked_gain(gain)
+    return Law("orthogonal", 0.0, gain, _with_gain("orthogonal", gain))
 
 
 def centered() -> Law:
@@ -214,12 +268,13 @@ LAWS: dict[str, Callable[..., Law]] = {
         he_uniform,
         lecun_normal,
         torch_default,
+        orthogonal,
         centered,
     )
 }
 
 
-def parse(law: LawLike, argument: Literal["weight", "bias", "x", "target"]) -> Law:
+def parse(law: LawLike, argument: Literal["weight", "bias", "x", "target"], width: int = 1) -> Law:
     """Turn a string, a law, or a maker of a law into a law.
 
     Parameters
@@ -227,12 +282,14 @@ def parse(law: LawLike, argument: Literal["weight", "bias", "x", "target"]) -> L
     law : str, Law or callable
         ``"normal:std=4"``, ``normal(std=4)``, or ``glorot_normal`` without parentheses.
     argument : {"weight", "bias", "x", "target"}
-        What it is for: named in errors, and ``centered`` is a law of the bias only.
+        What it is for: named in errors; ``centered`` is a law of the bias only, and ``orthogonal`` of weights.
+    width : int
+        Units of a layer: the law that is returned is that at this width.
 
     Raises
     ------
     ValueError
-        If the name or a parameter is unknown, missing, or out of range.
+        If the name or a parameter is unknown, missing, out of range, or no law of chains, or of layers.
     TypeError
         If `law` is none of the three.
     """
@@ -246,7 +303,13 @@ def parse(law: LawLike, argument: Literal["weight", "bias", "x", "target"]) -> L
         raise TypeError(f"{argument}: expected a law such as 'normal:std=4', got {type(law).__name__}")
     if parsed.family == "centered" and argument != "bias":
         raise ValueError(f"{argument}: centered is a law of the bias (-w/2); expected another law")
-    return parsed
+    if parsed.family == "centered" and width > 1:
+        raise ValueError(f"bias: centered is a law of chains (width 1), got width {width}; expected another law")
+    if parsed.family == "orthogonal" and argument != "weight":
+        raise ValueError(f"{argument}: orthogonal is a law of the weights of a layer; expected another law")
+    if parsed.family == "orthogonal" and width == 1:
+        raise ValueError("weight: orthogonal is a law of layers, expected a width of at least 2, got 1")
+    return parsed.at_width(width)
 
 
 def law_or_number(law: LawLike | float, argument: Literal["x", "target"]) -> Law:
@@ -316,7 +379,7 @@ def replace(law: Law, changes: Mapping[str, float], argument: str) -> Law:
 def _parse_text(text: str, argument: str) -> Law:
     name, colon, rest = text.strip().partition(":")
     if name not in LAWS:
-        known = [law for law in LAWS if law != "centered" or argument == "bias"]
+        known = [law for law in LAWS if ONLY_FOR.get(law, argument) == argument]
         close = _closest(name, known)
         hint = f"; did you mean {close}?" if close else ""
         raise ValueError(f"{argument}: unknown law {name!r}, expected one of {', '.join(known)}{hint}")

@@ -81,7 +81,52 @@ def test_text_and_object_are_the_same_law(text, made):
 
 @pytest.mark.parametrize("name", sorted(set(laws.LAWS) - {"constant", "uniform", "centered"}))
 def test_a_maker_without_parentheses_is_its_default(name):
-    assert parse(getattr(laws, name), "weight") == parse(name, "weight") == getattr(laws, name)()
+    width = 2 if name == "orthogonal" else 1
+    maker = getattr(laws, name)
+    assert parse(maker, "weight", width) == parse(name, "weight", width) == maker().at_width(width)
+
+
+@pytest.mark.parametrize(
+    ("text", "std"),
+    [
+        ("normal:gain=20", 5),
+        ("normal:std=3", 3),
+        ("uniform:low=-1,high=1", 1 / math.sqrt(3)),
+        ("glorot_normal", 1 / 4),
+        ("glorot_uniform:gain=2", 1 / 2),
+        ("he_normal", math.sqrt(2) / 4),
+        ("he_uniform", math.sqrt(2) / 4),
+        ("lecun_normal", 1 / 4),
+        ("torch_default", 1 / math.sqrt(3) / 4),
+    ],
+)
+def test_schemes_of_layers_go_by_their_width(text, std):
+    law = parse(text, "weight", 16)
+    assert law.std == pytest.approx(std, rel=1e-15)
+    assert law.mean == pytest.approx(0, abs=1e-15)
+    assert law.text == text
+    assert parse(law, "weight", 16) == law
+    assert parse(law, "weight", 4).std == pytest.approx(std * (2 if law.fan_in else 1), rel=1e-15)
+
+
+def test_a_gain_is_a_deviation_in_a_chain():
+    assert parse("normal:gain=4", "weight").code == parse("normal:std=4", "weight").code
+    assert laws.replace(laws.normal(gain=4), {"gain": 2.0}, "weight") == laws.normal(gain=2)
+
+
+@pytest.mark.parametrize(
+    ("law", "argument", "width", "message"),
+    [
+        ("orthogonal", "weight", 1, "weight: orthogonal is a law of layers, expected a width of at least 2, got 1"),
+        ("orthogonal", "bias", 8, "bias: orthogonal is a law of the weights of a layer; expected another law"),
+        ("centered", "bias", 2, r"bias: centered is a law of chains \(width 1\), got width 2; expected another law"),
+        ("normal:gain=2,std=1", "weight", 2, "weight: normal: gain: expected no std and no mean beside it"),
+        ("normal:gain=-1", "weight", 2, "weight: normal: gain: expected 0 to 1e\\+300, got -1.0"),
+    ],
+)
+def test_laws_of_chains_and_of_layers(law, argument, width, message):
+    with pytest.raises(ValueError, match=message):
+        parse(law, argument, width)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +151,10 @@ def test_text_of_a_law_reads_back_as_itself(law):
         (laws.constant(500), "constant:500"),
         (laws.normal(std=4.0), "normal:std=4"),
         (laws.normal(-1.5, 4), "normal:mean=-1.5,std=4"),
+        (laws.normal(gain=20), "normal:gain=20"),
+        (laws.normal(gain=1), "normal:gain=1"),
+        (laws.orthogonal(), "orthogonal"),
+        (laws.orthogonal(1.5), "orthogonal:gain=1.5"),
         (laws.uniform(0, 1), "uniform:low=0,high=1"),
         (laws.he_normal(), "he_normal"),
         (laws.he_normal(2), "he_normal:gain=2"),
@@ -147,11 +196,11 @@ def test_no_deviation_is_a_constant():
         ("-0.5", r"did you mean constant:-0\.5\?$"),
         ("4 5", r"unknown law '4 5', [^;]*$"),
         ("nan", r"unknown law 'nan', [^;]*$"),
-        ("normal:", "expected normal:mean=,std=, got"),
-        ("normal:4", "expected normal:mean=,std=, got 'normal:4'"),
+        ("normal:", "expected normal:mean=,std=,gain=, got"),
+        ("normal:4", "expected normal:mean=,std=,gain=, got 'normal:4'"),
         ("he_normal:2", "expected he_normal:gain=, got 'he_normal:2'"),
         ("normal:std=4,std=4", "std is given twice in 'normal:std=4,std=4'"),
-        ("normal:sd=4", "the law normal takes mean=, std=; got sd=4"),
+        ("normal:sd=4", "the law normal takes mean=, std=, gain=; got sd=4"),
         ("normal:std=four", "normal: std: expected a number, got 'four'"),
         ("normal:std=", "normal: std: expected a number, got ''"),
         ("normal:std=-1", "normal: std: expected at least 0, got -1"),
