@@ -88,9 +88,9 @@ constexpr int64_t LINEAR_EXPONENT = -400;
 constexpr double LARGEST_Z = 0x1.0000000000000p+1000;
 constexpr double SATURATED_Z = 0x1.8000000000000p+2;
 
-// Units of a layer from which on they lie in lanes; before, members do. Partial sums of a reflection of an orthogonal
-// layer, of its even units and of its odd ones.
-constexpr int64_t WIDE_LAYER = 16;
+// Units of a layer from which on they lie in lanes; before, members do where there are more of them than units. Partial
+// sums of a reflection of an orthogonal layer, of its even units and of its odd ones.
+constexpr int64_t WIDE_LAYER = 64;
 constexpr int64_t REFLECTION_LANES = 8;
 
 // Philox4x32-10, and its streams.

@@ -212,10 +212,10 @@ NUMBERS: list[tuple[str, str, dict[str, float]]] = [
         {"LARGEST_Z": 2.0**1000, "SATURATED_Z": 6.0},
     ),
     (
-        """Units of a layer from which on they lie in lanes; before, members do. Partial sums of a reflection of an
-        orthogonal layer, of its even units and of its odd ones.""",
+        """Units of a layer from which on they lie in lanes; before, members do where there are more of them than units.
+        Partial sums of a reflection of an orthogonal layer, of its even units and of its odd ones.""",
         "int64_t",
-        {"WIDE_LAYER": 16, "REFLECTION_LANES": 8},
+        {"WIDE_LAYER": 64, "REFLECTION_LANES": 8},
     ),
     (
         "Philox4x32-10, and its streams.",

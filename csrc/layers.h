@@ -679,7 +679,7 @@ static Status run_layers(const LayersJob& job) {
 template <bool BACKWARD>
 static Status run_layers_in_lanes(const LayersJob& job) {
     const bool units =
-        job.width >= WIDE_LAYER || job.stop - job.start < VECTOR_LANES || job.weight_law.family == ORTHOGONAL;
+        job.width >= WIDE_LAYER || job.stop - job.start < job.width || job.weight_law.family == ORTHOGONAL;
     return units ? run_layers<true, BACKWARD>(job) : run_layers<false, BACKWARD>(job);
 }
 

@@ -46,10 +46,10 @@ def plan(depth: int, ensemble: int, width: int, inputs: int, threads: int, weigh
     weights : int
         Layers times members times width² of a call; see `fastgrad.kernels.contract.Limits`.
     """
-    block = 1 if width >= WIDE_LAYER else SLICE_MIN  # members that a kernel runs side by side
+    even = -(-ensemble // threads)
+    block = 1 if width >= WIDE_LAYER else min(SLICE_MIN, even)  # members that a kernel runs side by side
     share = TAPE_BYTES // threads
     whole = share // (8 * depth * width)  # members whose tape is kept over all layers
-    even = -(-ensemble // threads)
     most = max(weights // width**2, 1)  # so that a call of one layer ends soon
     members = min(ensemble, -(-max(min(whole, even, most), 1) // block) * block)
     row = 8 * members * width

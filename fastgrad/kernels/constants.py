@@ -81,9 +81,9 @@ LINEAR_EXPONENT = -400
 LARGEST_Z = float.fromhex("0x1.0000000000000p+1000")
 SATURATED_Z = float.fromhex("0x1.8000000000000p+2")
 
-# Units of a layer from which on they lie in lanes; before, members do. Partial sums of a reflection of an orthogonal
-# layer, of its even units and of its odd ones.
-WIDE_LAYER = 16
+# Units of a layer from which on they lie in lanes; before, members do where there are more of them than units. Partial
+# sums of a reflection of an orthogonal layer, of its even units and of its odd ones.
+WIDE_LAYER = 64
 REFLECTION_LANES = 8
 
 # Philox4x32-10, and its streams.

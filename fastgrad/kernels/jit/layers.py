@@ -63,6 +63,7 @@ LAW_EXPONENT_MAX = np.int64(constants.LAW_EXPONENT_MAX)
 LANES_OF_SUM = constants.REFLECTION_LANES
 STREAM_LAYERS = np.uint64(constants.STREAM_LAYERS)
 BITS_32, BITS_8 = np.uint64(32), np.uint64(8)
+FIRST = ROW = np.uintp(0)  # of lanes; of units that are lanes
 LANES = 128  # rows, pairs of columns or members that are drawn side by side
 
 
@@ -162,27 +163,27 @@ def draw_pairs(law, layer, seed, link, member, first, second):
 
 
 @njit_row
-def set_links(link, layer, pair, step):
-    """Words of the lanes: their pairs are `step` apart."""
-    for lane in range(len(link)):
-        link[lane] = ((pair + np.uint64(lane) * step) << BITS_32) | (layer & LOW_32)
+def set_links(link, at, lanes, layer, pair, step):
+    """Words of the lanes from `at` on: their pairs are `step` apart."""
+    for lane in range(lanes):
+        link[at + lane] = ((pair + np.uint64(lane) * step) << BITS_32) | (layer & LOW_32)
 
 
 @njit_row
-def add_products(products, vector, row, begin, first, second, even, odd):
-    """Add two columns' weights times their values, to the lanes from `begin` on."""
-    for lane in range(len(first)):
-        cell = begin + np.uintp(lane)
-        products[vector, row, cell] = (products[vector, row, cell] + first[lane] * even) + second[lane] * odd
+def add_products(products, vector, begin, first, second, at, lanes, even, odd):
+    """Add two columns' weights, from `at` on, times their values to the rows from `begin` on."""
+    for lane in range(lanes):
+        cell, of = begin + lane, at + lane
+        products[vector, ROW, cell] = (products[vector, ROW, cell] + first[of] * even) + second[of] * odd
 
 
 @njit_row
-def add_columns(evens, odds, vector, begin, first, second, value):
-    """Add one row's weights times its value, to the pairs of columns from `begin` on."""
-    for lane in range(len(first)):
-        cell = begin + np.uintp(lane)
-        evens[vector, cell] += first[lane] * value
-        odds[vector, cell] += second[lane] * value
+def add_columns(evens, odds, vector, begin, first, second, at, lanes, value):
+    """Add one row's weights, from `at` on, times its value to the pairs of columns from `begin` on."""
+    for lane in range(lanes):
+        cell, of = begin + lane, at + lane
+        evens[vector, cell] += first[of] * value
+        odds[vector, cell] += second[of] * value
 
 
 @njit_row
@@ -211,7 +212,7 @@ def multiply_layer(law, layer, seed, block, transposed):
     if not block.across:
         for row in range(width):
             for p in range(pairs):
-                set_links(link, layer, np.uint64(row) * pairs + p, np.uint64(0))
+                set_links(link, FIRST, np.uintp(len(link)), layer, np.uint64(row) * pairs + p, np.uint64(0))
                 draw_pairs(law, layer, seed, link, member, first, second)
                 for v in range(vectors):
                     at = np.uintp(v), np.uintp(row), np.uintp(2 * p), np.uintp(2 * p + 1)
@@ -219,22 +220,29 @@ def multiply_layer(law, layer, seed, block, transposed):
         return
     evens[:], odds[:] = 0.0, 0.0
     end = np.int64(pairs) if transposed else width
+    steps = width if transposed else np.int64(pairs)
     for begin in range(0, end, LANES):
         lanes = min(end - begin, LANES)
-        links, members, a, b = link[:lanes], member[:lanes], first[:lanes], second[:lanes]
-        if transposed:
-            for row in range(width):
-                set_links(links, layer, np.uint64(row) * pairs + np.uint64(begin), np.uint64(1))
-                draw_pairs(law, layer, seed, links, members, a, b)
+        together = max(LANES // lanes, 1)  # rows, or pairs of columns, that are drawn at a time
+        for step in range(0, steps, together):
+            count = min(together, steps - step)
+            for i in range(count):
+                at, number = np.uintp(i * lanes), np.uint64(step + i)
+                if transposed:
+                    set_links(link, at, np.uintp(lanes), layer, number * pairs + np.uint64(begin), np.uint64(1))
+                else:
+                    set_links(link, at, np.uintp(lanes), layer, np.uint64(begin) * pairs + number, pairs)
+            drawn = count * lanes
+            draw_pairs(law, layer, seed, link[:drawn], member[:drawn], first[:drawn], second[:drawn])
+            for i in range(count):
+                at, number = np.uintp(i * lanes), step + i
                 for v in range(vectors):
-                    add_columns(evens, odds, np.uintp(v), np.uintp(begin), a, b, values[v, 0, row])
-        else:
-            for p in range(pairs):
-                set_links(links, layer, np.uint64(begin) * pairs + p, pairs)
-                draw_pairs(law, layer, seed, links, members, a, b)
-                for v in range(vectors):
-                    even, odd = values[v, 0, np.int64(2 * p)], values[v, 0, np.int64(2 * p + 1)]
-                    add_products(products, np.uintp(v), np.uintp(0), np.uintp(begin), a, b, even, odd)
+                    vector, to, all_of_it = np.uintp(v), np.uintp(begin), np.uintp(lanes)
+                    if transposed:
+                        add_columns(evens, odds, vector, to, first, second, at, all_of_it, values[v, 0, number])
+                    else:
+                        even, odd = values[v, 0, 2 * number], values[v, 0, 2 * number + 1]
+                        add_products(products, vector, to, first, second, at, all_of_it, even, odd)
     if transposed:
         interleave(evens, odds, products, pairs)
 
@@ -282,7 +290,7 @@ def multiply_orthogonal(law, layer, seed, block, transposed):
         k = step if transposed else width - 1 - step
         begin = k // 2 // LANES_OF_SUM * LANES_OF_SUM
         links, a, b = link[begin:padded], first[begin:padded], second[begin:padded]
-        set_links(links, layer, np.uint64(k * pairs + begin), np.uint64(1))
+        set_links(links, FIRST, np.uintp(padded - begin), layer, np.uint64(k * pairs + begin), np.uint64(1))
         draw_pairs(law, layer, seed, links, member[begin:padded], a, b)
         for p in range(begin, padded):
             if 2 * p < k or 2 * p >= width:
@@ -317,11 +325,11 @@ def draw_biases(law, layer, seed, block):
     width, pairs = block.width, (block.width + 1) // 2
     if not block.across:
         for p in range(pairs):
-            set_links(link, layer, np.uint64(width * pairs + p), np.uint64(0))
+            set_links(link, FIRST, np.uintp(len(link)), layer, np.uint64(width * pairs + p), np.uint64(0))
             draw_pairs(law, layer, seed, link, member, biases[2 * p], biases[2 * p + 1])
         return
     links, a, b = link[:pairs], first[:pairs], second[:pairs]
-    set_links(links, layer, np.uint64(width * pairs), np.uint64(1))
+    set_links(links, FIRST, np.uintp(pairs), layer, np.uint64(width * pairs), np.uint64(1))
     draw_pairs(law, layer, seed, links, member[:pairs], a, b)
     for p in range(pairs):
         biases[0, 2 * p], biases[0, 2 * p + 1] = a[p], b[p]
@@ -577,7 +585,7 @@ def new_block(begin, start, count, vectors, width, across):
     """Block with room for its numbers, which are 0."""
     padded = (width + 2 * LANES_OF_SUM - 1) // (2 * LANES_OF_SUM) * (2 * LANES_OF_SUM)
     rows, lanes = (1, padded) if across else ((width + 1) // 2 * 2, count)
-    draws = padded if across else count
+    draws = max(padded, LANES) if across else count
     block = Block(
         begin=begin,
         start=start,
@@ -638,7 +646,7 @@ def store_vectors(state, block):
 def run_layers(job, state, tape, first, last, start, stop, backward):
     """All blocks of a slice."""
     width = state.value.shape[2]
-    across = width >= WIDE_LAYER or stop - start < LANES_OF_SUM or job.weight_law[0] == ORTHOGONAL
+    across = width >= WIDE_LAYER or stop - start < width or job.weight_law[0] == ORTHOGONAL
     together = 1 if across else LANES
     weight, bias = scaled_law(job.weight_law), scaled_law(job.bias_law)
     for begin in range(start, stop, together):
