@@ -32,6 +32,11 @@ def is_leaf(node: Node) -> bool:
 def call(node: Node, cotangents: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
     """Call a node's own backward, without the hooks that the engine would run."""
     if hasattr(node, "apply"):  # a torch.autograd.Function
+        # The engine hands such a function zeros for the outputs that nobody used.
+        cotangents = [
+            torch.zeros(tuple(each.shape), dtype=each.dtype, device=each.device) if cotangent is None else cotangent
+            for each, cotangent in zip(output_metadata(node), cotangents, strict=True)
+        ]
         with _gradients_kept() if "CheckpointFunction" in node.name() else contextlib.nullcontext():
             found = node.apply(*cotangents)
         results = found if isinstance(found, tuple) else (found,)
@@ -81,6 +86,23 @@ def _gradients_kept() -> Iterator[None]:
 def has_hooks(tensor: torch.Tensor) -> bool:
     """Tell if hooks would change the gradient of a tensor."""
     return bool(tensor._backward_hooks)
+
+
+def unusual(tensor: torch.Tensor) -> str | None:
+    """Say what a tensor is whose numbers can't be read, or not here alone; None for a usual one."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return "inside torch.func (grad, vmap or jvp)"
+    kind = type(tensor).__name__
+    if kind == "FakeTensor" or tensor.is_meta:
+        return "a meta tensor, which has no numbers"
+    if kind == "DTensor":
+        return "a distributed tensor"
+    return None
+
+
+def is_compiled(node: Node) -> bool:
+    """Tell if a node is the backward pass of code that torch.compile made, all of it."""
+    return node.name() == "CompiledFunctionBackward"
 
 
 @functools.cache

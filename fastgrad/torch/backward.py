@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 # log2 of the largest element, within which a cotangent is left as it is. float16 ends at 2^-14 and is kept at the top.
 RANGE = 24
 RANGE_OF_FLOAT16 = 1
+# log2 of the largest element of a float16 result, within which it is taken; one that the node made smaller or larger
+# has lost digits, and is made again from a cotangent multiplied by powers of two, of this size at a time.
+RESULT_OF_FLOAT16 = (-6, 15)
+SHIFT_OF_FLOAT16 = 13
 # Powers of two between contributions that are still added: further apart, the smaller one would leave the float type.
 APART = {torch.float64: 500, torch.float32: 60, torch.bfloat16: 60, torch.float16: 10}
+APART |= {torch.complex128: 500, torch.complex64: 60}
 # Nodes that only move numbers, or copy them: what goes in is in range, and so is what comes out.
 MOVING = {
     f"{name}Backward{i}"
@@ -99,14 +104,17 @@ class ScaledTensor:
     def to_tensor(self, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         """Round to a float type; inf and 0 where it can't hold the value."""
         parts = [
-            torch.ldexp(tensor.detach().to(_double(tensor)), torch.tensor(float(max(-2000, min(2000, exponent)))))
+            _times(tensor.detach().to(_double(tensor)), max(-4000, min(4000, exponent)))
             for tensor, exponent in self.terms
         ]
         return torch.stack(parts).sum(0).to(dtype)
 
     def share_lost(self, dtype: torch.dtype) -> float:
         """Share of the elements, of those that are not zero, that rounding to a float type makes 0 or inf."""
-        log2, limits = self.log2_sizes(), FLOAT_LIMITS[str(dtype).removeprefix("torch.")]
+        name = str(dtype).removeprefix("torch.")
+        if name not in FLOAT_LIMITS:
+            raise ValueError(f"dtype: expected torch.{', torch.'.join(FLOAT_LIMITS)}, got {dtype}")
+        log2, limits = self.log2_sizes(), FLOAT_LIMITS[name]
         lost = (log2 <= limits.underflow) | (log2 >= limits.overflow)
         return lost.double().mean().item() if log2.numel() else 0.0
 
@@ -116,7 +124,7 @@ class ScaledTensor:
 
 def backward(
     loss: torch.Tensor,
-    inputs: Iterable[torch.Tensor] | None = None,
+    inputs: torch.Tensor | Iterable[torch.Tensor] | None = None,
     *,
     cotangent: torch.Tensor | None = None,
     keep: Literal["gradients", "norms"] = "gradients",
@@ -130,7 +138,7 @@ def backward(
     ----------
     loss : Tensor
         A scalar, or a tensor together with `cotangent`.
-    inputs : iterable of Tensor, optional
+    inputs : Tensor, or iterable of Tensor, optional
         Leaves or not; every leaf that the loss depends on, if they are left out.
     cotangent : Tensor, optional
         dloss/dloss, of the loss's shape.
@@ -150,7 +158,9 @@ def backward(
     if keep not in ("gradients", "norms"):
         raise ValueError(f"keep: expected 'gradients' or 'norms', got {keep!r}")
     root = root_of(loss, cotangent)
-    wanted = _leaves(root) if inputs is None else list(inputs)
+    if cotangent is None and not loss.isfinite():
+        raise ValueError(f"loss: expected a finite number, got {loss.item()}; measure() names the module that made it")
+    wanted = _leaves(root) if inputs is None else _checked_inputs(inputs)
     found: dict[torch.Tensor, ScaledTensor | Scaled] = {}
 
     def noting(tensor: torch.Tensor) -> Callable[[ScaledTensor], None]:
@@ -161,6 +171,16 @@ def backward(
 
     walk(loss, {get_gradient_edge(tensor)[:2]: noting(tensor) for tensor in wanted}, cotangent=cotangent)
     return found
+
+
+def _checked_inputs(inputs: torch.Tensor | Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    wanted = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
+    for i, tensor in enumerate(wanted):
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"inputs: expected Tensors, got {type(tensor).__name__} at place {i}")
+        if not tensor.requires_grad:
+            raise ValueError(f"inputs: expected Tensors that require a gradient, the one at place {i} does not")
+    return wanted
 
 
 def walk(
@@ -215,10 +235,20 @@ def root_of(loss: torch.Tensor, cotangent: torch.Tensor | None = None) -> Node:
     """Node that made the loss, which is checked."""
     if not isinstance(loss, torch.Tensor):
         raise TypeError(f"loss: expected a scalar Tensor, got {type(loss).__name__}")
-    if cotangent is None and loss.numel() != 1:
-        raise ValueError(f"loss: expected a scalar, got a Tensor of shape {tuple(loss.shape)}")
-    if cotangent is not None and cotangent.shape != loss.shape:
-        raise ValueError(f"cotangent: expected shape {tuple(loss.shape)}, got {tuple(cotangent.shape)}")
+    if what := _internals.unusual(loss):
+        raise TypeError(f"loss: expected a plain Tensor with numbers, got one that is {what}")
+    if cotangent is None and (loss.numel() != 1 or loss.is_complex()):
+        kind = "complex Tensor" if loss.is_complex() else "Tensor"
+        raise ValueError(f"loss: expected a real scalar, got a {kind} of shape {tuple(loss.shape)}")
+    if cotangent is not None:
+        if not isinstance(cotangent, torch.Tensor):
+            raise TypeError(f"cotangent: expected a Tensor, got {type(cotangent).__name__}")
+        if cotangent.shape != loss.shape:
+            raise ValueError(f"cotangent: expected shape {tuple(loss.shape)}, got {tuple(cotangent.shape)}")
+        if cotangent.device != loss.device:
+            raise ValueError(f"cotangent: expected a Tensor on {loss.device}, as the loss is, got {cotangent.device}")
+        if not cotangent.isfinite().all():
+            raise ValueError("cotangent: expected finite numbers")
     if loss.grad_fn is None:
         raise ValueError("loss: has no graph: it was computed without gradients, or detached")
     return loss.grad_fn
@@ -253,39 +283,87 @@ def _call(
 ) -> None:
     """Call a node once for each exponent of its cotangents, and hand the results on."""
     edges = node.next_functions
-    if hasattr(node, "terms"):  # a nonlinearity of `exact`
+    if hasattr(node, "fastgrad_terms"):  # a nonlinearity of `exact`
         ((inner, output), *_) = edges
         terms = arrived.setdefault(inner, {}).setdefault(output, [])  # type: ignore[arg-type]
         for tensor, power in cotangents[0]:
-            for product, exponent in node.terms(tensor):
+            for product, exponent in node.fastgrad_terms(tensor):
                 _add(terms, product, power + exponent, node)
         return
+    if _internals.is_compiled(node):
+        raise TypeError(
+            "loss: was computed by torch.compile, whose backward pass is one piece, in which gradients can underflow; "
+            'compute it with torch.compiler.set_stance("force_eager")'
+        )
+    expected = [None if inner is None else _internals.output_metadata(inner)[output] for inner, output in edges]
+    to_float16 = any(each is not None and each.dtype == torch.float16 for each in expected)
     outputs = len(_internals.output_metadata(node))
     for exponent in sorted({exponent for terms in cotangents.values() for _, exponent in terms}):
         given = [next((t for t, e in cotangents.get(output, ()) if e == exponent), None) for output in range(outputs)]
-        try:
-            results = _internals.call(node, given)
-        except RuntimeError as error:
-            if "backward through the graph a second time" not in str(error):
-                raise
-            raise ValueError("loss: its graph was freed; call this before backward(), which frees it") from None
+        answer = _called(node, given)
         if inspect is not None:
-            inspect(node, given, results)
-        for (inner, output), result in zip(edges, results, strict=False):
+            inspect(node, given, answer)
+        results = _validated(node, answer, expected)
+        powers = _powers_of_float16(node, given, expected, results) if to_float16 else {}
+        for i, ((inner, output), result) in enumerate(zip(edges, results, strict=False)):
             if inner is not None and result is not None:
                 terms = arrived.setdefault(inner, {}).setdefault(output, [])
-                _add(terms, _validated(result, inner, output, node), exponent, node)
+                tensor, power = powers.get(i, (result, 0))
+                _add(terms, tensor, exponent + power, node)
 
 
-def _validated(result: torch.Tensor, node: Node, output: int, by: Node) -> torch.Tensor:
-    """Give a result the shape and type of the tensor whose gradient it is, as the engine does."""
-    if result.layout != torch.strided:
-        raise TypeError(f"loss: {by.name()} makes a sparse gradient, which can't be measured")
-    expected = _internals.output_metadata(node)[output]
-    shape = tuple(expected.shape)
-    if result.shape != shape:
-        result = result.sum_to_size(shape)
-    return result if result.dtype == expected.dtype else result.to(expected.dtype)
+def _called(node: Node, given: list[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+    try:
+        return _internals.call(node, given)
+    except RuntimeError as error:
+        if "backward through the graph a second time" not in str(error):
+            raise
+        raise ValueError("loss: its graph was freed; call this before backward(), which frees it") from None
+
+
+def _validated(node: Node, results: tuple[torch.Tensor | None, ...], expected: list[Any]) -> list[torch.Tensor | None]:
+    """Give each result the shape and type of the tensor whose gradient it is, as the engine does."""
+    found: list[torch.Tensor | None] = []
+    for result, tensor in zip(results, expected, strict=False):
+        if result is None or tensor is None:
+            found.append(None)
+            continue
+        if result.layout != torch.strided:
+            raise TypeError(f"loss: {node.name()} makes a sparse gradient, which can't be measured")
+        shape = tuple(tensor.shape)
+        if result.shape != shape:
+            result = result.sum_to_size(shape)
+        found.append(result if result.dtype == tensor.dtype else result.to(tensor.dtype))
+    return found
+
+
+def _powers_of_float16(
+    node: Node, given: list[torch.Tensor | None], expected: list[Any], results: list[torch.Tensor | None]
+) -> dict[int, Term]:
+    """Results in float16 that left its range, made again from larger or smaller cotangents, by their place."""
+    found: dict[int, Term] = {}
+    calls: dict[int, list[torch.Tensor | None]] = {0: results}
+    for i, (result, tensor) in enumerate(zip(results, expected, strict=False)):
+        if result is None or tensor is None or tensor.dtype != torch.float16:
+            continue
+        shift, size = 0, _log2_largest(result)
+        while not RESULT_OF_FLOAT16[0] <= size <= RESULT_OF_FLOAT16[1] and abs(shift) < 4 * SHIFT_OF_FLOAT16:
+            other = shift + int(max(-SHIFT_OF_FLOAT16, min(SHIFT_OF_FLOAT16, -size)))
+            if other not in calls:
+                larger = [None if t is None else _times(t, other) for t in given]
+                calls[other] = _validated(node, _called(node, larger), expected)
+            again = calls[other][i]
+            if again is None or (other > 0 and _log2_largest(again) == math.inf):
+                break
+            shift, size = other, _log2_largest(again)
+            found[i] = again, -shift
+    return found
+
+
+def _log2_largest(tensor: torch.Tensor) -> float:
+    """Exponent of the largest magnitude: -inf for zeros, inf where a number is not finite."""
+    largest = torch.linalg.vector_norm(tensor, math.inf).item() if tensor.numel() else 0.0
+    return math.frexp(largest)[1] if 0 < largest < math.inf else -math.inf if largest == 0 else math.inf
 
 
 def _add(terms: list[Term], tensor: torch.Tensor, exponent: int, node: Node) -> None:
@@ -337,7 +415,7 @@ def _norm(tensor: torch.Tensor, exponent: int) -> tuple[float, int]:
 
 def _times(tensor: torch.Tensor, power: int) -> torch.Tensor:
     """Multiply by a power of two, in steps that the type holds."""
-    step = 14 if tensor.dtype == torch.float16 else 120
+    step = 14 if tensor.dtype == torch.float16 else 1000 if tensor.dtype == torch.float64 else 120
     while power:
         now = max(-step, min(step, power))
         tensor = tensor * 2.0**now

@@ -93,7 +93,7 @@ class _Kept(torch.autograd.Function):
     def forward(ctx: Any, z: torch.Tensor, value: torch.Tensor, derivative: Derivative) -> torch.Tensor:
         ctx.save_for_backward(z)
         ctx.derivative = derivative
-        ctx.terms = lambda cotangent: _terms(derivative, ctx.saved_tensors[0], cotangent)
+        ctx.fastgrad_terms = lambda cotangent: _terms(derivative, ctx.saved_tensors[0], cotangent)
         return value.clone()
 
     @staticmethod

@@ -289,6 +289,93 @@ def test_sums_and_casts_that_the_engine_makes():
     assert torch.equal(found[b].to_tensor(torch.float32), expected[1])
 
 
+class SomeUsed(torch.autograd.Function):
+    """Three outputs, one of them an index; its backward pass counts on zeros for what nobody used."""
+
+    @staticmethod
+    def forward(ctx, a):
+        index = a.argmax()
+        ctx.mark_non_differentiable(index)
+        return a * 2, a * 3, index
+
+    @staticmethod
+    def backward(_, first, second, index):
+        return first * 2 + second * 3 + index.to(first.dtype)
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_functions_with_outputs_that_nobody_used(used, device):
+    a = torch.randn(3, requires_grad=True, device=device)
+    loss = SomeUsed.apply(a)[used].sum()
+    assert torch.equal(ft.backward(loss)[a].to_tensor(torch.float32), torch.autograd.grad(loss, a)[0])
+
+
+def test_a_function_of_the_user_with_any_attribute():
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, a):
+            ctx.terms = [1, 2]
+            return a * 2
+
+        @staticmethod
+        def backward(_, gradient):
+            return gradient * 2
+
+    a = torch.ones(3, requires_grad=True)
+    assert ft.backward(Own.apply(a).sum())[a].to_tensor().tolist() == [2, 2, 2]
+
+
+HALF = {
+    # (loss of a float16 tensor, its exact gradient): a node makes its result 2^-22 times as large, or 2^16 times
+    "mean": (lambda x: x.mean(), lambda x: torch.full_like(x, 1 / x.numel())),
+    "factor": (lambda x: (x * 1e-8).sum(), lambda x: torch.full_like(x, 1e-8)),
+    "large factor": (lambda x: (x * 1e-4 * 6e4 * 1.9).float().sum(), lambda x: torch.full_like(x, 11.4)),
+    "cast": (lambda x: (x.float() * 2.0**-23).sum(), lambda x: torch.full_like(x, 2.0**-23)),
+    "cast of nothing left": (lambda x: (x.float() * 2.0**-24 * 2.0**-10).sum(), lambda x: torch.full_like(x, 2.0**-34)),
+}
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_float16_results_that_leave_its_range(name, device):
+    loss, expected = HALF[name]
+    x = torch.rand(2**22, device=device).half().requires_grad_()
+    gradient = ft.backward(loss(x * 1.0))[x]
+    assert torch.allclose(gradient.to_tensor(), expected(x.detach().double()), rtol=4e-3, atol=0)
+
+
+def test_a_float32_cotangent_that_is_cast_to_float16(device):
+    x, factors = torch.rand(1000, device=device, requires_grad=True), torch.rand(1000, device=device) + 0.1
+    gradient = ft.backward((x.half().float() * (factors * 2.0**-22)).sum())[x]
+    assert torch.allclose(gradient.to_tensor(), factors.double() * 2.0**-22, rtol=2.0**-10, atol=0)
+
+
+@pytest.mark.parametrize(("value", "exponent"), [(2.0**20, -1090), (2.0**-100, 1100), (1.0, -1074), (3.0, 1022)])
+def test_rounding_to_a_float_at_the_ends_of_its_range(value, exponent):
+    gradient = ft.ScaledTensor([(torch.tensor([value]), exponent)])
+    assert gradient.to_tensor().item() == math.ldexp(value, exponent)
+
+
+def test_float_types_of_a_share():
+    gradient = ft.ScaledTensor([(torch.ones(3), 0)])
+    with pytest.raises(ValueError, match=r"dtype: expected torch\.float16, .*, got torch\.float8_e5m2"):
+        gradient.share_lost(torch.float8_e5m2)
+
+
+def test_what_is_refused_because_its_numbers_are_elsewhere():
+    def within(x):
+        loss = (x**2).sum()
+        ft.backward(loss)
+        return loss
+
+    with pytest.raises(TypeError, match=r"loss: expected a plain Tensor with numbers, got one .* torch\.func"):
+        torch.func.grad(within)(torch.ones(3))
+    with pytest.raises(TypeError, match=r"loss: .*, got one that is a meta tensor"):
+        ft.backward(torch.ones(3, requires_grad=True, device="meta").sum())
+    compiled = torch.compile(mlp(1), backend="aot_eager")
+    with pytest.raises(TypeError, match=r"loss: was computed by torch\.compile, .*force_eager"):
+        ft.backward(compiled(torch.ones(16)).sum())
+
+
 def test_bad_input():
     model = mlp(2)
     vector = model(torch.randn(3, 16))
@@ -297,7 +384,13 @@ def test_bad_input():
     sparse = nn.Embedding(5, 3, sparse=True)
     for error, message, arguments, how in (
         (TypeError, "loss: expected a scalar Tensor, got float", (3.5,), {}),
-        (ValueError, r"loss: expected a scalar, got a Tensor of shape \(3, 16\)", (vector,), {}),
+        (ValueError, r"loss: expected a real scalar, got a Tensor of shape \(3, 16\)", (vector,), {}),
+        (ValueError, r"loss: expected a real scalar, got a complex Tensor", (vector.sum() * 1j,), {}),
+        (ValueError, r"loss: expected a finite number, got nan; measure\(\) names", (vector.sum() * math.nan,), {}),
+        (TypeError, "cotangent: expected a Tensor, got float", (vector,), {"cotangent": 1.0}),
+        (ValueError, "cotangent: expected finite numbers", (vector,), {"cotangent": torch.full((3, 16), math.inf)}),
+        (TypeError, "inputs: expected Tensors, got str at place 0", (vector.sum(), "weight"), {}),
+        (ValueError, "inputs: expected Tensors that require a gradient", (vector.sum(), [torch.ones(2)]), {}),
         (ValueError, "loss: has no graph", (torch.ones(()),), {}),
         (ValueError, "loss: its graph was freed", (freed,), {}),
         (ValueError, "keep: expected 'gradients' or 'norms', got 'all'", (vector.sum(),), {"keep": "all"}),
