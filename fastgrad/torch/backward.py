@@ -153,7 +153,14 @@ def backward(
     Raises
     ------
     TypeError, ValueError
-        If an argument is wrong, or the loss has no graph.
+        If an argument is wrong, the loss has no graph, one that was freed, or is not finite, or a gradient is sparse or
+        not finite; for compiled code, and tensors of torch.func, on the meta device, or distributed.
+
+    Notes
+    -----
+    Inside one tensor the range is that of its float type: elements far below the largest are rounded, or 0, as torch's.
+    So are a node's results: in a model in bfloat16, which keeps 8 bits, the norms are some 5 % from those in float64
+    after a hundred layers of width 64, and further off in narrow layers; in float16, which keeps 11, 0.5 %.
     """
     if keep not in ("gradients", "norms"):
         raise ValueError(f"keep: expected 'gradients' or 'norms', got {keep!r}")

@@ -198,10 +198,11 @@ def test_a_network_of_width_3_against_mpmath():
             adjoint = weights[link].T * delta
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_follows_float64_a_hundred_layers_deep(dtype):
+# bfloat16 rounds each cotangent to 8 bits, some 220 times to the first layer: 0.3 % times the square root of that.
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_half_precision_follows_float64_a_hundred_layers_deep(dtype, rtol, device):
     model, x = mlp(110, 64), torch.randn(16, 64)
-    model, x = model.to(dtype), x.to(dtype)
+    model, x = model.to(device, dtype), x.to(device, dtype)
     loss = model(x).float().sum()
     found = ft.backward(loss)
     assert torch.count_nonzero(torch.autograd.grad(loss, model[0].weight, retain_graph=True)[0]) == 0
@@ -210,7 +211,7 @@ def test_half_precision_follows_float64_a_hundred_layers_deep(dtype):
     found = ft.backward(model(x).sum())
     whole = [found[module.weight].log10() for module in model[::2]]
     assert whole[0] < -50
-    assert np.abs(np.subtract(half, whole)).max() < 0.02 * abs(whole[0])
+    assert np.abs(10 ** np.subtract(half, whole) - 1).max() < rtol
 
 
 def test_a_dead_branch_beside_a_residual_stream():
