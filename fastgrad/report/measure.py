@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastgrad.report.document import Cell, Curve, Figure, Part, Report, Table, Text, numbers, words
-from fastgrad.report.text import factor_text, percent, power_of_ten, with_error, with_thin_spaces
-from fastgrad.scaled import FLOAT_LIMITS, LOG10_2
+from fastgrad.report.text import decades_factor_text, percent, power_of_ten, power_of_two, with_error, with_thin_spaces
 from fastgrad.summary import evenly_spaced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fastgrad.torch.measure import Call, Magnitudes, Measurement
 
 
@@ -51,30 +47,23 @@ def measurement_report(measured: Measurement, parameters: dict[str, Any]) -> Rep
 
 def measurement_figure(measured: Measurement) -> Figure:
     """Norms of the gradients against the layer, or against the call of an innermost module; and where formats end."""
-    compared = measured.compared
+    heights = measured.heights()
     curves = [
-        Curve(kind, name, _log10([getattr(row, name) for row in compared]), color=color)
+        Curve(kind, name, heights[name], color=color)
         for kind, name, color in (("gradient", "output", 0), ("bound", "parameters", 2))
+        if name in heights
     ]
-    curves = [curve for curve in curves if not np.isnan(curve.y).all()]
-    heights = np.concatenate([np.zeros(1), *(curve.y[np.isfinite(curve.y)] for curve in curves)])
-    for name, color in zip(FORMATS, (4, 1, 3), strict=True):
-        end = FLOAT_LIMITS[name].underflow * LOG10_2
-        if heights.min() < end:
-            curves.append(Curve("theory", f"{name} ends", np.full(len(compared), end), color=color))
+    colors = dict(zip(FORMATS, (4, 1, 3), strict=True))
+    for name, end in measured.formats_left().items():
+        curves.append(Curve("theory", f"{name} ends", end, color=colors[name]))
     layers = len(measured.layers) > 1
     return Figure(
         title=f"log10 of the gradient's norm against the {'layer' if layers else 'module'}: {measured.model}",
         x_label=f"layer, a {measured.layer_type}" if layers else "module",
         y_label="log10 of the gradient's norm",
-        x=np.arange(1.0, len(compared) + 1),
+        x=np.arange(1.0, len(measured.compared) + 1),
         curves=curves,
     )
-
-
-def _log10(gradients: Sequence[Magnitudes | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Decimal logarithms; NaN where nothing was measured."""
-    return np.array([np.nan if each is None else each.norm.log10() for each in gradients])
 
 
 def _one(measured: Measurement) -> str:
@@ -98,7 +87,7 @@ def _table(measured: Measurement) -> list[Part]:
             *([] if alike else [row.type]),
             _norm_cell(row.output),
             _norm_cell(row.parameters),
-            Cell(None, "") if factor is None else Cell(factor, factor_text(factor * math.log(10))),
+            Cell(None, "") if factor is None else Cell(factor, decades_factor_text(factor)),
             *(_share_cell(row, name) for name in FORMATS),
         )
     if everything:
@@ -119,15 +108,15 @@ def _share_cell(row: Call, name: str) -> Cell:
 def _growth(measured: Measurement) -> list[Text]:
     mean, stderr = measured.decades_per_layer
     one = measured.layer_type
-    if one is None or math.isnan(mean):
+    if one is None or mean != mean:  # NaN alone differs from itself
         return []
-    if math.isinf(mean):
+    if not np.isfinite(mean):
         return [Text(f"Decades per {one}: minus infinity, the first one's gradient is exactly zero.")]
     return [
         Text.emphasizing(
             "",
             f"{with_error(mean, stderr)} decades per {one}",
-            f": on its way back, a factor {factor_text(mean * math.log(10))} each.",
+            f": on its way back, a factor {decades_factor_text(mean)} each.",
         )
     ]
 
@@ -141,7 +130,7 @@ def _lost(measured: Measurement) -> list[Text]:
         if scale is None:
             mended = "no loss scale keeps every layer in range"
         else:
-            mended = f"a loss scale of 2^{round(math.log2(scale))} keeps every layer in range"
+            mended = f"a loss scale of {power_of_two(scale)} keeps every layer in range"
         lines.append(Text.emphasizing(f"{name} loses more than half of a gradient, first at ", label, f"; {mended}."))
     kept = [name for name, label in measured.first_lost.items() if label is None]
     if kept:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgrad.report.document import Cell, Curve, Figure, Part, Report, Table, Text, numbers, words
-from fastgrad.report.text import factor_text, power_of_ten, value_text, with_error
+from fastgrad.report.text import decades_factor_text, power_of_ten, value_text, with_error
 
 if TYPE_CHECKING:
     from fastgrad.torch.schemes import ModelSchemes
@@ -43,12 +43,9 @@ def model_schemes_report(found: ModelSchemes) -> Report:
 
 def model_schemes_figure(found: ModelSchemes) -> Figure:
     """One curve for each scheme: norm of the gradient against the layer."""
-    heights = {name: [call.log10_norm for call in of.compared] for name, of in found.measurements.items()}
+    heights = found.heights()
+    curves = [Curve("series", name, of, color=i) for i, (name, of) in enumerate(heights.items())]
     longest = max(map(len, heights.values()), default=0)
-    curves = []
-    for i, (name, of) in enumerate(heights.items()):
-        values = [np.nan if value is None else value for value in of] + [np.nan] * (longest - len(of))
-        curves.append(Curve("series", name, np.array(values, dtype=np.float64), color=i))
     return Figure(
         title="log10 of the gradient's norm against the layer, under each scheme",
         x_label="layer",
@@ -69,4 +66,4 @@ def _growth_cell(mean: float, stderr: float) -> Cell:
 
 
 def _factor(decades: float) -> str:
-    return "-" if math.isnan(decades) else factor_text(decades * math.log(10))
+    return "-" if math.isnan(decades) else decades_factor_text(decades)

@@ -71,6 +71,16 @@ def factor_text(nats: float) -> str:
     return f"{np.exp(nats):.3g}" if abs(nats) < 50 else power_of_ten(nats / np.log(10))
 
 
+def decades_factor_text(decades: float) -> str:
+    """Write 10**decades."""
+    return factor_text(decades * np.log(10))
+
+
+def power_of_two(value: float) -> str:
+    """Write a power of two: 2^12."""
+    return f"2^{round(np.log2(value))}"
+
+
 def percent(share: float) -> str:
     """Write a share with one decimal."""
     return f"{100 * share:.1f} %"

@@ -18,7 +18,7 @@ from torch.autograd.graph import get_gradient_edge
 from fastgrad.jobs.growth import lyapunov_of
 from fastgrad.report.console import drawn, plain_text
 from fastgrad.report.measure import measurement_figure, measurement_report
-from fastgrad.scaled import FLOAT_LIMITS, FloatLimits, Scaled
+from fastgrad.scaled import FLOAT_LIMITS, LOG10_2, FloatLimits, Scaled
 from fastgrad.summary import json_ready
 from fastgrad.torch._internals import has_hooks
 from fastgrad.torch.backward import walk
@@ -29,6 +29,8 @@ from fastgrad.torch.zeros import Zeros
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from fastgrad.torch.backward import ScaledTensor
     from fastgrad.torch.recording import Edge, RecordedCall, Recording
@@ -243,6 +245,24 @@ class Measurement:
     def compared(self) -> list[Call]:
         """The layers, or with less than two of them the calls of the innermost modules: for tables and figures."""
         return self.layers if len(self.layers) > 1 else [call for call in self.calls if call.innermost]
+
+    def heights(self) -> dict[str, NDArray[np.float64]]:
+        """Return log10 of the norms of what is compared: ``output`` and ``parameters``, where any was measured.
+
+        NaN where it was not, -inf for zero.
+        """
+        found = {
+            name: np.array([_log10(getattr(call, name)) for call in self.compared], dtype=np.float64)
+            for name in ("output", "parameters")
+        }
+        return {name: values for name, values in found.items() if not np.isnan(values).all()}
+
+    def formats_left(self) -> dict[str, NDArray[np.float64]]:
+        """Return by float format, for those that some norm is below, log10 of what it reads as 0, a number a call."""
+        values = np.concatenate([np.zeros(1), *self.heights().values()])
+        least = values[np.isfinite(values)].min()
+        ends = {name: FLOAT_LIMITS[name].underflow * LOG10_2 for name in FORMATS}
+        return {name: np.full(len(self.compared), end) for name, end in ends.items() if least < end}
 
     def loss_scale(self, name: str) -> float | None:
         """Power of two by which the loss can be multiplied so that a float format holds the gradient of every layer.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from fastgrad.checks import integer
@@ -16,6 +17,8 @@ from fastgrad.torch.measure import LossNotFiniteError, Measurement, measure, req
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 
 AS_BUILT = "as_built"
@@ -54,6 +57,12 @@ class ModelSchemes:
         changes = {name: abs(m.decades_per_layer.mean) for name, m in self.measurements.items()}
         known = {name: change for name, change in changes.items() if change == change}  # NaN alone differs from itself
         return min(known, key=lambda name: known[name], default=None)
+
+    def heights(self) -> dict[str, NDArray[np.float64]]:
+        """Return log10 of the norms by which layers are compared, by scheme; NaN where nothing was measured."""
+        heights = {name: [call.log10_norm for call in of.compared] for name, of in self.measurements.items()}
+        longest = max(map(len, heights.values()), default=0)
+        return {name: np.array(of + [None] * (longest - len(of)), dtype=np.float64) for name, of in heights.items()}
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a dict for each scheme that could be measured.
