@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-ENSEMBLE_CUT_IN_DEPTH = 16  # an ensemble of so few chains leaves threads idle, and is cut in depth for them
-WARM_UP = 1024  # links, a whole block of them: from a guess to the bits of the true state, if the chain forgets at all
+SPECULATIVE_ENSEMBLE_MAX = 16  # members: so few leave threads idle, and are cut in depth for them
+BURN_IN_LINKS = (
+    1024  # links, a whole block of them: from a guess to the bits of the true state, if the chain forgets at all
+)
 
 
 class State:
@@ -102,7 +104,7 @@ def run_pages(
     guess was wrong is run again.
     """
     ensemble = len(state.activation)
-    together = pool.count if ensemble <= ENSEMBLE_CUT_IN_DEPTH else 1
+    together = pool.count if ensemble <= SPECULATIVE_ENSEMBLE_MAX else 1
     limits = backend.LIMITS
     at_most = max(1, limits.elements // min(depth, limits.links))
     product, bound = Scaled.of_parts(*job.product), Scaled.of_parts(*job.bound)
@@ -112,7 +114,7 @@ def run_pages(
         backend.propagate(job, page.state.arrays, page.first, page.last, start, stop)
 
     def run_from_guess(page: _Page) -> None:
-        backend.propagate(unrecorded, page.state.arrays, page.first - WARM_UP, page.first, 0, ensemble)
+        backend.propagate(unrecorded, page.state.arrays, page.first - BURN_IN_LINKS, page.first, 0, ensemble)
         page.guess = page.state.copy()
         run(page)
 

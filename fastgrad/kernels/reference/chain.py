@@ -10,6 +10,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastgrad import philox
+from fastgrad.kernels.constants import (
+    CROSS_ENTROPY,
+    DEAD,
+    EXPONENT_MIN,
+    LN2,
+    LN2_HIGH,
+    LN2_LOW,
+    LN2_TAIL,
+    SPLITTER,
+    SQUARED,
+    STAND_IN_MAX,
+    STAND_IN_MIN,
+    TINY_OFFSET,
+)
 from fastgrad.laws import FAMILY_CODES, Law
 
 if TYPE_CHECKING:
@@ -23,22 +37,10 @@ if TYPE_CHECKING:
 WORK_ELEMENTS = 2**18  # links times members that `propagate` makes arrays of at a time
 PRODUCT_LINKS = 64  # links whose product is taken at once
 
-LN2 = float(np.log(2.0))
-LN2_TAIL = float.fromhex("0x1.abc9e3b39803fp-56")  # ln 2 - LN2
-LN2_HIGH = float.fromhex("0x1.62e42feep-1")  # 32 bits: k * LN2_HIGH is exact for |k| < 2^21
-LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-SPLITTER = 2.0**27 + 1  # Veltkamp's constant, to split a double in two halves
-DEAD = 2.0**60  # from here on the exponent of exp(-|z|) can't be held: the derivative is 0
-EXPONENT_MIN = -(2**62)  # a product below this becomes 0, so that exponents can't overflow
-TINY_OFFSET = 2.0**-900  # from here down an offset is kept as mantissa and exponent
-STAND_IN_MIN, STAND_IN_MAX = -950, 100  # exponents of the double that stands for the preactivation of an offset
-
-SQUARED, CROSS_ENTROPY = 0, 1
-
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
 
 
-def normalize(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
+def renormalize(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
     """Renormalize mantissa * 2^exponent."""
     fraction, shift = np.frexp(mantissa)
     shift = shift.astype(np.int64)
@@ -117,13 +119,13 @@ def forward_offset(
         The last offset as a double and as mantissa and exponent.
     """
     z = np.empty_like(weight)
-    w_mantissa, w_exponent = normalize(weight, np.zeros((), dtype=np.int64))
+    w_mantissa, w_exponent = renormalize(weight, np.zeros((), dtype=np.int64))
     tiny = np.abs(offset) < TINY_OFFSET
-    mantissa, exponent = normalize(offset, np.zeros((), dtype=np.int64))
+    mantissa, exponent = renormalize(offset, np.zeros((), dtype=np.int64))
     mantissa, exponent = np.where(tiny, scaled_mantissa, mantissa), np.where(tiny, scaled_exponent, exponent)
     d = offset
     for link in range(len(weight)):
-        mantissa, exponent = normalize(mantissa * w_mantissa[link], exponent + w_exponent[link])
+        mantissa, exponent = renormalize(mantissa * w_mantissa[link], exponent + w_exponent[link])
         z[link] = np.ldexp(mantissa, np.clip(exponent, STAND_IN_MIN, STAND_IN_MAX).astype(np.int32))
         d = np.tanh(z[link] / 2) / 2
         fraction, shift = np.frexp(d)
@@ -147,12 +149,12 @@ def backward(w: Floats, x: Floats, z: Floats, adjoint: tuple[Floats, Ints], *, i
     link = sigmoid(z)
     if is_delta:
         link.derivative[-1], link.derivative_exponent[-1] = 1.0, 0
-    x_mantissa, x_exponent = normalize(x, no_shift)
+    x_mantissa, x_exponent = renormalize(x, no_shift)
     input_mantissa = np.concatenate([x_mantissa[None], link.mantissa[:-1]])  # o_{l-1}
     input_exponent = np.concatenate([x_exponent[None], link.exponent[:-1]])
 
     # delta_l = a_l sigmoid'(z_l),  a_{l-1} = delta_l w_l
-    w_mantissa, w_exponent = normalize(w, no_shift)
+    w_mantissa, w_exponent = renormalize(w, no_shift)
     factor_mantissa = link.derivative * w_mantissa
     factor_exponent = link.derivative_exponent + w_exponent
     adjoint_mantissa = np.empty_like(w)
@@ -160,10 +162,10 @@ def backward(w: Floats, x: Floats, z: Floats, adjoint: tuple[Floats, Ints], *, i
     mantissa, exponent = adjoint
     for row in range(len(w) - 1, -1, -1):
         adjoint_mantissa[row], adjoint_exponent[row] = mantissa, exponent
-        mantissa, exponent = normalize(mantissa * factor_mantissa[row], exponent + factor_exponent[row])
-    delta = normalize(adjoint_mantissa * link.derivative, adjoint_exponent + link.derivative_exponent)
+        mantissa, exponent = renormalize(mantissa * factor_mantissa[row], exponent + factor_exponent[row])
+    delta = renormalize(adjoint_mantissa * link.derivative, adjoint_exponent + link.derivative_exponent)
     return Backward(
-        grad_weight=normalize(delta[0] * input_mantissa, delta[1] + input_exponent),
+        grad_weight=renormalize(delta[0] * input_mantissa, delta[1] + input_exponent),
         grad_bias=delta,
         adjoint=(mantissa, exponent),
     )
@@ -176,7 +178,7 @@ def backprop(job: BackpropJob, start: int, stop: int) -> bool:
     if not (np.isfinite(w).all() and np.isfinite(b).all()):
         return False
     z, job.output[members] = forward(w, b, x)
-    found = backward(w, x, z, normalize(job.cotangent[members], np.zeros((), dtype=np.int64)))
+    found = backward(w, x, z, renormalize(job.cotangent[members], np.zeros((), dtype=np.int64)))
     job.grad_weight.mantissa[:, members], job.grad_weight.exponent[:, members] = found.grad_weight
     job.grad_bias.mantissa[:, members], job.grad_bias.exponent[:, members] = found.grad_bias
     job.grad_x.mantissa[members], job.grad_x.exponent[members] = found.adjoint
@@ -208,7 +210,7 @@ def train(job: TrainJob, first: int, last: int, start: int, stop: int) -> None:
             return
 
         # w_l -= rate grad_weight_l, b_l -= rate grad_bias_l
-        found = backward(w, x, z, normalize(error, no_shift), is_delta=job.loss_code == CROSS_ENTROPY)
+        found = backward(w, x, z, renormalize(error, no_shift), is_delta=job.loss_code == CROSS_ENTROPY)
         mantissa, exponent = (np.stack(parts) for parts in zip(found.grad_weight, found.grad_bias, strict=True))
         mantissa, exponent = clip(mantissa, exponent, job.clip_value, job.clip_norm)
         after = np.stack([w, b]) - to_float(rate * mantissa, exponent + rate_exponent)
@@ -252,7 +254,7 @@ def clip(mantissa: Floats, exponent: Ints, value: float, norm: float) -> tuple[F
         limit, limit_exponent = np.frexp(norm)
         large = exceeds(root, top + shift, limit, limit_exponent)
         factor = np.where(large, limit / np.where(large, root, 1.0), 1.0)
-        mantissa, exponent = normalize(mantissa * factor, exponent + np.where(large, limit_exponent - top - shift, 0))
+        mantissa, exponent = renormalize(mantissa * factor, exponent + np.where(large, limit_exponent - top - shift, 0))
     return mantissa, exponent
 
 
@@ -268,7 +270,7 @@ def product(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
         if len(mantissa) % 2:
             mantissa = np.concatenate([mantissa, np.ones_like(mantissa[:1])])
             exponent = np.concatenate([exponent, np.zeros_like(exponent[:1])])
-        mantissa, exponent = normalize(mantissa[0::2] * mantissa[1::2], exponent[0::2] + exponent[1::2])
+        mantissa, exponent = renormalize(mantissa[0::2] * mantissa[1::2], exponent[0::2] + exponent[1::2])
     return mantissa[0], exponent[0]
 
 
@@ -297,7 +299,7 @@ def propagate(job: PropagateJob, state: State, first: int, last: int, start: int
         link = sigmoid(z)
         before_mantissa = np.concatenate([first_input[0][None], link.mantissa[:-1]])
         before_exponent = np.concatenate([first_input[1][None], link.exponent[:-1]])
-        scaled.mantissa[members], scaled.exponent[members] = normalize(link.mantissa[-1], link.exponent[-1])
+        scaled.mantissa[members], scaled.exponent[members] = renormalize(link.mantissa[-1], link.exponent[-1])
         if laws[1].family == "centered":
             at_half = np.abs(activation[members]) < TINY_OFFSET
             scaled.mantissa[members] = np.where(at_half, offset[0], scaled.mantissa[members])
@@ -307,17 +309,17 @@ def propagate(job: PropagateJob, state: State, first: int, last: int, start: int
         rows = slice(current + 1, int(np.searchsorted(recorded[:end], links[-1], side="right")))
         at = recorded[rows] - begin
         job.weight[rows, members] = w[at]
-        job.input.mantissa[rows, members], job.input.exponent[rows, members] = normalize(
+        job.input.mantissa[rows, members], job.input.exponent[rows, members] = renormalize(
             before_mantissa[at], before_exponent[at]
         )
-        job.slope.mantissa[rows, members], job.slope.exponent[rows, members] = normalize(
+        job.slope.mantissa[rows, members], job.slope.exponent[rows, members] = renormalize(
             link.derivative[at], link.derivative_exponent[at]
         )
         for mantissa, exponent in (job.product, job.bound):
             mantissa[rows, members], exponent[rows, members] = 0.5, 1
 
         # the products over the links between two recorded ones
-        w_mantissa, w_exponent = normalize(w, np.zeros((), dtype=np.int64))
+        w_mantissa, w_exponent = renormalize(w, np.zeros((), dtype=np.int64))
         product_factor = link.derivative * w_mantissa, link.derivative_exponent + w_exponent
         bound_factor = np.abs(w_mantissa), w_exponent - 2
         # Cut at recorded links and every PRODUCT_LINKS links, whatever the width of the slice: so are the bits.
@@ -332,4 +334,4 @@ def propagate(job: PropagateJob, state: State, first: int, last: int, start: int
                 products = (job.product, job.bound) if current >= row else (state.product_before, state.bound_before)
                 for (mantissa, exponent), factor in zip(products, (product_factor, bound_factor), strict=True):
                     fraction, shift = product(factor[0][between], factor[1][between])
-                    mantissa[cell], exponent[cell] = normalize(mantissa[cell] * fraction, exponent[cell] + shift)
+                    mantissa[cell], exponent[cell] = renormalize(mantissa[cell] * fraction, exponent[cell] + shift)
