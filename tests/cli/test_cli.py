@@ -741,6 +741,7 @@ def test_every_command_checks_its_output_before_its_job(command, tmp_path, monke
 
     if command == "measure":
         pytest.importorskip("torch")
+    import_module("fastgrad.sweeps.run")  # takes `plan` from its module once, and must not take the one below
     module, _, function = JOBS[command].rpartition(".")
     monkeypatch.setattr(import_module(module), function, too_late)
     monkeypatch.chdir(tmp_path)
