@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch.autograd.graph import Node
 
@@ -46,6 +46,38 @@ def call(node: Node, cotangents: Sequence[torch.Tensor | None]) -> tuple[torch.T
         return tuple(None if inner is None else next(needed, None) for inner, _ in node.next_functions)
     found = node(*cotangents)  # type: ignore[operator]
     return found if isinstance(found, tuple) else (found,)
+
+
+def call_again(node: Node, cotangents: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+    """Call a node that was called before: a checkpoint has given away what it computed for it, and has to run again."""
+    found: list[tuple[torch.Tensor | None, ...]] = []
+    within_engine(lambda: found.append(call(node, cotangents)))
+    return found[0]
+
+
+def within_engine(work: Callable[[], None]) -> None:
+    """Run something as a node of torch's engine.
+
+    What a checkpoint without reentry computes again it keeps for all nodes that one run of the engine calls; outside it
+    would compute everything again for each saved tensor.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        node = _Work.apply(torch.zeros((), requires_grad=True), work)  # type: ignore[no-untyped-call]
+    torch.autograd.backward(node)
+
+
+class _Work(torch.autograd.Function):
+    """The identity, whose backward pass does some work."""
+
+    @staticmethod
+    def forward(ctx: Any, number: torch.Tensor, work: Callable[[], None]) -> torch.Tensor:
+        ctx.work = work
+        return number.clone()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None]:
+        ctx.work()
+        return cotangent, None
 
 
 @contextlib.contextmanager

@@ -176,7 +176,9 @@ def backward(
 
         return note
 
-    walk(loss, {get_gradient_edge(tensor)[:2]: noting(tensor) for tensor in wanted}, cotangent=cotangent)
+    with torch.inference_mode(False):
+        watch = {get_gradient_edge(tensor)[:2]: noting(tensor) for tensor in wanted}
+    walk(loss, watch, cotangent=cotangent)
     return found
 
 
@@ -212,7 +214,17 @@ def walk(
     _internals.require_working()
     root = root_of(loss, cotangent)
     start = torch.ones_like(loss) if cotangent is None else cotangent.to(loss.dtype)
-    arrived: dict[Node, dict[int, list[Term]]] = {root: {loss.output_nr: [(start.detach(), 0)]}}
+    _internals.within_engine(lambda: _walk(root, loss.output_nr, start.detach(), watch, inspect))
+
+
+def _walk(
+    root: Node,
+    output_nr: int,
+    start: torch.Tensor,
+    watch: Mapping[Edge, Callable[[ScaledTensor], None]],
+    inspect: Inspect | None,
+) -> None:
+    arrived: dict[Node, dict[int, list[Term]]] = {root: {output_nr: [(start, 0)]}}
     users = _count_users(root)
     ready = [(-_internals.sequence_number(root), 0, root)]
     count = 0
@@ -305,9 +317,9 @@ def _call(
     expected = [None if inner is None else _internals.output_metadata(inner)[output] for inner, output in edges]
     to_float16 = any(each is not None and each.dtype == torch.float16 for each in expected)
     outputs = len(_internals.output_metadata(node))
-    for exponent in sorted({exponent for terms in cotangents.values() for _, exponent in terms}):
+    for count, exponent in enumerate(sorted({exponent for terms in cotangents.values() for _, exponent in terms})):
         given = [next((t for t, e in cotangents.get(output, ()) if e == exponent), None) for output in range(outputs)]
-        answer = _called(node, given)
+        answer = _called(node, given, again=count > 0)
         if inspect is not None:
             inspect(node, given, answer)
         results = _validated(node, answer, expected)
@@ -319,9 +331,9 @@ def _call(
                 _add(terms, tensor, exponent + power, node)
 
 
-def _called(node: Node, given: list[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+def _called(node: Node, given: list[torch.Tensor | None], *, again: bool) -> tuple[torch.Tensor | None, ...]:
     try:
-        return _internals.call(node, given)
+        return _internals.call_again(node, given) if again else _internals.call(node, given)
     except RuntimeError as error:
         if "backward through the graph a second time" not in str(error):
             raise
@@ -358,7 +370,7 @@ def _powers_of_float16(
             other = shift + int(max(-SHIFT_OF_FLOAT16, min(SHIFT_OF_FLOAT16, -size)))
             if other not in calls:
                 larger = [None if t is None else _times(t, other) for t in given]
-                calls[other] = _validated(node, _called(node, larger), expected)
+                calls[other] = _validated(node, _called(node, larger, again=True), expected)
             again = calls[other][i]
             if again is None or (other > 0 and _log2_largest(again) == math.inf):
                 break

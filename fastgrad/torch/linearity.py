@@ -32,7 +32,9 @@ class Linearity:
         """Call a node again, and keep it where the answer differs; not one that never answers the same twice."""
         larger = [None if each is None else each * FACTOR for each in cotangents]
         expected = [None if each is None else each * FACTOR for each in results]
-        if not _equal(_internals.call(node, larger), expected) and _equal(_internals.call(node, cotangents), results):
+        if not _equal(_internals.call_again(node, larger), expected) and _equal(
+            _internals.call_again(node, cotangents), results
+        ):
             self.found.append(node)
 
     def by_call(self, recorded: list[RecordedCall], rows: list[Call]) -> dict[str, str]:

@@ -326,6 +326,42 @@ def test_a_function_of_the_user_with_any_attribute():
     assert ft.backward(Own.apply(a).sum())[a].to_tensor().tolist() == [2, 2, 2]
 
 
+def test_a_checkpoint_is_computed_again_once(device):
+    calls = []
+
+    class Counted(nn.Linear):
+        def forward(self, x):
+            calls.append(self)
+            return super().forward(x)
+
+    layers = [module for _ in range(12) for module in (Counted(8, 8), nn.Sigmoid(), nn.Dropout(0.1))]
+    model = nn.Sequential(*layers).to(device)
+    x = torch.randn(3, 8, device=device, requires_grad=True)
+    loss = torch.utils.checkpoint.checkpoint(model, x, use_reentrant=False).sum()
+    calls.clear()
+    found = ft.backward(loss)
+    assert len(calls) == 12
+    expected = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        assert torch.equal(found[parameter].to_tensor(torch.float32), gradient)
+
+
+def test_nodes_of_a_checkpoint_that_are_called_more_than_once():
+    inner, far = mlp(2), mlp(300)
+    x = torch.randn(3, 16)
+
+    def loss_of(h):
+        return (h.sum() + far(h).sum()) * 2.0**-5
+
+    through = torch.utils.checkpoint.checkpoint(inner, x, use_reentrant=False)
+    found, expected = ft.backward(loss_of(through)), ft.backward(loss_of(inner(x)))
+    assert len(found[inner[0].weight].terms) == 2
+    assert all(found[parameter].norm() == expected[parameter].norm() for parameter in expected)
+    loss = loss_of(inner(x))
+    with torch.inference_mode():
+        assert ft.backward(loss).keys() == expected.keys()
+
+
 HALF = {
     # (loss of a float16 tensor, its exact gradient): a node makes its result 2^-22 times as large, or 2^16 times
     "mean": (lambda x: x.mean(), lambda x: torch.full_like(x, 1 / x.numel())),
