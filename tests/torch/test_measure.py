@@ -500,7 +500,7 @@ def test_bad_arguments():
             {"dtype": torch.int64},
         ),
         (TypeError, "dtype: expected a floating-point torch.dtype, got 'float16'", (model, x), {"dtype": "float16"}),
-        (TypeError, "model: a DataParallel can't be measured", (nn.DataParallel(model), x), {}),
+        (TypeError, "model: a DataParallel can't be measured", (nn.DataParallel(mlp(2)), x), {}),
     ):
         with pytest.raises(error, match=message):
             ft.measure(*arguments, **how)
