@@ -9,7 +9,7 @@ from fastgrad.cli.output import check_outputs, chosen_format, show, shown_warnin
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("file")
 @click.option("--bias", type=float, callback=finite, help="Bias of every link.  [default: from FILE, or 0]")
 @click.option("--x", type=float, callback=finite, help="Input of every chain.  [default: from FILE, or 0.5]")
 @click.option(

@@ -16,7 +16,7 @@ DRAWING = ("depth", "ensemble", "weight", "bias", "seed")  # parameters that a g
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False))
+@click.argument("file", required=False)
 @click.option("--example", "worked", is_flag=True, help="Train the chain of the textbook's worked example.")
 @job_options(
     "train",

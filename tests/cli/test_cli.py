@@ -1038,7 +1038,7 @@ def test_file_that_can_not_be_read(name, tmp_path, cli):
 @pytest.mark.parametrize("place", ["absent.npz", ""])
 def test_file_that_is_not_there(place, tmp_path, cli):
     result = cli("backprop", tmp_path / place)
-    assert (result.exit_code, result.stdout) == (2, "")
+    assert (result.exit_code, result.stdout) == (1, "")
     assert str(tmp_path / place) in one_line(result.stderr)
 
 

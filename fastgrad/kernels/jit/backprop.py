@@ -286,8 +286,8 @@ def backprop_blocks(given, x, cotangent, output, out, grad_x, start, stop):
 def gather(tile, lanes, array, member, first, lane_stride, ahead):
     """Copy links first to first + len(tile) - 1 of a chain into lane 0, those `lane_stride` links further into lane 1.
 
-    Cache line by cache line, as in `scatter`: the squares of a transposition fit the first-level cache. What lies `ahead`
-    comes next.
+    Cache line by cache line, as in `scatter`: the squares of a transposition fit the first-level cache. What lies
+    `ahead` comes next.
     """
     column, n, line = UINT(member), UINT(tile.shape[0]), UINT(LINE)
     for lane_0 in range(UINT(0), UINT(lanes), line):
