@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fastgrad.jobs.parameters import JOBS, REQUIRED, parameters_of
+from fastgrad.jobs.parameters import JOBS, REQUIRED, parameters_of, swept_parameters
 from fastgrad.kernels import BACKENDS
 
 if TYPE_CHECKING:
@@ -103,6 +103,16 @@ def whole_number(_: click.Context, __: click.Parameter, value: str | None) -> in
     return int(number)
 
 
+def number_or_law(context: click.Context, option: click.Parameter, value: str) -> float | str:
+    """Return the number, or the law as text."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    finite(context, option, number)
+    return number
+
+
 def job_options(
     job: CommandName, *, defaults: dict[str, Any] | None = None, sources: dict[str, str] | None = None
 ) -> Callable[[Command], Command]:
@@ -140,6 +150,7 @@ def _option(row: Parameter, default: Any, source: str | None) -> Callable[[Any],
         "number": {"callback": finite, "type": float},
         "law": {"metavar": "LAW"},
         "law or number": {"metavar": "LAW"},
+        "number or law": {"callback": number_or_law, "metavar": "NUMBER|LAW"},
         "name": {"type": click.Choice(row.choices)},
     }
     more = kinds[row.kind]
@@ -156,8 +167,8 @@ def _flag(name: str) -> str:
 
 def sweep_options(command: Command) -> Command:
     """Add an option for each parameter of the jobs of a sweep, read as the values of a grid are."""
-    for name in reversed(dict.fromkeys(row.name for job in JOBS for row in parameters_of(job).values())):
-        rows = {job: parameters_of(job)[name] for job in JOBS if name in parameters_of(job)}
+    for name in reversed(dict.fromkeys(row.name for job in JOBS for row in swept_parameters(job).values())):
+        rows = {job: swept_parameters(job)[name] for job in JOBS if name in swept_parameters(job)}
         choices = next(iter(rows.values())).choices
         metavar = f"[{'|'.join(choices)}]" if choices else "VALUE"
         command = click.option(_flag(name), name, metavar=metavar, help=_sweep_help(rows))(command)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BATCHES = 30  # for the standard error of a single chain
 NOT_FORGOTTEN = "the start is not forgotten within half of the links"
+OF_CHAINS = "it is of chains, not of layers"
 ROUNDING = 1e-12  # a standard error of this size, relatively, is that of chains which are all alike
 CORRELATED = 1.28  # standard errors: neighboring batches of 10 % of uncorrelated chains are correlated by more
 
@@ -117,10 +118,26 @@ class Growth:
         of the links.
     depth, ensemble, weight, bias, seed
         As given.
-    x : ndarray of float64, shape (ensemble,)
+    x : ndarray of float64, shape (ensemble,), of layers (ensemble, width) or (ensemble, 2, width)
         The inputs o_0.
     backend : str
         The backend that ran.
+    width, nonlinearity
+        As given: 1 and "sigmoid" of a chain.
+    length, mean_activation : Scaled, shape (record, ensemble), or None
+        Of layers: ``|z_l|² / n`` and the mean over units of o_l, of the first input.
+    saturated, dead : ndarray of float64, shape (record, ensemble), or None
+        Of layers: shares of units with ``|z| > 6`` (sigmoid and tanh), and with ``z <= 0`` (relu).
+    correlation : ndarray of float64, shape (record, ensemble), or None
+        Of layers with two inputs: the cosine of the angle between their preactivations; NaN where one is 0.
+
+    Notes
+    -----
+    Of layers the gradients are norms: `adjoint` is the Euclidean norm of d(c·o_L)/do_{l-1} for a random unit vector c,
+    `grad_bias` that of d(c·o_L)/db_l, and `grad_weight` the Frobenius norm of d(c·o_L)/dW_l. Their `bound` is the
+    largest singular value of a layer's weights times the largest slope of the nonlinearity, as the width grows without
+    limit, to the power of the layers from l on. `output` has shape (ensemble, width). There is no `stationary`
+    exponent, and no `framework_depth`: both are of chains.
     """
 
     link: Ints
@@ -139,6 +156,18 @@ class Growth:
     seed: int
     x: Floats
     backend: BackendName
+    width: int = 1
+    nonlinearity: str = "sigmoid"
+    length: Scaled | None = None
+    mean_activation: Scaled | None = None
+    saturated: Floats | None = None
+    dead: Floats | None = None
+    correlation: Floats | None = None
+
+    @property
+    def is_chain(self) -> bool:
+        """Tell if its links are single sigmoid units, and its gradients derivatives with a sign."""
+        return self.length is None
 
     def summary(self) -> dict[str, Any]:
         """Return the result in few numbers, as a plain dict that `json.dumps` takes.
@@ -154,12 +183,16 @@ class Growth:
             does not within the depth; `framework_depth` has what a framework reads) and ``curve``: ``link``, and for
             each of adjoint, grad_weight, grad_bias and bound the ``mean`` and the quantiles ``q05`` … ``q95`` over
             members of log10 of the magnitude (decades). A quantile is the value of a member, not interpolated.
-            What is not finite is None, with ``<key>_why`` beside it.
+            What is not finite is None, with ``<key>_why`` beside it. Of layers also ``width``, ``nonlinearity`` and
+            ``layers``: means over members at each recorded layer of log10 of the length and of the mean activation's
+            magnitude, of the shares of units, and of the correlation.
         """
+        of_layers = {} if self.is_chain else {"width": self.width, "nonlinearity": self.nonlinearity}
         return json_ready(  # type: ignore[no-any-return]
             {
                 "depth": self.depth,
                 "ensemble": self.ensemble,
+                **of_layers,
                 "weight": str(self.weight),
                 "bias": str(self.bias),
                 "seed": self.seed,
@@ -170,8 +203,26 @@ class Growth:
                 "zero_share": float(np.mean(self.adjoint.mantissa == 0)),
                 "first_depth": self._first_depth(),
                 "curve": {"link": self.link, **self.log10_curve},
+                **({} if self.is_chain else {"layers": self.layer_means}),
             }
         )
+
+    @cached_property
+    def layer_means(self) -> dict[str, Floats]:
+        """Means over members at each recorded layer; of chains there are none.
+
+        ``log10_length`` and ``log10_mean_activation`` (of the magnitude) in decades, ``saturated``, ``dead`` and, with
+        two inputs, ``correlation``.
+        """
+        means: dict[str, Floats] = {}
+        if self.length is not None and self.mean_activation is not None:
+            means["log10_length"] = self.length.log10().mean(axis=1)
+            means["log10_mean_activation"] = self.mean_activation.log10().mean(axis=1)
+        for name in ("saturated", "dead", "correlation"):
+            values = getattr(self, name)
+            if values is not None:
+                means[name] = values.mean(axis=1)
+        return means
 
     @cached_property
     def log10_curve(self) -> dict[str, dict[str, Floats]]:
@@ -189,6 +240,8 @@ class Growth:
         With fewer than some thirty chains these errors are uncertain, and that is allowed for: see
         `Lyapunov.deviation`. None without a stationary exponent, or if it has no error of its own.
         """
+        if not self.is_chain:  # each layer is drawn anew: no start has to be forgotten where theory is of every width
+            return self.lyapunov.deviation(expected, degrees_of_freedom(self.ensemble, self.depth))
         if self.stationary_link is None:
             return None
         links = self.depth - self.stationary_link + 1
@@ -196,16 +249,18 @@ class Growth:
 
     def beside_theory(self) -> BesideTheory:
         """Compare the exponent and the bound's rate with their theory."""
-        theory = predict(self.weight, self.bias, self.x)
+        theory = predict(self.weight, self.bias, self.x, self.width, self.nonlinearity)
         deviation = None if theory.lyapunov is None else self.deviation(theory.lyapunov)
         why_not = None
         if theory.lyapunov is None:
             why_not = "no theory"
+        elif theory.holds_for == "n -> infinity":
+            deviation, why_not = None, f"theory is of n -> infinity, and the width is {self.width}"
         elif deviation is None:
             forgotten = self.stationary_link is not None
             why_not = "the measurement has no standard error" if forgotten else NOT_FORGOTTEN
         bound_deviation, rate = None, self._bound_rate()
-        if theory.bound.variance and math.isfinite(rate):
+        if self.is_chain and theory.bound.variance and math.isfinite(rate):
             error = math.sqrt(theory.bound.variance / (self.depth * self.ensemble))
             bound_deviation = (rate - theory.bound.mean) / error
         links_after = self.depth + 1 - self.link  # between the link's input and the output
@@ -219,8 +274,10 @@ class Growth:
         By float format, ``underflow`` where it reads 0 and ``overflow`` where it reads inf or nan; None where it does
         neither within the depth or within 1024 links. Computed when it is first asked for, in some 0.1 s, by running
         backpropagation of at most 500 of the chains in the format: see ``fastgrad.jobs.framework``. `summary` has the
-        links after which the exact gradient would leave the format's range instead.
+        links after which the exact gradient would leave the format's range instead. Empty for layers.
         """
+        if not self.is_chain:
+            return {}
         return framework_depths(self.depth, self.weight, self.bias, self.x, self.seed)
 
     def _bound_rate(self) -> float:
@@ -230,7 +287,8 @@ class Growth:
     def _stationary(self) -> dict[str, Any]:
         if self.stationary_link is None:
             names = ("mean", "stderr", "link")
-            return dict.fromkeys(names) | {f"{key}_why": NOT_FORGOTTEN for key in names}
+            why = NOT_FORGOTTEN if self.is_chain else OF_CHAINS
+            return dict.fromkeys(names) | {f"{key}_why": why for key in names}
         return {**self.stationary._asdict(), "link": self.stationary_link}
 
     def _first_depth(self) -> dict[str, dict[str, int | None]]:

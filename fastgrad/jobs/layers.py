@@ -5,24 +5,156 @@ from __future__ import annotations
 from functools import partial
 from itertools import pairwise
 from math import isqrt
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from fastgrad.jobs.threads import SLICE_MIN
+from fastgrad.checks import TooLargeError, real_array, require_memory, size_text
+from fastgrad.jobs.growth import Growth, Lyapunov, lyapunov_of
+from fastgrad.jobs.threads import SLICE_MIN, Threads
+from fastgrad.kernels import BackendName, LayersJob, ScaledArrays, ScaledVectors, load
 from fastgrad.kernels.constants import WIDE_LAYER
+from fastgrad.laws import Law, law_or_number, parse
+from fastgrad.philox import draw_cotangents, draw_input_units
+from fastgrad.scaled import LN_2, Scaled
+from fastgrad.theory.layers import layers_bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-    from fastgrad.jobs.threads import Threads
-    from fastgrad.kernels import Backend, LayersJob, ScaledVectors
+    from fastgrad.kernels import Backend
+    from fastgrad.laws import LawLike
+    from fastgrad.nonlinearities import Nonlinearity
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
+WEIGHTS_MAX = 10**15  # drawn weights; at 3 ns each that is a month
+RECORD_BYTES = 250  # a recorded layer of a member: nine Scaled, three doubles, and what summing up takes
 TAPE_BYTES = 2**28  # of preactivations that are kept at a time, on all threads together
+
+
+def simulate_layers(
+    depth: int,
+    ensemble: int,
+    weight: LawLike,
+    bias: LawLike,
+    x: LawLike | ArrayLike,
+    seed: int,
+    recorded: Ints,
+    links: Ints,
+    width: int,
+    phi: Nonlinearity,
+    inputs: int,
+    backend: BackendName | Literal["auto"],
+    threads: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Growth:
+    """Run `simulate` for layers; its sizes are checked already.
+
+    Parameters
+    ----------
+    recorded, links : ndarray of int64
+        The layers that the result has, and those to record for it.
+    """
+    weight_law, bias_law = parse(weight, "weight", width), parse(bias, "bias", width)
+    if bias_law.family == "centered":
+        raise ValueError(
+            f"bias: centered is a law of sigmoid chains, got nonlinearity {phi.name}; expected another law"
+        )
+    shape = len(links), ensemble
+    with Threads(threads) as pool:
+        name, kernels = load(backend)
+        cut = plan(depth, ensemble, width, inputs, pool.count, kernels.LIMITS.weights)
+        memory = cut.bytes + RECORD_BYTES * len(links) * ensemble + 24 * ensemble * (inputs + 1) * width
+        if depth * ensemble * width**2 > WEIGHTS_MAX:
+            raise TooLargeError(
+                f"depth: {depth} layers x {ensemble} members x {width}² weights are {depth * ensemble * width**2:.3g} "
+                f"weights (and would take {size_text(memory)} of memory), expected at most {WEIGHTS_MAX:.0e}"
+            )
+        require_memory(f"records of {len(links)} layers x {ensemble} members", memory)
+        drawn = drawn_inputs(x, width, inputs, ensemble, seed)
+        given = _given_inputs(x, width, inputs, ensemble) if drawn is None else drawn
+        length, mean_activation, input_norm, delta_norm, adjoint = (Scaled.empty(shape) for _ in range(5))
+        job = LayersJob(
+            weight_law=weight_law.code,
+            bias_law=bias_law.code,
+            seed=seed,
+            nonlinearity=phi.code,
+            recorded_layers=links,
+            length=ScaledArrays.of(length),
+            mean_activation=ScaledArrays.of(mean_activation),
+            saturated=np.empty(shape),
+            dead=np.empty(shape),
+            correlation=np.full(shape, np.nan),
+            input_norm=ScaledArrays.of(input_norm),
+            delta_norm=ScaledArrays.of(delta_norm),
+            adjoint_norm=ScaledArrays.of(adjoint),
+        )
+        state = ScaledVectors.of(given)
+        cotangent = ScaledVectors.of(draw_cotangents(seed, 1, np.arange(ensemble), width)[:, None])
+        run_layers(kernels, job, state, cotangent, depth, pool, progress)
+    kept: Any = slice(None) if len(links) == len(recorded) else np.isin(links, recorded)
+    return Growth(
+        link=recorded,
+        adjoint=adjoint[kept],
+        grad_weight=(delta_norm * input_norm)[kept],
+        grad_bias=delta_norm[kept],
+        bound=_bound_at(layers_bound(weight_law, width, phi).mean, depth + 1 - recorded, ensemble),
+        output=Scaled(state.value[:, 0], state.exponent[:, 0, None]).to_float(),
+        lyapunov=lyapunov_of(links, adjoint, depth),
+        stationary=Lyapunov(np.nan, np.nan),
+        stationary_link=None,
+        depth=depth,
+        ensemble=ensemble,
+        weight=weight_law,
+        bias=bias_law,
+        seed=seed,
+        x=given[:, 0] if inputs == 1 else given,
+        backend=name,
+        width=width,
+        nonlinearity=phi.name,
+        length=length[kept],
+        mean_activation=mean_activation[kept],
+        saturated=job.saturated[kept],
+        dead=job.dead[kept],
+        correlation=job.correlation[kept] if inputs == 2 else None,
+    )
+
+
+def drawn_inputs(x: LawLike | ArrayLike, width: int, inputs: int, ensemble: int, seed: int) -> Floats | None:
+    """Draw the inputs of every member, shape (ensemble, inputs, width); None if `x` is no law."""
+    if not (isinstance(x, str | Law) or callable(x)):
+        return None
+    law, members = law_or_number(x, "x"), np.arange(ensemble)
+    return np.stack([draw_input_units(law, seed, t, members, width) for t in range(1, inputs + 1)], axis=1)
+
+
+def _given_inputs(x: Any, width: int, inputs: int, ensemble: int) -> Floats:
+    """Check the inputs of every member, and lay them out in the shape (ensemble, inputs, width)."""
+    given = real_array("x", x)
+    if inputs == 2:
+        if given.shape not in ((2, width), (ensemble, 2, width)):
+            raise ValueError(
+                f"x: for two inputs expected a law such as 'normal:std=1', or shape (2, {width}) or "
+                f"({ensemble}, 2, {width}), got {given.shape}"
+            )
+        return np.array(np.broadcast_to(given, (ensemble, 2, width)), order="C")
+    if given.shape not in ((), (width,), (ensemble, width)):
+        raise ValueError(f"x: expected a law, a number or shape ({width},) or ({ensemble}, {width}), got {given.shape}")
+    return np.array(np.broadcast_to(given, (ensemble, width))[:, None], order="C")
+
+
+def _bound_at(rate: float, layers: Ints, ensemble: int) -> Scaled:
+    """Return exp(rate layers) for every member."""
+    if rate == -np.inf:
+        return Scaled.from_float(np.zeros((len(layers), ensemble)))
+    log2 = rate / LN_2 * layers
+    whole = np.floor(log2)
+    mantissa = np.broadcast_to(np.exp2(log2 - whole)[:, None], (len(layers), ensemble))
+    return Scaled(mantissa, whole.astype(np.int64)[:, None])
 
 
 class Plan(NamedTuple):

@@ -9,9 +9,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
+from fastgrad.nonlinearities import NONLINEARITIES
+
 JobName = Literal["simulate", "train"]  # jobs that a sweep runs; train: of drawn chains, as in `train_drawn`
 CommandName = Literal["simulate", "train", "schemes", "compare"]
-Kind = Literal["whole", "number", "law", "law or number", "name"]
+Kind = Literal["whole", "number", "law", "law or number", "number or law", "name"]
 
 JOBS: tuple[JobName, ...] = ("simulate", "train")
 EXECUTION_ARGUMENTS = ("backend", "threads", "progress")  # arguments that say how a job is run, and not what it gives
@@ -26,8 +28,8 @@ class Parameter(NamedTuple):
     ----------
     name : str
         Of the argument in Python, the key of a sweep, and the option (with - for _).
-    kind : {"whole", "number", "law", "law or number", "name"}
-        Of its values.
+    kind : {"whole", "number", "law", "law or number", "number or law", "name"}
+        Of its values. The keys of sweeps know a "number or law" as a number.
     help : str
         A line that stands alone.
     defaults : dict of str to object
@@ -36,6 +38,8 @@ class Parameter(NamedTuple):
         Of a number.
     choices : tuple of str
         The names, if names are its values.
+    is_swept : bool
+        Whether it is part of a sweep's points.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Parameter(NamedTuple):
     defaults: dict[CommandName, Any]
     unit: str = ""
     choices: tuple[str, ...] = ()
+    is_swept: bool = True
 
     @property
     def is_law(self) -> bool:
@@ -88,7 +93,7 @@ PARAMETERS = (
         "Law of the biases: one of those of --weight, zero, or centered (-w/2).",
         _everywhere("zero", "schemes"),
     ),
-    Parameter("x", "number", "Input of every chain.", {"simulate": 0.5}),
+    Parameter("x", "number or law", "Input of every chain: a number or a law.", {"simulate": 0.5}),
     Parameter("x", "law or number", "Input of each chain: a number or a law.", {"train": "uniform:low=0,high=1"}),
     Parameter(
         "target", "law or number", "Target of each chain: a number or a law.", {"train": "uniform:low=0.1,high=0.9"}
@@ -110,6 +115,18 @@ PARAMETERS = (
     Parameter("tolerance", "number", "Distance of a converged chain's loss from its least.", _in_training(1e-12)),
     Parameter("record", "whole", "Links to record.", {"simulate": 64}, "links"),
     Parameter("record", "whole", "Losses to record.", {"train": 64}, "losses"),
+    Parameter("width", "whole", "Units of a layer; 1 is a chain.", {"simulate": 1}, "units", is_swept=False),
+    Parameter(
+        "nonlinearity",
+        "name",
+        "What makes activations of preactivations; a chain has the sigmoid.",
+        {"simulate": "sigmoid"},
+        choices=tuple(NONLINEARITIES),
+        is_swept=False,
+    ),
+    Parameter(
+        "inputs", "whole", "Inputs of each network: of two the correlation is shown.", {"simulate": 1}, is_swept=False
+    ),
 )
 
 
@@ -120,12 +137,18 @@ def parameters_of(job: CommandName) -> dict[str, Parameter]:
 
 
 @cache
+def swept_parameters(job: CommandName) -> dict[str, Parameter]:
+    """Return the rows of what a sweep of a job takes, by name."""
+    return {name: row for name, row in parameters_of(job).items() if row.is_swept}
+
+
+@cache
 def job_parameters(job: CommandName) -> dict[str, Any]:
-    """Return a job's parameters with their defaults, in the order of its signature.
+    """Return what a sweep of a job takes, with its defaults, in the order of the signature.
 
     One without a default has `REQUIRED`.
     """
-    return {name: row.defaults[job] for name, row in parameters_of(job).items()}
+    return {name: row.defaults[job] for name, row in swept_parameters(job).items()}
 
 
 @cache

@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fastgrad import nonlinearities
 from fastgrad.chain import DEFAULT_X
 from fastgrad.checks import TooLargeError, integer, per_member, require_memory, require_progress, size_text
 from fastgrad.jobs.burn_in import burn_in_links
 from fastgrad.jobs.draw import checked_sizes
 from fastgrad.jobs.growth import BATCHES, Growth, Lyapunov, lyapunov_of
+from fastgrad.jobs.layers import drawn_inputs, simulate_layers
 from fastgrad.jobs.pages import State, run_pages
 from fastgrad.jobs.threads import Threads
 from fastgrad.kernels import BackendName, PropagateJob, ScaledArrays, load
 from fastgrad.laws import LawLike, parse
 from fastgrad.scaled import Scaled
 from fastgrad.summary import spaced
+from fastgrad.theory.linear import WIDTH_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,18 +40,26 @@ def simulate(
     ensemble: int = 1000,
     weight: LawLike = "normal:std=4",
     bias: LawLike = "zero",
-    x: ArrayLike = DEFAULT_X,
+    x: LawLike | ArrayLike = DEFAULT_X,
     seed: int = 0,
     record: int = 64,
+    width: int = 1,
+    nonlinearity: str = "sigmoid",
+    inputs: int = 1,
     backend: BackendName | Literal["auto"] = "auto",
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Growth:
-    """Gradients through drawn chains: an ensemble, or one chain of any depth.
+    """Gradients through drawn chains, or through drawn layers of any width: an ensemble, or one of any depth.
 
     Chains are drawn and run forward link by link, and only the recorded links are kept: with the identity loss the
     adjoint of link l is the product of w_k sigmoid'(z_k) over k = l … L, and the recorded ones are suffix products of
     those between two recorded links. Memory is 80 (record + 1) ensemble bytes, whatever the depth.
+
+    With a width, or another nonlinearity, links are dense layers: ``z_l = W_l o_{l-1} + b_l`` and ``o_l = phi(z_l)``
+    with W_l of shape (width, width). Weights are drawn and never stored, once on the way forward and once more on the
+    way back; the gradients are norms: see `Growth`. A network is chaotic where chi_1 of `fastgrad.theory.mean_field` is
+    above 1, and "exact" then means: along the trajectory that float64 computed.
 
     Parameters
     ----------
@@ -56,12 +67,18 @@ def simulate(
         Links and independent chains; their product at most 10^15, and the ensemble at most 2^32.
     weight, bias : str or Law
         What each link's weight and bias are drawn from; see `fastgrad.laws`.
-    x : array_like, a number or shape (ensemble,)
-        The input o_0.
+    x : str or Law, or array_like, a number or shape (ensemble,)
+        The input o_0, or the law that it is drawn from, for layers each unit. Arrays of layers have the shape (width,)
+        or (ensemble, width), and two inputs (2, width) or (ensemble, 2, width).
     seed : int
         0 to 2^64 - 1.
     record : int
         How many links to record, at least 2: evenly spaced, the first and the last among them.
+    width : int
+        Units of a layer, 1 to 65536. With the sigmoid 1 is a chain.
+    nonlinearity : {"sigmoid", "tanh", "relu", "linear"}
+    inputs : int
+        1, or of layers 2: how their preactivations are correlated is recorded too; gradients are those of the first.
     backend : {"auto", "cpp", "numba", "numpy"}
         "numba" and "cpp" return equal bits, "numpy" is within `agreement_rtol` of them for chains that contract.
     threads : int, optional
@@ -99,11 +116,18 @@ def simulate(
     """
     depth, ensemble, seed = checked_sizes(depth, ensemble, seed)
     record = integer("record", record, 2, 2**31)
+    width, inputs = integer("width", width, 1, WIDTH_MAX), integer("inputs", inputs, 1, 2)
+    phi = nonlinearities.parse(nonlinearity)
     require_progress(progress)
-    weight_law, bias_law = parse(weight, "weight"), parse(bias, "bias")
     recorded = spaced(depth, min(record, depth))
     # A single chain needs batches for its standard error, however few links are recorded.
     links = np.union1d(recorded, spaced(depth, min(BATCHES + 1, depth))) if ensemble == 1 else recorded
+    if width > 1 or phi.name != "sigmoid":
+        of_run = backend, threads, progress
+        return simulate_layers(depth, ensemble, weight, bias, x, seed, recorded, links, width, phi, inputs, *of_run)
+    if inputs > 1:
+        raise ValueError(f"inputs: a chain has one, got {inputs}; layers, of a width of at least 2, may have two")
+    weight_law, bias_law = parse(weight, "weight"), parse(bias, "bias")
     memory = simulation_bytes(len(links), ensemble)
     if depth * ensemble > LINKS_MAX:
         raise TooLargeError(
@@ -111,9 +135,10 @@ def simulate(
             f"{size_text(memory)} of memory), expected at most {LINKS_MAX:.0e}"
         )
     require_memory(f"records of {len(links)} links x {ensemble} chains", memory)
-    inputs = per_member("x", x, ensemble)
+    drawn = drawn_inputs(x, 1, 1, ensemble, seed)
+    given = per_member("x", x, ensemble) if drawn is None else np.ascontiguousarray(drawn[:, 0, 0])  # type: ignore[arg-type]
     name, kernels = load(backend)
-    burn_in = burn_in_links(weight_law, bias_law, inputs, seed, depth // 2)
+    burn_in = burn_in_links(weight_law, bias_law, given, seed, depth // 2)
     if burn_in is not None:
         links = _with_link_after(links, burn_in, depth)
 
@@ -130,7 +155,7 @@ def simulate(
         product=ScaledArrays.of(product),
         bound=ScaledArrays.of(bound),
     )
-    start_state = State.at(inputs, bias_law.family == "centered")
+    start_state = State.at(given, bias_law.family == "centered")
     with Threads(threads) as pool:
         state = run_pages(kernels, job, start_state, depth, pool, progress)
 
@@ -158,7 +183,7 @@ def simulate(
         weight=weight_law,
         bias=bias_law,
         seed=seed,
-        x=inputs,
+        x=given,
         backend=name,
     )
 

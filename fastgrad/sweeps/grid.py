@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastgrad import laws
 from fastgrad.checks import integer, real_array
-from fastgrad.jobs.parameters import JobName, Parameter, law_names, parameters_of
+from fastgrad.jobs.parameters import JobName, Parameter, law_names, swept_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ COUNT_MAX = 10**6  # values in a range
 @cache
 def parameter_of(job: JobName, key: str) -> Parameter:
     """Find what a grid's key stands for: a parameter of the job, or a number that is one of a law."""
-    rows = parameters_of(job)
+    rows = swept_parameters(job)
     name, of_law, part = key.partition(".")
     parts = sorted({part for maker in laws.LAWS.values() for part in laws.takes(maker)})
     if name not in rows or (of_law and not (rows[name].is_law and part in parts)):

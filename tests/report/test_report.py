@@ -131,6 +131,9 @@ def test_parameters(folder, document):
         "x": 0.25,
         "seed": 7,
         "record": 9,
+        "width": 1,
+        "nonlinearity": "sigmoid",
+        "inputs": 1,
     }
     assert document("example", "--weight", "8")["parameters"] == {"weight": 8.0, "learning_rate": 0.01}
     compared = document(*COMMANDS["compare"])["parameters"]

@@ -363,7 +363,7 @@ def test_exponents_of_very_wide_and_very_narrow_laws(weight, bias, exponent):
     assert theory.lyapunov(weight, bias) == pytest.approx(exponent, rel=1e-9)
 
 
-@pytest.mark.parametrize(("module", "examples"), [("theory", 5), ("theory.mean_field", 5), ("theory.linear", 4)])
+@pytest.mark.parametrize(("module", "examples"), [("theory", 5), ("theory.mean_field", 5), ("theory.linear", 5)])
 def test_examples_of_the_documentation(module, examples):
     assert doctest.testmod(importlib.import_module(f"fastgrad.{module}")) == (0, examples)
 
