@@ -108,6 +108,12 @@ def number_or_law(context: click.Context, option: click.Parameter, value: str) -
     try:
         number = float(value)
     except ValueError:
+        from fastgrad.laws import parse  # here: --help stays fast
+
+        try:
+            parse(value, "x")
+        except ValueError as error:
+            raise click.BadParameter(str(error).removeprefix("x: ")) from None
         return value
     finite(context, option, number)
     return number
