@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from fastgrad.cli.options import backend_option, finite, output_options, plot_option, threads_option
-from fastgrad.cli.output import check_outputs, chosen_format, show, shown_warnings
+from fastgrad.cli.options import backend_option, finite, threads_option
+from fastgrad.cli.output import Output, output_options
 
 
 @click.command()
@@ -17,8 +17,7 @@ from fastgrad.cli.output import check_outputs, chosen_format, show, shown_warnin
 )
 @backend_option
 @threads_option
-@plot_option
-@output_options
+@output_options("npz", figure=True)
 def backprop(
     file: str,
     bias: float | None,
@@ -26,11 +25,7 @@ def backprop(
     cotangent: float | None,
     backend: str,
     threads: int | None,
-    plot: str | None,
-    form: str | None,
-    output: str | None,
-    color: str,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Exact gradients of the chain in FILE.
 
@@ -48,18 +43,17 @@ def backprop(
     from fastgrad.report.backprop import gradients_bytes, gradients_report
     from fastgrad.report.text import plural
 
-    chosen = chosen_format(form, output, "npz")
-    check_outputs(output, plot, file)
+    output.check(file)
     given = {"bias": bias, "x": x, "cotangent": cotangent}
     try:
         source = open_chain(file)
-        size = gradients_bytes(source, chosen, plot is not None, load(backend)[1].LIMITS.work_bytes)  # type: ignore[arg-type]
+        size = gradients_bytes(source, output.form, output.plot is not None, load(backend)[1].LIMITS.work_bytes)  # type: ignore[arg-type]
         require_memory(f"{file}: the gradients of {plural(source.links, 'link')}", size)
         chain = source.load(**{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     used = {"bias": bias, "x": chain.x, "cotangent": chain.cotangent}
-    with shown_warnings(quiet):
+    with output.warnings():
         gradients = backprop_chain(chain, backend=backend, threads=threads)  # type: ignore[arg-type]
     report = gradients_report(chain, gradients, log10_bound(chain), {"file": file, **used})
-    show(report, chosen, output, color, plot)
+    output.show(report)

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from fastgrad.cli.errors import EXIT_DISAGREE, say
-from fastgrad.cli.options import job_options, output_options, threads_option
-from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show, shown_warnings
+from fastgrad.cli.options import job_options, threads_option
+from fastgrad.cli.output import Output, output_options
 
 
 @click.command()
@@ -18,7 +18,7 @@ from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show
 @job_options("compare")
 @click.option("--repeats", type=click.IntRange(2), default=7, show_default=True, help="Timed rounds.")
 @threads_option
-@output_options
+@output_options()
 @click.pass_context
 def compare(
     ctx: click.Context,
@@ -26,10 +26,7 @@ def compare(
     parameters: dict[str, Any],
     repeats: int,
     threads: int | None,
-    form: str | None,
-    output: str | None,
-    color: str,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Run one job on every available backend.
 
@@ -41,12 +38,11 @@ def compare(
     from fastgrad.jobs.compare import compare as run
     from fastgrad.report.compare import comparison_report
 
-    chosen = chosen_format(form, output)
-    check_outputs(output)
+    output.check()
     parameters = {"job": job, **parameters, "repeats": repeats, "threads": threads}
-    with shown_warnings(quiet), progress_bar("comparing", quiet, color) as progress:
+    with output.progress("comparing") as progress:
         comparison = run(**parameters, progress=progress)
-    show(comparison_report(comparison, parameters), chosen, output, color)
+    output.show(comparison_report(comparison, parameters))
     if not comparison.agree:
         say("fastgrad: the backends disagree")
         ctx.exit(EXIT_DISAGREE)

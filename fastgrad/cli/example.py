@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import click
 
-from fastgrad.cli.options import backend_option, output_options
-from fastgrad.cli.output import check_outputs, chosen_format, show, shown_warnings
+from fastgrad.cli.options import backend_option
+from fastgrad.cli.output import Output, output_options
 
 
 @click.command()
 @click.option("--weight", type=float, default=500.0, show_default=True, help="w11 and w21; the biases follow.")
 @click.option("--learning-rate", type=float, default=0.01, show_default=True, help="Learning rate of the one step.")
 @backend_option
-@output_options
-def example(
-    weight: float, learning_rate: float, backend: str, form: str | None, output: str | None, color: str, quiet: bool
-) -> None:
+@output_options()
+def example(weight: float, learning_rate: float, backend: str, output: Output) -> None:
     """Explain the textbook's worked example.
 
     Three sigmoid units with weights of 500: the chain rule gives 93 750 000, one step takes the weight to -937 000, and
@@ -27,8 +25,7 @@ def example(
     from fastgrad.jobs.example import worked_example
     from fastgrad.report.example import example_report
 
-    chosen = chosen_format(form, output)
-    check_outputs(output)
-    with shown_warnings(quiet):
+    output.check()
+    with output.warnings():
         result = worked_example(weight, learning_rate, backend)  # type: ignore[arg-type]
-    show(example_report(result, {"weight": weight, "learning_rate": learning_rate}), chosen, output, color)
+    output.show(example_report(result, {"weight": weight, "learning_rate": learning_rate}))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import click
 
 import fastgrad
-from fastgrad.cli.options import output_options
-from fastgrad.cli.output import check_outputs, chosen_format, show, shown_warnings
+from fastgrad.cli.output import Output, output_options
 
 
 @click.command()
-@output_options
-def info(form: str | None, output: str | None, color: str, quiet: bool) -> None:
+@output_options()
+def info(output: Output) -> None:
     """Show what runs here: versions, backends, compiler, processor.
 
     \b
@@ -19,8 +18,7 @@ def info(form: str | None, output: str | None, color: str, quiet: bool) -> None:
     """
     from fastgrad.report.info import info_report
 
-    chosen = chosen_format(form, output)
-    check_outputs(output)
-    with shown_warnings(quiet):
+    output.check()
+    with output.warnings():
         build = fastgrad.build_info()
-    show(info_report(build), chosen, output, color)
+    output.show(info_report(build))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fastgrad.cli.options import output_options, plot_option
-from fastgrad.cli.output import check_outputs, chosen_format, show, shown_warnings
+from fastgrad.cli.output import Output, output_options
 
 
 @click.command()
@@ -18,17 +17,12 @@ from fastgrad.cli.output import check_outputs, chosen_format, show, shown_warnin
     metavar="CLASS",
     help="Class of the modules that are called layers, such as GPT2Block.  [default: that of the outermost list]",
 )
-@plot_option
-@output_options
+@output_options(figure=True)
 def measure(
     target: str,
     check: bool,
     layers: str | None,
-    plot: str | None,
-    form: str | None,
-    output: str | None,
-    color: str,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Measure the gradient through a PyTorch model.
 
@@ -41,18 +35,17 @@ def measure(
     """
     from fastgrad.report.measure import measurement_report
 
-    chosen = chosen_format(form, output)
-    check_outputs(output, plot, target.rpartition(":")[0] or target)
+    output.check(target.rpartition(":")[0] or target)
     try:
         from fastgrad.torch.script import ScriptError, measure_script
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise click.ClickException("measure: needs PyTorch: pip install 'fastgrad[torch]'") from None
-    with shown_warnings(quiet):
+    with output.warnings():
         try:
             measured = measure_script(target, check=check, layers=layers)
         except ScriptError as error:
             raise click.ClickException(str(error)) from None
     parameters = {"target": target, "check": check, "layers": layers}
-    show(measurement_report(measured, parameters), chosen, output, color, plot)
+    output.show(measurement_report(measured, parameters))

@@ -16,41 +16,7 @@ from fastgrad.kernels import BACKENDS
 if TYPE_CHECKING:
     from fastgrad.jobs.parameters import CommandName, JobName, Parameter
 
-FORMATS = ("table", "json", "csv")
-
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def output_options(command: Command, output: Callable[[Command], Command] | None = None) -> Command:
-    """Options of every command: how and where the result is written; `output` replaces the usual --output."""
-    for option in (
-        click.option("--quiet", "-q", is_flag=True, envvar="FASTGRAD_QUIET", help="No progress and no warnings."),
-        click.option(
-            "--color",
-            type=click.Choice(["auto", "always", "never"]),
-            default="auto",
-            envvar="FASTGRAD_COLOR",
-            show_default=True,
-            help="Color and bold; auto: on a terminal, unless NO_COLOR is set.",
-        ),
-        output
-        or click.option(
-            "--output",
-            "-o",
-            type=click.Path(allow_dash=True),
-            metavar="FILE",
-            help="Write the result to FILE; its ending chooses the format. - is stdout.",
-        ),
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(FORMATS),
-            envvar="FASTGRAD_FORMAT",
-            help="Format of the result.  [default: from FILE's ending, or table]",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 def backend_option(command: Command) -> Command:
@@ -72,13 +38,6 @@ def threads_option(command: Command) -> Command:
         type=click.IntRange(1),
         envvar="FASTGRAD_THREADS",
         help="Threads; the result does not depend on it.  [default: all processors]",
-    )(command)
-
-
-def plot_option(command: Command) -> Command:
-    """A figure in a file."""
-    return click.option(
-        "--plot", type=click.Path(), metavar="FILE", help="Draw the figure into FILE too: .png, .svg or .pdf."
     )(command)
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from fastgrad.cli.options import output_options, plot_option
-from fastgrad.cli.output import check_outputs, chosen_format, show, shown_warnings
+from fastgrad.cli.output import Output, output_options
 
 
 @click.command()
@@ -21,18 +20,13 @@ from fastgrad.cli.output import check_outputs, chosen_format, show, shown_warnin
 @click.option(
     "--where", multiple=True, metavar="NAME=VALUE", help="Only points with this value of a parameter.  [default: all]"
 )
-@plot_option
-@output_options
+@output_options(figure=True)
 def plot(
     store: str,
     value: str | None,
     x: str | None,
     where: tuple[str, ...],
-    plot: str | None,
-    form: str | None,
-    output: str | None,
-    color: str,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Draw a result of the sweep in STORE.
 
@@ -46,15 +40,14 @@ def plot(
     from fastgrad.sweeps.store import Store
     from fastgrad.sweeps.study import study
 
-    chosen = chosen_format(form, output)
-    check_outputs(output, plot, store)
+    output.check(store)
     only = {}
     for condition in where:
         name, equals, text = condition.partition("=")
         if not equals:
             raise click.UsageError(f"where: expected NAME=VALUE, got {condition!r}")
         only[name] = text
-    with shown_warnings(quiet), Store.read(store) as kept:
+    with output.warnings(), Store.read(store) as kept:
         job: Any = kept.identity["job"]
         found = study(job, stored_rows(kept), value, x, only)
-    show(study_report(found, only), chosen, output, color, plot)
+    output.show(study_report(found, only))

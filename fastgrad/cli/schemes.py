@@ -6,25 +6,20 @@ from typing import Any
 
 import click
 
-from fastgrad.cli.options import backend_option, job_options, output_options, plot_option, threads_option
-from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show, shown_warnings
+from fastgrad.cli.options import backend_option, job_options, threads_option
+from fastgrad.cli.output import Output, output_options
 
 
 @click.command()
 @job_options("schemes")
 @backend_option
 @threads_option
-@plot_option
-@output_options
+@output_options(figure=True)
 def schemes(
     parameters: dict[str, Any],
     backend: str,
     threads: int | None,
-    plot: str | None,
-    form: str | None,
-    output: str | None,
-    color: str,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Compare initialization schemes.
 
@@ -37,8 +32,7 @@ def schemes(
     from fastgrad.jobs.schemes import schemes as run
     from fastgrad.report.schemes import schemes_report
 
-    chosen = chosen_format(form, output)
-    check_outputs(output, plot)
-    with shown_warnings(quiet), progress_bar("comparing schemes", quiet, color) as progress:
+    output.check()
+    with output.progress("comparing schemes") as progress:
         results = run(**parameters, backend=backend, threads=threads, progress=progress)  # type: ignore[arg-type]
-    show(schemes_report(results, parameters), chosen, output, color, plot)
+    output.show(schemes_report(results, parameters))

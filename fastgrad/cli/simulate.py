@@ -7,25 +7,20 @@ from typing import Any
 import click
 
 import fastgrad
-from fastgrad.cli.options import backend_option, job_options, output_options, plot_option, threads_option
-from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show, shown_warnings
+from fastgrad.cli.options import backend_option, job_options, threads_option
+from fastgrad.cli.output import Output, output_options
 
 
 @click.command()
 @job_options("simulate", defaults={"depth": 1000})
 @backend_option
 @threads_option
-@plot_option
-@output_options
+@output_options(figure=True)
 def simulate(
     parameters: dict[str, Any],
     backend: str,
     threads: int | None,
-    plot: str | None,
-    form: str | None,
-    output: str | None,
-    color: str,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Measure the gradient through drawn chains.
 
@@ -39,10 +34,9 @@ def simulate(
     from fastgrad.report.simulate import growth_bytes, growth_report
     from fastgrad.report.text import plural
 
-    chosen = chosen_format(form, output)
-    check_outputs(output, plot)
+    output.check()
     depth, record = parameters["depth"], parameters["record"]
     require_memory(f"the statistics of {plural(min(record, depth), 'recorded link')}", growth_bytes(depth, record))
-    with shown_warnings(quiet), progress_bar("simulating", quiet, color) as progress:
+    with output.progress("simulating") as progress:
         growth = fastgrad.simulate(**parameters, backend=backend, threads=threads, progress=progress)  # type: ignore[arg-type]
-    show(growth_report(growth, parameters), chosen, output, color, plot)
+    output.show(growth_report(growth, parameters))

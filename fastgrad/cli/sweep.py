@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastgrad.cli.errors import Interrupted
-from fastgrad.cli.options import backend_option, output_options, shard_of, sweep_options, threads_option
-from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show, shown_warnings
+from fastgrad.cli.options import backend_option, shard_of, sweep_options, threads_option
+from fastgrad.cli.output import Output, output_options
 from fastgrad.jobs.parameters import JOBS, job_parameters
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show the points, memory and time; run nothing.")
 @backend_option
 @threads_option
-@output_options
+@output_options()
 def sweep(
     job: JobName,
     grid: tuple[str, ...],
@@ -61,10 +61,7 @@ def sweep(
     dry_run: bool,
     backend: str,
     threads: int | None,
-    form: str | None,
-    output: str | None,
-    color: str,
-    quiet: bool,
+    output: Output,
     **given: str | None,
 ) -> None:
     """Run a job at every point of a grid.
@@ -83,8 +80,7 @@ def sweep(
     from fastgrad.sweeps.run import run, stored_results
     from fastgrad.sweeps.store import Store
 
-    chosen = chosen_format(form, output)
-    check_outputs(output, source=store)
+    output.check(store)
     if workers is not None and scheduler not in (None, "local"):
         raise click.UsageError("--workers is for processes of this machine; a cluster has its own")
     values: dict[str, list[Any]] = {}
@@ -104,7 +100,7 @@ def sweep(
         elif value is not None:
             arguments[name] = value  # no parameter of the job, as it will say
     parameters = {"job": job, "grid": values, **arguments, "shard": "/".join(map(str, shard)) if shard else None}
-    with shown_warnings(quiet), contextlib.ExitStack() as stack:
+    with output.warnings(), contextlib.ExitStack() as stack:
         planned = plan(values, job, backend, **arguments)
         if shard is not None:
             planned = planned.shard(*shard)
@@ -117,12 +113,12 @@ def sweep(
         if dry_run:
             together = workers or (default_threads() if scheduler == "local" else 1)
             taken = estimate(planned, kept, together, threads if workers is None and scheduler is None else 1)
-            report = dry_run_report(planned, taken, parameters, "--format csv has all", chosen == "json")
-            show(report, chosen, output, color)
+            report = dry_run_report(planned, taken, parameters, "--format csv has all", output.form == "json")
+            output.show(report)
             return
         before = len(stored_results(planned, kept))
         try:
-            with _executor(workers, scheduler) as executor, progress_bar("sweeping", quiet, color) as progress:
+            with _executor(workers, scheduler) as executor, output.progress("sweeping") as progress:
                 rows = run(planned, kept, executor, threads, progress)
         except (KeyboardInterrupt, ChildProcessError) as error:
             text = str(error) or "interrupted"
@@ -130,7 +126,7 @@ def sweep(
                 text += f"; {len(kept)} points are kept in {store}, the same command goes on from there"
             raise (Interrupted if isinstance(error, KeyboardInterrupt) else click.ClickException)(text) from None
     hint = "-o FILE.csv has all" if store is None else f"fastgrad export {store} has all"
-    show(sweep_report(planned, rows, before, parameters, hint), chosen, output, color)
+    output.show(sweep_report(planned, rows, before, parameters, hint))
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from fastgrad.cli.options import backend_option, job_options, output_options, plot_option, threads_option
-from fastgrad.cli.output import check_outputs, chosen_format, progress_bar, show, shown_warnings
+from fastgrad.cli.options import backend_option, job_options, threads_option
+from fastgrad.cli.output import Output, output_options
 from fastgrad.jobs.parameters import GIVEN_LEARNING_RATE, job_parameters
 
 DRAWN = job_parameters("train")
@@ -28,8 +28,7 @@ DRAWING = ("depth", "ensemble", "weight", "bias", "seed")  # parameters that a g
 )
 @backend_option
 @threads_option
-@plot_option
-@output_options
+@output_options("npz", figure=True)
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -38,11 +37,7 @@ def train(
     parameters: dict[str, Any],
     backend: str,
     threads: int | None,
-    plot: str | None,
-    form: str | None,
-    output: str | None,
-    color: str,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Train chains by gradient descent, and tell what becomes of them.
 
@@ -59,8 +54,7 @@ def train(
     from fastgrad.report.text import plural
     from fastgrad.report.train import training_report
 
-    chosen = chosen_format(form, output, "npz")
-    check_outputs(output, plot, file)
+    output.check(file)
     if file is not None and worked:
         raise click.UsageError("FILE or --example, not both")
     is_drawn = file is None and not worked
@@ -90,10 +84,10 @@ def train(
                 raise click.ClickException(str(error)) from None
             what = f"{plural(chain.ensemble, 'chain')} of {plural(chain.depth, 'link')} from {file}"
         task = {"x": chain.x, "target": target}
-    with shown_warnings(quiet), progress_bar("training", quiet, color) as progress:
+    with output.progress("training") as progress:
         training = train_chain(chain, target, **parameters, backend=backend, threads=threads, progress=progress)  # type: ignore[arg-type]
     told = {"file": file, "example": worked, **task, **parameters}
-    show(training_report(training, chain, what, told), chosen, output, color, plot)
+    output.show(training_report(training, chain, what, told))
 
 
 def _as_number(name: str, text: str) -> float:
