@@ -46,16 +46,24 @@ def test_derivatives_against_mpmath(name, dtype):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize(("dtype", "units"), [(torch.float32, 2), (torch.float64, 3)])
-def test_in_range_the_gradients_are_those_of_torch(name, dtype, units):
-    function, _ = FUNCTIONS[name]
-    z = torch.linspace(-0.5, 0.5, 1001, dtype=dtype, requires_grad=True)  # further out torch's own are less exact
-    cotangent = torch.linspace(1, 2, 1001, dtype=dtype)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_in_range_the_gradients_are_within_two_units_of_those_of_torch(name, dtype):
+    function, derivative = FUNCTIONS[name]
+    generator = torch.Generator().manual_seed(1)
+    z = torch.rand(100_000, dtype=dtype, generator=generator) - 0.5  # further out torch's own are less exact
+    z = z.requires_grad_()
+    cotangent = torch.linspace(1, 2, len(z), dtype=dtype)
     (theirs,) = torch.autograd.grad(function(z), z, cotangent)
     with ft.exact():
         value = function(z)
     (ours,) = torch.autograd.grad(value, z, cotangent, retain_graph=True)
-    assert ((ours - theirs).abs() <= units * torch.finfo(dtype).eps * theirs.abs()).all()
+    apart = (ours - theirs).abs() > 2 * torch.finfo(dtype).eps * theirs.abs()
+    assert name == "silu" or not apart.any()
+    with mpmath.workdps(60):  # of silu torch's own are off by nearly two units
+        for at in torch.nonzero(apart)[:20, 0].tolist():
+            expected = derivative(mpmath.mpf(z[at].item())) * mpmath.mpf(cotangent[at].item())
+            off, off_theirs = (abs(mpmath.mpf(g[at].item()) / expected - 1) for g in (ours, theirs))
+            assert off < torch.finfo(dtype).eps < off_theirs
     assert torch.equal(ft.backward(value, [z], cotangent=cotangent)[z].to_tensor(dtype), ours)
 
 
