@@ -7,11 +7,14 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.graph import get_gradient_edge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from torch.autograd.graph import Node
+
+    Edge = tuple[Node, int]  # a node of the graph and which of its outputs
 
 
 def sequence_number(node: Node) -> int:
@@ -22,6 +25,16 @@ def sequence_number(node: Node) -> int:
 def output_metadata(node: Node) -> Sequence[Any]:
     """Shape, dtype and device of each tensor that the node made, which its cotangents have to have."""
     return node._input_metadata
+
+
+def gradient_edge(tensor: torch.Tensor) -> Edge:
+    """Find the node that made a tensor, or that stands for it if it is a leaf.
+
+    Torch looks for a leaf's node behind a view of the leaf; views of a subclass of Tensor have one node more.
+    """
+    with torch.inference_mode(False), torch._C.DisableTorchFunctionSubclass():
+        edge = get_gradient_edge(tensor)
+    return edge[0], edge[1]
 
 
 def is_leaf(node: Node) -> bool:

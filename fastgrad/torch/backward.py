@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch.autograd.graph import get_gradient_edge
 
 from fastgrad.scaled import FLOAT_LIMITS, Scaled
 from fastgrad.torch import _internals
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
 
     from torch.autograd.graph import Node
 
-    Edge = tuple[Node, int]  # a node of the graph and which of its outputs
+    from fastgrad.torch._internals import Edge
+
     Term = tuple[torch.Tensor, int]  # a tensor, and the power of two that it is to be multiplied by
     Inspect = Callable[[Node, list[torch.Tensor | None], tuple[torch.Tensor | None, ...]], None]
 
@@ -176,8 +176,7 @@ def backward(
 
         return note
 
-    with torch.inference_mode(False):
-        watch = {get_gradient_edge(tensor)[:2]: noting(tensor) for tensor in wanted}
+    watch = {_internals.gradient_edge(tensor): noting(tensor) for tensor in wanted}
     walk(loss, watch, cotangent=cotangent)
     return found
 
@@ -269,7 +268,7 @@ def root_of(loss: torch.Tensor, cotangent: torch.Tensor | None = None) -> Node:
         if not cotangent.isfinite().all():
             raise ValueError("cotangent: expected finite numbers")
     if loss.grad_fn is None:
-        raise ValueError("loss: has no graph: it was computed without gradients, or detached")
+        raise ValueError("loss: has no graph: it was computed without gradients, or detached, or is a leaf itself")
     return loss.grad_fn
 
 
@@ -348,7 +347,8 @@ def _validated(node: Node, results: tuple[torch.Tensor | None, ...], expected: l
             found.append(None)
             continue
         if result.layout != torch.strided:
-            raise TypeError(f"loss: {node.name()} makes a sparse gradient, which can't be measured")
+            kind = "nested" if result.is_nested else "sparse"
+            raise TypeError(f"loss: {node.name()} makes a {kind} gradient, which can't be measured")
         shape = tuple(tensor.shape)
         if result.shape != shape:
             result = result.sum_to_size(shape)

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.autograd.graph import get_gradient_edge
 
 from fastgrad.jobs.growth import lyapunov_of
 from fastgrad.report.console import drawn, plain_text
 from fastgrad.report.measure import measurement_figure, measurement_report
 from fastgrad.scaled import FLOAT_LIMITS, LOG10_2, FloatLimits, Scaled
 from fastgrad.summary import json_ready
-from fastgrad.torch._internals import has_hooks
+from fastgrad.torch import _internals
 from fastgrad.torch.backward import walk
 from fastgrad.torch.linearity import Linearity
 from fastgrad.torch.recording import recording
@@ -32,8 +31,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from fastgrad.torch._internals import Edge
     from fastgrad.torch.backward import ScaledTensor
-    from fastgrad.torch.recording import Edge, RecordedCall, Recording
+    from fastgrad.torch.recording import RecordedCall, Recording
 
 
 FORMATS = ("float16", "bfloat16", "float32")
@@ -488,7 +488,9 @@ class _Walked:
         self, loss: torch.Tensor, model: torch.nn.Module, recorded: list[RecordedCall], inspect: Linearity | None
     ) -> None:
         self.parameters: dict[torch.nn.Parameter, Edge] = {
-            parameter: get_gradient_edge(parameter)[:2] for parameter in model.parameters() if parameter.requires_grad
+            parameter: _internals.gradient_edge(parameter)
+            for parameter in model.parameters()
+            if parameter.requires_grad
         }
         self._zeros = Zeros(loss)
         self._found: dict[Edge, Magnitudes] = {}
@@ -745,7 +747,7 @@ def _notes(model: torch.nn.Module, without_calls: bool) -> Iterator[str]:
         yield "no forward pass was recorded: outputs are not measured"
     if any(hasattr(module, "_orig_mod") for module in model.modules()):
         yield "compiled modules ran uncompiled"
-    hooked = [name for name, parameter in model.named_parameters() if has_hooks(parameter)]
+    hooked = [name for name, parameter in model.named_parameters() if _internals.has_hooks(parameter)]
     if hooked:
         yield f"hooks of tensors were not run: {_listed(hooked)}"
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.autograd.graph import get_gradient_edge
 from torch.nn.modules.module import register_module_forward_hook
+
+from fastgrad.torch import _internals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    Edge = tuple[Any, int]  # a node of the graph and which of its outputs
+    from fastgrad.torch._internals import Edge
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +52,12 @@ class Recording:
         if hasattr(module, "_orig_mod"):  # the wrapper of a compiled module, whose own call has just been recorded
             return
         found = list(tensors(output))
-        edges = [get_gradient_edge(tensor) for tensor in found if tensor.requires_grad]
+        edges = [_internals.gradient_edge(tensor) for tensor in found if tensor.requires_grad]
         numbers = [tensor.detach() for tensor in found if tensor.is_floating_point() or tensor.is_complex()]
         self.calls.append(
             RecordedCall(
                 module,
-                tuple(dict.fromkeys((edge.node, edge.output_nr) for edge in edges)),
+                tuple(dict.fromkeys(edges)),
                 tuple(found[0].shape) if found else None,
                 tuple(torch.isfinite(tensor).all() for tensor in numbers),
             )

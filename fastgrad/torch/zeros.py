@@ -11,8 +11,8 @@ from fastgrad.torch.backward import root_of, walk
 if TYPE_CHECKING:
     import torch
 
+    from fastgrad.torch._internals import Edge
     from fastgrad.torch.backward import ScaledTensor
-    from fastgrad.torch.recording import Edge
 
 
 NOT_USED = "not used: the loss does not depend on it"

@@ -464,3 +464,20 @@ def test_internals_that_have_changed_are_told(monkeypatch):
 
 def test_torch_is_not_imported_by_fastgrad(python):
     assert python("import sys, fastgrad, fastgrad.cli; fastgrad.backprop; print('torch' in sys.modules)") == "False\n"
+
+
+def test_a_subclass_of_tensor():
+    class Tagged(torch.Tensor):
+        """Tensors whose results are tagged too."""
+
+    leaf = torch.randn(4, dtype=torch.float64).as_subclass(Tagged).requires_grad_()
+    loss = (leaf * leaf.exp()).sum()
+    for found in (ft.backward(loss), ft.backward(loss, [leaf])):
+        assert torch.equal(found[leaf].to_tensor(), torch.autograd.grad(loss, leaf, retain_graph=True)[0])
+
+
+def test_a_nested_gradient_is_refused():
+    rows = [torch.ones(size, 3, requires_grad=True) for size in (2, 4)]
+    nested = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+    with pytest.raises(TypeError, match="makes a nested gradient"):
+        ft.backward(nested.values().sum())
