@@ -411,7 +411,7 @@ def measure(
             raise TypeError(f"dtype: expected a floating-point torch.dtype, got {dtype!r}")
         model = copy.deepcopy(model).to(dtype)
         inputs, keywords = _cast(inputs, dtype), _cast(keywords, dtype)
-    with left_as_it_was(model), torch.enable_grad():
+    with left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
         with recording(model) as calls:
             output = model(*inputs, **keywords)
         return measure_loss(_loss_of(output, loss), model, calls, check=check, layers=layers)
@@ -703,6 +703,8 @@ def require_model(model: Any) -> None:
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError("model: a ScriptModule tells nothing of its modules; measure the model that it was made of")
         kinds = {kind.__name__ for kind in type(module).__mro__} & set(DISTRIBUTED)
         if kinds:
             raise TypeError(

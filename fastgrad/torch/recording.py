@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -43,13 +44,16 @@ class RecordedCall:
 
 @dataclass(eq=False)
 class Recording:
-    """Calls of modules, in the order in which they returned."""
+    """Calls of modules on one thread, in the order in which they returned."""
 
     calls: list[RecordedCall] = field(default_factory=list)
+    thread: int = field(default_factory=threading.get_ident)
 
     def hook(self, module: torch.nn.Module, _: Any, output: Any) -> None:
         """Add a call: a forward hook. It keeps no tensor, and waits for no device."""
         if hasattr(module, "_orig_mod"):  # the wrapper of a compiled module, whose own call has just been recorded
+            return
+        if threading.get_ident() != self.thread:  # another thread runs the same model
             return
         found = list(tensors(output))
         edges = [_internals.gradient_edge(tensor) for tensor in found if tensor.requires_grad]

@@ -5,6 +5,8 @@ import csv
 import io
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -593,3 +595,30 @@ def test_numbers_that_underflow_inside_a_node_are_named():
     model = nn.Sequential(nn.Linear(4, 4), Tiny(), nn.Linear(4, 1)).half()
     measured = ft.measure(model, torch.ones(3, 4).half(), loss=lambda output: output.float().sum(), check=True)
     assert measured.not_linear == {"1": "MulBackward0"}
+
+
+def test_threads_measure_the_same_model():
+    model, x = nn.Sequential(*(m for _ in range(8) for m in (nn.Linear(4, 4), nn.Sigmoid()))), torch.ones(2, 4)
+    barrier = threading.Barrier(4)
+
+    def run(_):
+        barrier.wait()
+        return [ft.measure(model, x, loss=torch.sum).rows() for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [rows for several in pool.map(run, range(4)) for rows in several]
+    assert all(rows == found[0] for rows in found)
+    assert len(found[0]) == 17
+
+
+def test_inference_mode_around_it():
+    model, x = nn.Linear(3, 1), torch.ones(2, 3)
+    with torch.inference_mode():
+        measured = ft.measure(model, x, loss=torch.sum)
+    assert measured.rows() == ft.measure(model, x, loss=torch.sum).rows()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_script_module_is_refused():
+    with pytest.raises(TypeError, match="model: a ScriptModule tells nothing of its modules"):
+        ft.measure(torch.jit.script(nn.Sequential(nn.Linear(3, 1))), torch.ones(2, 3), loss=torch.sum)
