@@ -293,23 +293,29 @@ def parse(law: LawLike, argument: Literal["weight", "bias", "x", "target"], widt
     TypeError
         If `law` is none of the three.
     """
+    found = read(law, argument)
+    if found.family == "centered" and width > 1:
+        raise ValueError(f"bias: centered is a law of chains (width 1), got width {width}; expected another law")
+    if found.family == "orthogonal" and width == 1:
+        raise ValueError("weight: orthogonal is a law of layers, expected a width of at least 2, got 1")
+    return found.at_width(width)
+
+
+def read(law: LawLike, argument: Literal["weight", "bias", "x", "target"]) -> Law:
+    """Turn a string, a law, or a maker of a law into a law, of whatever width. Arguments and errors as of `parse`."""
     if isinstance(law, str):
-        parsed = _parse_text(law, argument)
+        found = _parse_text(law, argument)
     elif isinstance(law, Law):
-        parsed = law
+        found = law
     elif callable(law) and law in LAWS.values():
-        parsed = _call(law, [], {}, argument)
+        found = _call(law, [], {}, argument)
     else:
         raise TypeError(f"{argument}: expected a law such as 'normal:std=4', got {type(law).__name__}")
-    if parsed.family == "centered" and argument != "bias":
+    if found.family == "centered" and argument != "bias":
         raise ValueError(f"{argument}: centered is a law of the bias (-w/2); expected another law")
-    if parsed.family == "centered" and width > 1:
-        raise ValueError(f"bias: centered is a law of chains (width 1), got width {width}; expected another law")
-    if parsed.family == "orthogonal" and argument != "weight":
+    if found.family == "orthogonal" and argument != "weight":
         raise ValueError(f"{argument}: orthogonal is a law of the weights of a layer; expected another law")
-    if parsed.family == "orthogonal" and width == 1:
-        raise ValueError("weight: orthogonal is a law of layers, expected a width of at least 2, got 1")
-    return parsed.at_width(width)
+    return found
 
 
 def law_or_number(law: LawLike | float, argument: Literal["x", "target"]) -> Law:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["NONLINEARITIES", "Nonlinearity", "parse"]
+__all__ = ["NONLINEARITIES", "Nonlinearity", "is_chain", "parse"]
 
 
 @dataclass(frozen=True)
@@ -97,3 +97,8 @@ def parse(name: str, argument: str = "nonlinearity") -> Nonlinearity:
     except (KeyError, TypeError):
         *most, last = NONLINEARITIES
         raise ValueError(f"{argument}: unknown nonlinearity {name!r}, expected {', '.join(most)} or {last}") from None
+
+
+def is_chain(width: int, nonlinearity: str) -> bool:
+    """Tell chains, which have sigmoid units one after the other, from layers."""
+    return width == 1 and nonlinearity == "sigmoid"

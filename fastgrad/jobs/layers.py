@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from fastgrad.kernels import Backend
+    from fastgrad.kernels import Backend, Limits
     from fastgrad.laws import LawLike
     from fastgrad.nonlinearities import Nonlinearity
 
@@ -67,8 +67,7 @@ def simulate_layers(
     shape = len(links), ensemble
     with Threads(threads) as pool:
         name, kernels = load(backend)
-        cut = plan(depth, ensemble, width, inputs, pool.count, kernels.LIMITS.weights)
-        memory = cut.bytes + RECORD_BYTES * len(links) * ensemble + 24 * ensemble * (inputs + 1) * width
+        memory = layers_bytes(depth, ensemble, width, len(links), inputs, pool.count, kernels.LIMITS)
         if depth * ensemble * width**2 > WEIGHTS_MAX:
             raise TooLargeError(
                 f"depth: {depth} layers x {ensemble} members x {width}² weights are {depth * ensemble * width**2:.3g} "
@@ -122,6 +121,14 @@ def simulate_layers(
         dead=job.dead[kept],
         correlation=job.correlation[kept] if inputs == 2 else None,
     )
+
+
+def layers_bytes(
+    depth: int, ensemble: int, width: int, recorded: int, inputs: int, threads: int, limits: Limits
+) -> int:
+    """Memory of a run: tapes and checkpoints, records, and the vectors of every member."""
+    cut = plan(depth, ensemble, width, inputs, threads, limits.weights)
+    return cut.bytes + RECORD_BYTES * recorded * ensemble + 24 * ensemble * (inputs + 1) * width
 
 
 def drawn_inputs(x: LawLike | ArrayLike, width: int, inputs: int, ensemble: int, seed: int) -> Floats | None:

@@ -40,6 +40,8 @@ class Parameter(NamedTuple):
         The names, if names are its values.
     is_swept : bool
         Whether it is part of a sweep's points.
+    is_added : bool
+        Whether it came when there were stores already: a point with its default is kept, and known, without it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Parameter(NamedTuple):
     unit: str = ""
     choices: tuple[str, ...] = ()
     is_swept: bool = True
+    is_added: bool = False
 
     @property
     def is_law(self) -> bool:
@@ -115,14 +118,14 @@ PARAMETERS = (
     Parameter("tolerance", "number", "Distance of a converged chain's loss from its least.", _in_training(1e-12)),
     Parameter("record", "whole", "Links to record.", {"simulate": 64}, "links"),
     Parameter("record", "whole", "Losses to record.", {"train": 64}, "losses"),
-    Parameter("width", "whole", "Units of a layer; 1 is a chain.", {"simulate": 1}, "units", is_swept=False),
+    Parameter("width", "whole", "Units of a layer; 1 is a chain.", {"simulate": 1}, "units", is_added=True),
     Parameter(
         "nonlinearity",
         "name",
         "What makes activations of preactivations; a chain has the sigmoid.",
         {"simulate": "sigmoid"},
         choices=tuple(NONLINEARITIES),
-        is_swept=False,
+        is_added=True,
     ),
     Parameter(
         "inputs", "whole", "Inputs of each network: of two the correlation is shown.", {"simulate": 1}, is_swept=False
@@ -149,6 +152,12 @@ def job_parameters(job: CommandName) -> dict[str, Any]:
     One without a default has `REQUIRED`.
     """
     return {name: row.defaults[job] for name, row in swept_parameters(job).items()}
+
+
+@cache
+def added_defaults(job: CommandName) -> dict[str, Any]:
+    """Return the defaults that a sweep's point is kept without."""
+    return {name: row.defaults[job] for name, row in swept_parameters(job).items() if row.is_added}
 
 
 @cache

@@ -122,7 +122,7 @@ def simulate(
     recorded = spaced(depth, min(record, depth))
     # A single chain needs batches for its standard error, however few links are recorded.
     links = np.union1d(recorded, spaced(depth, min(BATCHES + 1, depth))) if ensemble == 1 else recorded
-    if width > 1 or phi.name != "sigmoid":
+    if not nonlinearities.is_chain(width, phi.name):
         of_run = backend, threads, progress
         return simulate_layers(depth, ensemble, weight, bias, x, seed, recorded, links, width, phi, inputs, *of_run)
     if inputs > 1:

@@ -213,7 +213,7 @@ class Curve:
     y : ndarray
         What is not finite is left out.
     band : tuple of two ndarrays, optional
-        Lower and upper edge: 5 % and 95 % of chains.
+        Lower and upper edge: 5 % and 95 % of the members.
     color : int, optional
         Place in the palette, instead of the kind's own.
     """
@@ -232,7 +232,7 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """Curves over a common x axis, which is logarithmic if `x_log` is set."""
+    """Curves over a common x axis, which is logarithmic if `x_log` is set; bands are over `members`."""
 
     title: str
     x_label: str
@@ -240,6 +240,7 @@ class Figure:
     x: Floats
     curves: list[Curve] = field(default_factory=list)
     x_log: bool = False
+    members: str = "chains"
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgrad.files import replacing
-from fastgrad.report.document import KINDS, PALETTE, Figure, Map
+from fastgrad.report.document import KINDS, PALETTE, Curve, Figure, Map
 from fastgrad.report.text import reason_empty
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ FILE_TYPES = (".png", ".svg", ".pdf")
 TITLE_WIDTH = 72  # characters: from the axes to the right edge
 TITLE_WIDTH_BESIDE_LEGEND = 56  # characters: as wide as axes with a legend to their right
 LABEL_WIDTH = 48  # characters: as high as the axes
-BAND_LABEL = ", with 5 % to 95 % of chains"
 LEGEND_BELOW = 3  # curves, whose names stand below the figure; those of more stand to its right
 LEGEND_WIDTH = 80  # characters, of a line below the figure
 MARKED = 60  # points, of a series: so many can be told apart
@@ -106,7 +105,7 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
         alone = "o" if kept.sum() == 1 else None  # a line of one point can't be seen
         if curve.kind == "series" and len(figure.x) <= MARKED:
             alone = "."
-        label = curve.label if curve.band is None else curve.label + BAND_LABEL
+        label = _label(curve, figure)
         # A broken line lies above the whole ones, so that both are seen where they coincide.
         order = 2 if style == "-" else 3
         axes.plot(
@@ -136,13 +135,17 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     named = [curve for curve in figure.curves if curve.label]
     many = _has_legend_beside(figure)
-    in_one_line = sum(len(curve.label) + (len(BAND_LABEL) if curve.band else 0) + 8 for curve in named) <= LEGEND_WIDTH
+    in_one_line = sum(len(_label(curve, figure)) + 8 for curve in named) <= LEGEND_WIDTH
     axes.figure.legend(
         frameon=False,
         loc="outside right center" if many else "outside lower center",  # off the data
         ncols=len(named) if in_one_line and named and not many else 1,
         fontsize="small" if many else "medium",
     )
+
+
+def _label(curve: Curve, figure: Figure) -> str:
+    return curve.label if curve.band is None else f"{curve.label}, with 5 % to 95 % of {figure.members}"
 
 
 def _draw_map(figure: Map, canvas: Canvas, axes: Axes) -> None:

@@ -75,6 +75,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         x_label=link,
         y_label=f"log10 {gradient}",
         x=growth.link.astype(float),
+        members=f"{one}s",
         curves=[
             Curve(
                 "bound",

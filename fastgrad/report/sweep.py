@@ -16,6 +16,7 @@ from fastgrad.sweeps.points import (
     deviation,
     far_from_theory,
     flat_row,
+    is_of_layers,
     planned_rows,
     varying_parameters,
     with_equal_columns,
@@ -129,7 +130,8 @@ def _result_columns(job: JobName) -> dict[str, Callable[[dict[str, Any]], Cell]]
         return {**shares, "median loss": written("median_loss"), "median step": written("median_step")}
 
     def exponent(row: dict[str, Any]) -> Cell:
-        name, mark = ("lyapunov", "*") if row.get("stationary_link") is None else ("stationary", "")
+        of_start = row.get("stationary_link") is None
+        name, mark = "lyapunov" if of_start else "stationary", "*" if of_start and not is_of_layers(row) else ""
         mean, stderr = row[name], row[f"{name}_stderr"]
         if mean is None:
             return Cell(-np.inf, f"-inf{mark}")
@@ -164,8 +166,16 @@ def _theory_lines(job: JobName, rows: list[dict[str, Any]]) -> list[Text]:
             "note",
         )
     ]
-    if any(row.get("stationary_link") is None for row in rows):
+    if any(row.get("stationary_link") is None and not is_of_layers(row) for row in rows):
         lines.append(Text("*: finite-depth, and not compared with theory: the start is not forgotten", "note"))
+    if any(map(is_of_layers, rows)):
+        lines.append(
+            Text(
+                "layers: the exponent is finite-depth; theory and bound are of n -> infinity units,\n"
+                "but for linear and relu layers with normal weights, whose theory is compared",
+                "note",
+            )
+        )
     compared, two, four = far_from_theory(rows, 2, 4)
     if compared:
         points = plural(compared, "point")

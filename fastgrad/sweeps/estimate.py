@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastgrad.sweeps.plan import WORK_PARAMETERS, Plan, job_function, links_of, point_key
+from fastgrad.sweeps.plan import WORK_PARAMETERS, Plan, Point, job_function, point_key, work_of
 from fastgrad.sweeps.run import run_point, stored_results
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def estimate(planned: Plan, store: Store | None, together: int = 1, threads: int
     """
     done = set(stored_results(planned, store))
     known = [] if store is None else store.seconds()
-    sizes = [name for name in WORK_PARAMETERS if name in planned.points.columns]
+    sizes = [name for name in (*WORK_PARAMETERS, "width") if name in planned.points.columns]
     waiting = planned.points.counts(*sizes, without=frozenset(done))
     if not waiting:
         seconds, source = 0.0, "nothing that is left to do"
@@ -64,22 +63,29 @@ def estimate(planned: Plan, store: Store | None, together: int = 1, threads: int
         seconds = sum(waiting.values()) * statistics.median(known)
         source = f"the median of {len(known)} points in the store"
     else:
-        a_link, beside, links = _timed_piece(planned)
-        seconds = sum(count * (beside + a_link * math.prod(of)) for of, count in waiting.items())
-        source = f"{links} links of the first point"
+        piece = _piece(planned)
+        a_link, beside = _timed(planned, piece)
+        works = ((work_of(dict(zip(sizes, of, strict=True))), count) for of, count in waiting.items())
+        seconds = sum(count * (beside + a_link * work) for work, count in works)
+        source = f"{work_of(piece)} {'links' if piece.get('width', 1) == 1 else 'weights'} of the first point"
     return Estimate(done, together * planned.point_bytes(threads), together, seconds / together, source)
 
 
-def _timed_piece(planned: Plan) -> tuple[float, float, int]:
-    """Run a piece of the first point: its seconds a link, its seconds beside the kernel, and its links."""
+def _piece(planned: Plan) -> Point:
+    """Take a piece of the first point."""
     piece = dict(next(iter(planned.points.values())))
     for size in reversed(WORK_PARAMETERS):
         if size in piece:
-            piece[size] = max(1, min(piece[size], piece[size] * PIECE_LINKS // links_of(piece)))
+            piece[size] = max(1, min(piece[size], piece[size] * PIECE_LINKS // work_of(piece)))
+    return piece
+
+
+def _timed(planned: Plan, piece: Point) -> tuple[float, float]:
+    """Run a piece of a point: its seconds a link or weight, and its seconds beside the kernel."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start = time.perf_counter()
         job_function(planned.job)(**piece, backend=planned.backend, threads=1)
         kernel = time.perf_counter() - start
         whole = run_point(planned.job, planned.backend, point_key(planned.identity, piece), piece, 1)["seconds"]
-    return kernel / links_of(piece), max(0.0, whole - kernel), links_of(piece)
+    return kernel / work_of(piece), max(0.0, whole - kernel)

@@ -53,8 +53,8 @@ def canonical(job: JobName, key: str, value: Any) -> Any:
     parameter = parameter_of(job, key)
     if parameter.is_law:
         argument: Any = key
-        law = (laws.parse if parameter.kind == "law" else laws.law_or_number)(value, argument)
-        if law != laws.parse(str(law), argument):
+        law = (laws.read if parameter.kind == "law" else laws.law_or_number)(value, argument)
+        if law != laws.read(str(law), argument):
             raise ValueError(f"{key}: expected a law of fastgrad.laws, got {law!r}")
         return str(law)
     if parameter.kind == "whole":
@@ -147,8 +147,8 @@ def _decimal(key: str, text: str) -> Decimal:
 
 @lru_cache(maxsize=10_000)
 def parsed_law(text: str, name: str) -> laws.Law:
-    """Parse a law once: a grid has the same one at many points."""
-    return laws.parse(text, name)  # type: ignore[arg-type]
+    """Read a law once: a grid has the same one at many points."""
+    return laws.read(text, name)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=10_000)

@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastgrad.checks import TooLargeError
-from fastgrad.jobs.parameters import REQUIRED, JobName, job_parameters, law_names, require_job
+from fastgrad.jobs.layers import layers_bytes
+from fastgrad.jobs.parameters import JOBS, REQUIRED, JobName, added_defaults, job_parameters, law_names, require_job
 from fastgrad.jobs.simulate import LINKS_MAX, simulate, simulation_bytes
 from fastgrad.jobs.threads import default_threads
 from fastgrad.jobs.train import drawn_training_bytes, train_drawn
 from fastgrad.kernels import BACKENDS, KERNEL_VERSION, BackendName, load
+from fastgrad.nonlinearities import is_chain
 from fastgrad.sweeps.grid import canonical, changed_law, checked_axis
+from fastgrad.theory.linear import WIDTH_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
 Point = dict[str, Any]  # parameters
 Result = dict[str, Any]  # plain values, ready for JSON
 Identity = dict[str, Any]  # job, kernel_version and arithmetic: what the points of a store have in common
-WORK_PARAMETERS = ("depth", "ensemble", "steps")  # parameters whose product is the work
-MEMORY_SIZES = ("depth", "ensemble", "steps", "record")  # parameters on which the memory of a point depends
+WORK_PARAMETERS = ("depth", "ensemble", "steps")  # parameters whose product is the work, with the square of the width
+# Parameters on which the memory of a point depends.
+MEMORY_PARAMETERS = ("depth", "ensemble", "steps", "record", "width", "nonlinearity")
+ADDED = {name: default for job in JOBS for name, default in added_defaults(job).items()}
 ARITHMETICS = tuple(dict.fromkeys(entry.arithmetic for entry in BACKENDS.values()))
 
 
@@ -55,18 +60,21 @@ class Plan:
 
     def point_bytes(self, threads: int | None = None) -> int:
         """Memory that the largest point takes on so many threads; None for all processors."""
-        names = [name for name in MEMORY_SIZES if name in self.points.columns]
+        names = [name for name in MEMORY_PARAMETERS if name in self.points.columns]
         return max(
             (self.bytes_of(dict(zip(names, of, strict=True)), threads) for of in self.points.counts(*names)), default=0
         )
 
     def bytes_of(self, point: Point, threads: int | None) -> int:
-        """Memory that a point takes; of its parameters, only the sizes need be there."""
+        """Memory that a point takes; of its parameters, only those of `MEMORY_PARAMETERS` need be there."""
         depth, ensemble, record = point["depth"], point["ensemble"], point["record"]
-        if self.job == "simulate":
-            return simulation_bytes(min(record, depth), ensemble)
         count = default_threads() if threads is None else threads
-        return drawn_training_bytes(depth, ensemble, point["steps"], record, load(self.backend)[1].LIMITS, count)
+        limits = load(self.backend)[1].LIMITS
+        if self.job == "train":
+            return drawn_training_bytes(depth, ensemble, point["steps"], record, limits, count)
+        if is_chain(point["width"], point["nonlinearity"]):
+            return simulation_bytes(min(record, depth), ensemble)
+        return layers_bytes(depth, ensemble, point["width"], min(record, depth), 1, count, limits)
 
     def shard(self, index: int, count: int) -> Plan:
         """Return one part of `count`: the points whose keys fall to it, wherever they are in the grid.
@@ -117,13 +125,16 @@ class Points(Mapping[str, Point]):
         """Work out the keys of a grid of this size: those of `point_key`, whose text is put together from pieces."""
         names = sorted(columns)
         head = json.dumps({**identity, "parameters": {}}, sort_keys=True)[:-2]  # without the two closing braces
-        pieces = [
-            f"{'' if name == names[0] else ', '}{json.dumps(name)}: "
-            + ("" if columns[name].axes else json.dumps(columns[name].values[0]))
-            for name in names
-        ]
+        left_out = added_defaults(identity["job"])
+
+        def piece(name: str, value: Any) -> str:
+            if name in left_out and value == left_out[name]:
+                return ""
+            return f"{'' if name == names[0] else ', '}{json.dumps(name)}: {json.dumps(value)}"
+
+        pieces = [piece(name, columns[name].values[0]) for name in names]
         varying = [
-            (i, columns[name], [pieces[i] + json.dumps(value) for value in columns[name].values])
+            (i, columns[name], [piece(name, value) for value in columns[name].values])
             for i, name in enumerate(names)
             if columns[name].axes
         ]
@@ -241,9 +252,15 @@ def identity_of(job: JobName, backend: BackendName) -> Identity:
     return {"job": job, "kernel_version": KERNEL_VERSION, "arithmetic": arithmetic_of(backend)}
 
 
+def stored_form(job: JobName, point: Point) -> Point:
+    """Leave out what came after the first stores, where it has its default: their points keep their keys."""
+    left_out = added_defaults(job)
+    return {name: value for name, value in point.items() if not (name in left_out and value == left_out[name])}
+
+
 def point_key(identity: Identity, point: Point) -> str:
     """Return what a point is known by: SHA-256 of all that decides its result."""
-    text = json.dumps({**identity, "parameters": point}, sort_keys=True, allow_nan=False)
+    text = json.dumps({**identity, "parameters": stored_form(identity["job"], point)}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -259,19 +276,23 @@ def _check(planned: Plan) -> None:
         for value in tried:
             point = {**first, name: value}
             least = {size: min(point[size], 1) for size in WORK_PARAMETERS if size in point}
+            if 2 < point.get("width", 1) <= WIDTH_MAX:
+                least["width"] = 2
             job_function(planned.job)(**{**point, **least}, backend=planned.backend, threads=1)
     if planned.job == "simulate":
-        depths, ensembles = (planned.points.columns[name].values for name in ("depth", "ensemble"))
-        if max(depths) * max(ensembles) > LINKS_MAX:  # which the grid has as a point
-            point = next(of for of in planned.points.values() if of["depth"] * of["ensemble"] > LINKS_MAX)
-            raise TooLargeError(f"{point_text(point)}: expected at most {LINKS_MAX:.0e} links in all chains")
+        columns = [planned.points.columns[name].values for name in ("depth", "ensemble", "width")]
+        if math.prod(map(max, columns)) * max(columns[2]) > LINKS_MAX:  # which the grid has as a point
+            point = next(of for of in planned.points.values() if work_of(of) > LINKS_MAX)
+            what = "links in all chains" if point["width"] == 1 else "weights in all networks"
+            raise TooLargeError(f"{point_text(point)}: expected at most {LINKS_MAX:.0e} {what}")
 
 
 def point_text(point: Point) -> str:
-    """Name a point by its parameters."""
-    return "point " + ", ".join(f"{name} {value}" for name, value in point.items())
+    """Name a point by its parameters; those that came later only where they have not their default."""
+    return "point " + ", ".join(f"{name} {value}" for name, value in point.items() if value != ADDED.get(name))
 
 
-def links_of(point: Point) -> int:
-    """Count the links of all chains and steps of a point."""
-    return math.prod(point[size] for size in WORK_PARAMETERS if size in point)
+def work_of(point: Point) -> int:
+    """Count the links of all chains and steps of a point, or the weights of all networks."""
+    links = math.prod(int(point[size]) for size in WORK_PARAMETERS if size in point)
+    return links * int(point.get("width", 1)) ** 2

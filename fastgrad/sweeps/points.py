@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from fastgrad import theory
 from fastgrad.jobs.growth import Lyapunov, degrees_of_freedom
-from fastgrad.jobs.parameters import JOBS, JobName, job_parameters, law_names
+from fastgrad.jobs.parameters import JOBS, JobName, added_defaults, job_parameters, law_names
 from fastgrad.jobs.train import STATUSES
 from fastgrad.summary import json_ready
 from fastgrad.sweeps.grid import law_parameters, parameter_of
-from fastgrad.sweeps.plan import ARITHMETICS, Identity, Plan, Point, Result
+from fastgrad.sweeps.plan import ARITHMETICS, Identity, Plan, Point, Result, stored_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from fastgrad.jobs.growth import Growth
     from fastgrad.sweeps.store import Store
 
 
@@ -42,9 +43,16 @@ def check_identity(identity: Identity) -> bool:
     return job in JOBS and arithmetic in ARITHMETICS and type(version) is int and version > 0
 
 
-def check_point(job: JobName, point: Point) -> None:
-    """Raise ValueError if these are not the parameters of a point, in the types that `plan` gives them."""
-    if list(point) != list(job_parameters(job)):
+def checked_point(job: JobName, stored: Point) -> Point:
+    """Return the point with these parameters, which are those of `stored_form`, in the types that `plan` gives them.
+
+    Raises
+    ------
+    ValueError
+        If they are not.
+    """
+    point = {name: stored.get(name, added_defaults(job).get(name)) for name in job_parameters(job)}
+    if list(stored) != list(stored_form(job, point)):
         raise ValueError(f"its parameters are not those of {job}")
     for name, value in point.items():
         parameter = parameter_of(job, name)
@@ -58,6 +66,7 @@ def check_point(job: JobName, point: Point) -> None:
                 raise ValueError(f"its {name} is no whole number in range")
         elif not (parameter.is_optional and value is None) and not (type(value) is float and math.isfinite(value)):
             raise ValueError(f"its {name} is no finite number")
+    return point
 
 
 def check_result(job: JobName, result: Result) -> None:
@@ -78,7 +87,7 @@ def _is_plain_number(value: Any) -> bool:
     return (type(value) is float and math.isfinite(value)) or (type(value) is int and -(2**63) <= value < 2**63)
 
 
-def growth_result(growth: Any, x: float) -> Result:
+def growth_result(growth: Growth, x: float) -> Result:
     """Return the results of `simulate` at a point, beside theory."""
     summary = growth.summary()
     return json_ready(  # type: ignore[no-any-return]
@@ -87,7 +96,7 @@ def growth_result(growth: Any, x: float) -> Result:
             "lyapunov_stderr": growth.lyapunov.stderr,
             **_flat("stationary", summary["stationary"]),
             **{key: value for key, value in summary.items() if key in ("bound_rate", "bound_rate_why")},
-            **_theory(str(growth.weight), str(growth.bias), x),
+            **_theory(str(growth.weight), str(growth.bias), x, growth.width, growth.nonlinearity),
             "zero_share": summary["zero_share"],
             **{
                 f"{name}_{event}": links
@@ -110,15 +119,16 @@ def _flat(name: str, measured: dict[str, Any]) -> Result:
 
 
 @cache
-def _theory(weight: str, bias: str, x: float) -> Result:
-    """Exponent and bound by theory, which neither depth nor seed changes."""
-    prediction = theory.predict(weight, bias, x)
+def _theory(weight: str, bias: str, x: float, width: int, nonlinearity: str) -> Result:
+    """Exponent and bound by theory, which neither depth nor seed changes; of layers also what it is exact for."""
+    prediction = theory.predict(weight, bias, x, width, nonlinearity)
     rate, why = prediction.lyapunov, prediction.why_not
     return {
         "theory": None if rate is None else float(f"{rate:.{THEORY_DIGITS}g}"),
         # Without the numbers of the message, which may be those that could not be resolved.
         **({} if why is None else {"theory_why": why.partition(" (")[0]}),
         "theory_bound": prediction.bound.mean,
+        **({} if prediction.holds_for == "chains" else {"theory_holds_for": prediction.holds_for}),
     }
 
 
@@ -161,12 +171,21 @@ def stored_rows(store: Store) -> list[dict[str, Any]]:
     return [flat_row(job, point, result) for _, point, result in sorted(store.points(), key=order)]
 
 
-def deviation(row: dict[str, Any]) -> float | None:
-    """By how many standard errors the stationary exponent differs from the theory's.
+def is_of_layers(row: dict[str, Any]) -> bool:
+    """Tell if a result is one of layers."""
+    return "theory_holds_for" in row
 
-    None without a theory, an error, or links after the start is forgotten; also for points that were stored before the
-    stationary exponent was.
+
+def deviation(row: dict[str, Any]) -> float | None:
+    """By how many standard errors the exponent differs from the theory's.
+
+    Of chains it is the stationary one. None without a theory, an error, or links after the start is forgotten; also for
+    points that were stored before the stationary exponent was, and where theory is of n -> infinity.
     """
+    if row.get("theory_holds_for") == "every width":
+        row = {**row, "stationary": row["lyapunov"], "stationary_stderr": row["lyapunov_stderr"], "stationary_link": 1}
+    elif is_of_layers(row):
+        row = {**row, "stationary": None}
     expected, mean, stderr = (row.get(name) for name in ("theory", "stationary", "stationary_stderr"))
     if expected is None or mean is None or stderr is None:
         return None
@@ -215,6 +234,6 @@ def varying_parameters(job: JobName, rows: list[dict[str, Any]]) -> tuple[list[s
                 fixed.append(f"{of} {min(families[of])}")
             elif not in_law or len(families[of]) == 1:
                 varying.append(name)
-        elif not in_law and rows[0][name] is not None:
+        elif not in_law and rows[0][name] not in (None, added_defaults(job).get(name)):
             fixed.append(f"{name} {rows[0][name]}")
     return varying, fixed

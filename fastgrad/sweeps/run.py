@@ -74,8 +74,8 @@ def sweep(
 
         simulate: ``lyapunov`` and ``lyapunov_stderr`` (finite-depth), ``stationary``, ``stationary_stderr`` and
         ``stationary_link`` (after the start is forgotten), and ``bound_rate``; ``theory`` and ``theory_bound``, which
-        are what `theory.predict` says of the two rates (all in nats per link); ``zero_share``, ``float32_underflow``
-        and the like as in `Growth.summary`.
+        are what `theory.predict` says of the two rates (all in nats per link), and of layers ``theory_holds_for``;
+        ``zero_share``, ``float32_underflow`` and the like as in `Growth.summary`.
 
         train: the shares of the chains by status, and ``unchanged``, as in `Training.summary`; ``median_loss``, after
         the last step; and ``median_step``, since which the converged chains have been so.

@@ -27,8 +27,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from fastgrad.sweeps.plan import point_key, point_text
-from fastgrad.sweeps.points import check_identity, check_point, check_result
+from fastgrad.sweeps.plan import point_key, point_text, stored_form
+from fastgrad.sweeps.points import check_identity, check_result, checked_point
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -372,8 +372,7 @@ class Store:
         keys = {row.key}
         name = f"point {row.key}" if _is_key(row.key) else f"row {rowid}"
         try:
-            parameters = _json_object("parameters", row.parameters)
-            check_point(job, parameters)
+            parameters = checked_point(job, _json_object("parameters", row.parameters))
             keys.add(point_key(self.identity, parameters))
             name = point_text(parameters)
             if self._checked and (any(isinstance(value, bytes) for value in row) or checksum != row.checksum):
@@ -429,7 +428,8 @@ class Store:
             If it can't be written; the points before it are kept.
         """
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        texts = [json.dumps(part, allow_nan=False) for part in (parameters, result, provenance)]
+        parts = stored_form(self.identity["job"], parameters), result, provenance
+        texts = [json.dumps(part, allow_nan=False) for part in parts]
         self.add_rows([Row(key, texts[0], texts[1], texts[2], float(seconds), finished)])
 
     def add_rows(self, rows: Iterable[Row]) -> None:

@@ -111,7 +111,7 @@ def predict(
     """
     width, phi = integer("width", width, 1, WIDTH_MAX), nonlinearities.parse(nonlinearity)
     w, b = parse(weight, "weight", width), parse(bias, "bias", width)
-    if width > 1 or phi.name != "sigmoid":
+    if not nonlinearities.is_chain(width, phi.name):
         exponent, why_not, holds_for = layers_exponent(w, b, width, phi)
         return Prediction(exponent, why_not, layers_bound(w, width, phi), holds_for)
     of_bound = bound(w)

@@ -641,7 +641,7 @@ def test_plot_command_draws_the_figure(study, tmp_path, cli):
             "x: expected a parameter whose numbers vary (weight.std, bias.std)",
         ),
         (("--where", "depth=21"), 2, "where: no point has these values"),
-        (("--where", "width=2"), 2, "where: unknown parameter 'width', expected one of depth"),
+        (("--where", "units=2"), 2, "where: unknown parameter 'units', expected one of depth"),
         (("--where", "depth"), 2, "where: expected NAME=VALUE, got 'depth'"),
         (("--where", "depth=20", "--where", "weight.std=1", "--where", "bias.std=1"), 2, "nothing varies"),
         (("--plot", "study.txt"), 2, "plot: expected a file ending in"),

@@ -88,9 +88,34 @@ def test_what_is_read_is_what_was_written(path):
         assert store.identity == IDENTITY
         assert len(store) == 2
         expected = [(key_of("a"), point("a"), RESULT), (key_of("b"), point("b"), {**RESULT, "lyapunov": -0.2})]
-        assert list(store.points()) == sorted(expected, key=lambda of: of[0])
+        filled = [(key, {**of, "width": 1, "nonlinearity": "sigmoid"}, result) for key, of, result in expected]
+        assert list(store.points()) == sorted(filled, key=lambda of: of[0])
         assert store.seconds() == [0.25, 0.25]
         assert [row.key for row in store.rows()] == sorted(map(key_of, "ab"))
+
+
+def test_what_came_later_is_stored_only_where_it_has_not_its_default(tmp_path):
+    path = tmp_path / "layers.db"
+    chain, layers = point("a"), {**point("a"), "width": 8, "nonlinearity": "tanh"}
+    sigmoid_layers = {**layers, "nonlinearity": "sigmoid"}
+    with Store.write(path, IDENTITY) as store:
+        for of in (chain, {**chain, "width": 1, "nonlinearity": "sigmoid"}, layers, sigmoid_layers):
+            store.add(point_key(IDENTITY, of), of, RESULT, {"cpu": "any"}, 0.25)
+    texts = {json.dumps(of) for of in (chain, layers, {**chain, "width": 8})}
+    assert {text for (text,) in query(path, "SELECT parameters FROM points")} == texts
+    with Store.read(path) as store:
+        assert sorted(of["width"] for _, of, _ in store.points()) == [1, 8, 8]
+
+
+@pytest.mark.parametrize("more", [{"width": 1}, {"nonlinearity": "tanh", "width": 8}, {"width": 8.0}, {"units": 8}])
+def test_parameters_in_another_form_are_damage(more, tmp_path):
+    with Store.write(tmp_path / "odd.db", IDENTITY) as store:
+        add(store, "a")
+    with contextlib.closing(sqlite3.connect(tmp_path / "odd.db")) as connection:
+        connection.execute("UPDATE points SET parameters = ?", (json.dumps({**point("a"), **more}),))
+        connection.commit()
+    with Store.read(tmp_path / "odd.db") as store:
+        assert len(store.contents.damaged) == 1
 
 
 def test_every_transaction_is_flushed_to_the_disk(path):

@@ -251,7 +251,13 @@ def test_parameters_of_a_law(law, expected):
     ("error", "message", "grid", "more"),
     [
         (ValueError, "grid: is empty, expected values of one of depth, ensemble, weight", {}, {}),
-        (ValueError, "grid: unknown key 'width', expected one of depth", {"width": [1]}, {}),
+        (ValueError, "grid: unknown key 'units', expected one of depth", {"units": [1]}, {}),
+        (ValueError, "width: expected 1 to 65536", {"width": [8, 0]}, {}),
+        (ValueError, "width: expected 1 to 65536", {"width": [8, 65537]}, {}),
+        (ValueError, "nonlinearity: unknown nonlinearity 'gelu'", {"nonlinearity": ["relu", "gelu"]}, {"width": 2}),
+        (ValueError, "weight: orthogonal", {"weight": ["zero", "orthogonal:gain=1"]}, {}),
+        (ValueError, "bias: centered is a law of chains", {"bias": ["zero", "centered"]}, {"width": 2}),
+        (ValueError, "point depth 1000000000, ensemble 8", {"seed": [1]}, {"depth": 10**9, "width": 1024}),
         (ValueError, "grid: unknown key 'weight.sd', expected", {"weight.sd": [1]}, {}),
         (ValueError, "grid: unknown key 'depth.std', expected", {"depth.std": [1]}, {}),
         (ValueError, "grid: unknown key 'weight.', expected", {"weight.": [1]}, {}),
@@ -445,7 +451,10 @@ def test_a_key_is_a_hash_of_what_decides_the_result(compiled):
         "x": 1.0,
         "seed": 3,
         "record": 64,
+        "width": 1,
+        "nonlinearity": "sigmoid",
     }
+    del point["width"], point["nonlinearity"]  # which the first stores did not know
     document = {"arithmetic": "compiled", "job": "simulate", "kernel_version": KERNEL_VERSION, "parameters": point}
     assert key == hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     assert key == point_key(planned.identity, point)
@@ -464,6 +473,7 @@ def test_a_key_does_not_depend_on_how_a_point_was_asked_for(compiled):
 
 def test_a_key_depends_on_all_that_decides_the_result(monkeypatch):
     given = {"depth": 20, "ensemble": 8, "weight": "constant:1", "bias": "zero", "x": 0.5, "seed": 0, "record": 9}
+    given |= {"width": 2, "nonlinearity": "tanh"}
     changed = {
         "depth": 21,
         "ensemble": 9,
@@ -472,6 +482,8 @@ def test_a_key_depends_on_all_that_decides_the_result(monkeypatch):
         "x": 0.25,
         "seed": 1,
         "record": 8,
+        "width": 3,
+        "nonlinearity": "relu",
     }
     assert changed.keys() == job_parameters("simulate").keys()
 
@@ -785,8 +797,19 @@ def test_cost_from_a_piece_of_a_point(monkeypatch):
     ran.clear()
     assert estimate(plan({"ensemble": [10**6]}, "simulate", depth=10), None).source == "200000 links of the first point"
     assert (ran[-1]["depth"], ran[-1]["ensemble"]) == (10, 20_000)
-    monkeypatch.setattr(estimate_module, "_timed_piece", lambda _: (1e-6, 0.5, 7))
+    monkeypatch.setattr(estimate_module, "_timed", lambda *_: (1e-6, 0.5))
     assert estimate(planned, None, together=2).seconds == pytest.approx((2 * 0.5 + 0.1 + 10) / 2)
+
+
+def test_cost_of_layers_is_that_of_their_weights(monkeypatch):
+    monkeypatch.setattr(estimate_module, "_timed", lambda *_: (1e-9, 0.5))
+    planned = plan({"width": [1, 100]}, "simulate", depth=1000, ensemble=100)
+    found = estimate(planned, None)
+    assert found.seconds == pytest.approx(2 * 0.5 + 1e-9 * 1000 * 100 * (1 + 100**2))
+    wide = plan({"width": [100]}, "simulate", depth=1000, ensemble=100)
+    assert estimate(wide, None).source == "200000 weights of the first point"
+    chains = plan({"width": [1]}, "simulate", depth=1000, ensemble=100)
+    assert wide.point_bytes(1) > 8 * 100 * 100 * 1000 > chains.point_bytes(1)
 
 
 # The commands
@@ -894,7 +917,8 @@ def test_parts_are_merged(tmp_path, monkeypatch, cli, contents):
         (2, "Missing option '--grid'.", ()),
         (2, "grid: expected KEY=VALUES, got 'seed'", ("--grid", "seed")),
         (2, "grid: seed is given twice", ("--grid", "seed=1", "--grid", "seed=2")),
-        (2, "grid: unknown key 'width'", ("--grid", "width=1")),
+        (2, "grid: unknown key 'units'", ("--grid", "units=1")),
+        (2, "nonlinearity: unknown nonlinearity 'gelu'", ("--grid", "nonlinearity=gelu")),
         (2, "seed has no value, or an empty one, in ''", ("--grid", "seed=")),
         (2, "seed: expected one value, got '1,2'; for several: --grid seed=1,2", ("--grid", "x=1", "--seed", "1,2")),
         (2, "seed: is given twice, in the grid and beside it", ("--grid", "seed=1", "--seed", "1")),
