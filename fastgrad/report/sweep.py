@@ -171,7 +171,7 @@ def _theory_lines(job: JobName, rows: list[dict[str, Any]]) -> list[Text]:
     if any(map(is_of_layers, rows)):
         lines.append(
             Text(
-                "layers: the exponent is finite-depth; theory and bound are of n -> infinity units,\n"
+                "layers: the exponent is finite-depth; theory and bound are of n -> infinity,\n"
                 "but for linear and relu layers with normal weights, whose theory is compared",
                 "note",
             )
