@@ -118,12 +118,14 @@ PARAMETERS = (
     Parameter("tolerance", "number", "Distance of a converged chain's loss from its least.", _in_training(1e-12)),
     Parameter("record", "whole", "Links to record.", {"simulate": 64}, "links"),
     Parameter("record", "whole", "Losses to record.", {"train": 64}, "losses"),
-    Parameter("width", "whole", "Units of a layer; 1 is a chain.", {"simulate": 1}, "units", is_added=True),
+    Parameter(
+        "width", "whole", "Units of a layer; 1 is a chain.", {"simulate": 1, "schemes": 1}, "units", is_added=True
+    ),
     Parameter(
         "nonlinearity",
         "name",
         "What makes activations of preactivations; a chain has the sigmoid.",
-        {"simulate": "sigmoid"},
+        {"simulate": "sigmoid", "schemes": "sigmoid"},
         choices=tuple(NONLINEARITIES),
         is_added=True,
     ),

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fastgrad import nonlinearities
 from fastgrad.checks import integer, require_progress
-from fastgrad.jobs.parameters import job_parameters
+from fastgrad.jobs.layer_schemes import LayerSchemes, layer_schemes
+from fastgrad.jobs.parameters import job_parameters, parameters_of
 from fastgrad.jobs.simulate import simulate
 from fastgrad.jobs.train import drawn_task, train
 from fastgrad.summary import log10_of
 from fastgrad.theory import predict
+from fastgrad.theory.linear import WIDTH_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,25 +98,37 @@ def schemes(
     seed: int = 0,
     *,
     learning_rate: float = 1.0,
+    width: int = 1,
+    nonlinearity: str = "sigmoid",
     backend: BackendName | Literal["auto"] = "auto",
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
-) -> Schemes:
+) -> Schemes | LayerSchemes:
     """Compare the named initialization schemes, one that is too small, and two that are large.
+
+    Chains are trained. Layers, of a width or with another nonlinearity, are not: their gradients are measured beside
+    those of a normal law that is critical.
 
     Parameters
     ----------
     depth : int
-        Links of the deepest chains that are trained; less deep ones are trained too.
+        Links of the deepest chains that are trained; less deep ones are trained too. Or layers.
     ensemble : int
-        Chains of each scheme.
+        Chains, or networks, of each scheme.
     seed : int
         0 to 2^64 - 1.
     learning_rate, backend, threads, progress
         As for `train_drawn`; progress is called as ``progress(done, total)``.
+    width : int
+        Units of a layer, 1 to 65536. With the sigmoid 1 is a chain.
+    nonlinearity : {"sigmoid", "tanh", "relu", "linear"}
     **options
-        What else `train` takes: steps, loss, clip_value, clip_norm, tolerance.
+        What else `train` takes: steps, loss, clip_value, clip_norm, tolerance. Layers take none of them.
+
+    Returns
+    -------
+    Schemes, or LayerSchemes
 
     Raises
     ------
@@ -122,6 +137,13 @@ def schemes(
     """
     depth = integer("depth", depth, 1, 10**9)
     require_progress(progress)
+    width, phi = integer("width", width, 1, WIDTH_MAX), nonlinearities.parse(nonlinearity)
+    if not nonlinearities.is_chain(width, phi.name):
+        rows = parameters_of("schemes")
+        for name, value in {"learning_rate": learning_rate, **options}.items():
+            if name not in rows or value != rows[name].defaults["schemes"]:
+                raise ValueError(f"{name}: only chains are trained, and these are layers of width {width}")
+        return layer_schemes(depth, ensemble, seed, width, phi.name, backend, threads, progress)
     depths = np.unique(np.round(np.linspace(1, depth, DEPTHS_SHOWN)).astype(np.int64))
     drawn = job_parameters("train")
     results = []

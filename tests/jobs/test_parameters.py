@@ -60,7 +60,10 @@ def test_signatures_have_the_defaults_of_the_table(job):
     taken = {
         name: REQUIRED if default is inspect.Parameter.empty else default for name, default in signature(job).items()
     }
-    assert list(taken.items()) == [(name, row.defaults[job]) for name, row in parameters_of(job).items()]
+    expected = [(name, row.defaults[job]) for name, row in parameters_of(job).items()]
+    if job == "schemes":  # most of what it takes has no place, but a name
+        taken, expected = dict(sorted(taken.items())), sorted(expected)
+    assert list(taken.items()) == expected
 
 
 def test_given_chains_have_a_learning_rate_of_their_own():
