@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from fastgrad import nonlinearities
 from fastgrad.chain import DEFAULT_X, agreement_rtol
 from fastgrad.checks import integer, require_progress
 from fastgrad.jobs.backprop import Gradients, backprop
 from fastgrad.jobs.draw import draw
 from fastgrad.jobs.simulate import simulate
 from fastgrad.kernels import BACKENDS, BackendName, available_backends
+from fastgrad.laws import parse
 from fastgrad.scaled import LN_2, Scaled, log2_distance
+from fastgrad.theory.linear import WIDTH_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,10 +26,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fastgrad.jobs.growth import Growth
-    from fastgrad.laws import LawLike
+    from fastgrad.laws import Law, LawLike
 
 Job = Literal["backprop", "simulate"]
 REFERENCE: BackendName = list(BACKENDS)[-1]
+PERTURBATION = 2.0**-40  # of all weights, relatively: by it is measured how rounding grows from layer to layer
+ROUNDINGS = 8  # rounding changes layers in other directions than that, of which some grow more
+ROUNDING_MAX = 1e-6  # of a gradient, relatively: beyond it two trajectories of a chaotic network are on their way apart
 FIELDS = {
     "backprop": ("grad_weight", "grad_bias", "grad_x"),
     "simulate": ("adjoint", "grad_weight", "grad_bias", "bound"),
@@ -52,8 +58,8 @@ class BackendTimes:
     Attributes
     ----------
     distance : float
-        Largest ``|ln |a/b||`` from the reference over all gradients and outputs, in units of `agreement_rtol`; inf
-        where signs, zeros or non-finite values differ. Agreement is at most 1.
+        Largest ``|ln |a/b||`` from the reference over all gradients and outputs, in units of `agreement_rtol`, or of
+        what rounding can do to layers; inf where signs, zeros or non-finite values differ. Agreement is at most 1.
     same_bits_as : list of str
         Other backends whose results are equal bit for bit.
     warm_up : float
@@ -71,11 +77,26 @@ class BackendTimes:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Result of `compare`: the backends in the order of `available_backends`, the reference last."""
+    """Result of `compare`.
+
+    Attributes
+    ----------
+    job : str
+    links : int
+        Links of all chains, or weights of all layers.
+    backends : list of BackendTimes
+        In the order of `available_backends`, the reference last.
+    width : int
+        Units of a layer; 1 of chains.
+    compared_depth : int
+        Layers over which distances were taken: fewer than all where rounding grows too large. None for chains.
+    """
 
     job: Job
     links: int
     backends: list[BackendTimes]
+    width: int = 1
+    compared_depth: int | None = None
 
     @property
     def agree(self) -> bool:
@@ -116,6 +137,8 @@ def compare(
     weight: LawLike = "normal:std=4",
     bias: LawLike = "zero",
     seed: int = 0,
+    width: int = 1,
+    nonlinearity: str = "sigmoid",
     repeats: int = 7,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -126,8 +149,8 @@ def compare(
     ----------
     job : {"backprop", "simulate"}
         Gradients of chains that were drawn beforehand, their memory reused; or drawing and growing them.
-    depth, ensemble, weight, bias, seed
-        As for `simulate`.
+    depth, ensemble, weight, bias, seed, width, nonlinearity
+        As for `simulate`; layers, which have a width or another nonlinearity, are drawn and not given.
     repeats : int
         Timed rounds, from 2; in each every backend runs once.
     threads : int, optional
@@ -138,18 +161,34 @@ def compare(
     Returns
     -------
     Comparison
+
+    Notes
+    -----
+    Two backends that round differently part by what rounding does to each layer, some ``2^-52 (width + 16)``, and by
+    what that grows to: the reference is run once more with all weights larger by a factor 1 + 2^-40, and the change of
+    its gradients, in units of 2^-40, is the factor; eight times that is allowed. In chaotic networks it grows with the
+    depth: what is compared are the first layers, as many (halved again and again) as keep the product below 1e-6. Bits
+    are compared over all.
     """
     require_progress(progress)
     if job not in FIELDS:
         raise ValueError(f"job: expected backprop or simulate, got {job!r}")
     repeats = integer("repeats", repeats, 2, 10**6)
-    w, b = draw(depth, ensemble, weight, bias, seed)
+    width, phi = integer("width", width, 1, WIDTH_MAX), nonlinearities.parse(nonlinearity)
+    of_chains = nonlinearities.is_chain(width, phi.name)
+    if job == "backprop" and not of_chains:
+        raise ValueError(f"job: backprop is of chains, got width {width} and {phi.name}; expected simulate for layers")
+    w, b = draw(depth, ensemble, weight, bias, seed) if of_chains else (np.empty((0, 0)), np.empty((0, 0)))
     names = available_backends()
     outs: dict[BackendName, Gradients] = {}
 
+    def drawn(name: BackendName, layers: int = depth, weights: LawLike = weight) -> Growth:
+        of_layers = {"width": width, "nonlinearity": phi.name}
+        return simulate(layers, ensemble, weights, bias, DEFAULT_X, seed, backend=name, threads=threads, **of_layers)  # type: ignore[arg-type]
+
     def run(name: BackendName) -> Gradients | Growth:
         if job == "simulate":
-            return simulate(depth, ensemble, weight, bias, DEFAULT_X, seed, backend=name, threads=threads)
+            return drawn(name)
         outs[name] = backprop(w, b, DEFAULT_X, backend=name, threads=threads, out=outs.get(name))
         return outs[name]
 
@@ -159,21 +198,28 @@ def compare(
         start = time.perf_counter()
         results[name] = run(name)
         warm_up[name] = time.perf_counter() - start
-    rtol = agreement_rtol(w, b, DEFAULT_X)
+    compared, at = results, None
+    if of_chains:
+        rtol = agreement_rtol(w, b, DEFAULT_X)
+    else:
+        rtol, at = _rtol_of_layers(drawn, depth, width, parse(weight, "weight", width))
+        if at < depth:
+            compared = {name: drawn(name, at) for name in names}
     rows = [
         BackendTimes(
             backend=name,
-            distance=_distance(job, results[name], results[REFERENCE], rtol),
+            distance=_distance(job, compared[name], compared[REFERENCE], rtol),
             same_bits_as=[other for other in names if other != name and _same_bits(job, results[name], results[other])],
             warm_up=warm_up[name],
             seconds=[],
         )
         for name in names
     ]
-    comparison = Comparison(job, depth * ensemble, rows)
+    comparison = Comparison(job, depth * ensemble * width**2, rows, width, at)
     if not comparison.agree:
         return comparison
     results.clear()
+    compared.clear()
     for done in range(repeats):
         for row in rows:
             start = time.perf_counter()
@@ -184,6 +230,21 @@ def compare(
     return comparison
 
 
+def _rtol_of_layers(
+    drawn: Callable[..., Growth], depth: int, width: int, weight: Law
+) -> tuple[NDArray[np.float64], int]:
+    """Relative distance that rounding can make between backends, and the layers over which it can be told."""
+    factor = 1 + PERTURBATION
+    larger = replace(weight, location=weight.location * factor, scale=weight.scale * factor)
+    while True:
+        pairs = zip(*(_gradients("simulate", drawn(REFERENCE, depth, law)) for law in (weight, larger)), strict=True)
+        change = max(float(np.max(log2_distance(a, b))) * LN_2 for a, b in pairs)
+        rtol = 2.0**-52 * (width + 16) * ROUNDINGS * (depth + change / PERTURBATION)
+        if rtol <= ROUNDING_MAX or depth == 1:
+            return np.array(rtol), depth
+        depth //= 2
+
+
 def _gradients(job: Job, result: Gradients | Growth) -> Iterator[Scaled]:
     return (getattr(result, field) for field in FIELDS[job])
 
@@ -191,8 +252,9 @@ def _gradients(job: Job, result: Gradients | Growth) -> Iterator[Scaled]:
 def _distance(job: Job, result: Gradients | Growth, reference: Gradients | Growth, rtol: NDArray[np.float64]) -> float:
     pairs = zip(_gradients(job, result), _gradients(job, reference), strict=True)
     gradients = max(float(np.max(log2_distance(a, b) * LN_2 / rtol)) for a, b in pairs)
-    # Outputs are doubles: what is subnormal is rounded more coarsely.
-    room = rtol * reference.output + 2.0**-1022
+    # Outputs are doubles: what is subnormal is rounded more coarsely. The units of a layer are sums of like errors.
+    size = reference.output if reference.output.ndim < 2 else np.abs(reference.output).max(axis=1, keepdims=True)
+    room = rtol * size + 2.0**-1022
     outputs = float(np.max(np.abs(result.output - reference.output) / room))
     return max(gradients, outputs if np.isfinite(outputs) else np.inf)
 

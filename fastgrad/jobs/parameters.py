@@ -119,13 +119,18 @@ PARAMETERS = (
     Parameter("record", "whole", "Links to record.", {"simulate": 64}, "links"),
     Parameter("record", "whole", "Losses to record.", {"train": 64}, "losses"),
     Parameter(
-        "width", "whole", "Units of a layer; 1 is a chain.", {"simulate": 1, "schemes": 1}, "units", is_added=True
+        "width",
+        "whole",
+        "Units of a layer; 1 is a chain.",
+        {"simulate": 1, "schemes": 1, "compare": 1},
+        "units",
+        is_added=True,
     ),
     Parameter(
         "nonlinearity",
         "name",
         "What makes activations of preactivations; a chain has the sigmoid.",
-        {"simulate": "sigmoid", "schemes": "sigmoid"},
+        {"simulate": "sigmoid", "schemes": "sigmoid", "compare": "sigmoid"},
         choices=tuple(NONLINEARITIES),
         is_added=True,
     ),

@@ -31,13 +31,20 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
     )
     for row in comparison.backends:
         agreement.add(row.backend, Cell.of(row.distance, "{:.3g}".format), ", ".join(row.same_bits_as) or "-")
-    content: list[Part] = [
-        Text(f"{comparison.job}: {plural(parameters['depth'], 'link')} x {plural(parameters['ensemble'], 'chain')}"),
-        agreement,
-    ]
+    depth, ensemble, width = parameters["depth"], parameters["ensemble"], comparison.width
+    if width == 1:
+        what = f"{plural(depth, 'link')} x {plural(ensemble, 'chain')}"
+    else:
+        what = f"{plural(depth, 'layer')} of {width} units x {plural(ensemble, 'network')}"
+    content: list[Part] = [Text(f"{comparison.job}: {what}"), agreement]
+    if comparison.compared_depth is not None and comparison.compared_depth < depth:
+        content.append(Text(f"distances over {comparison.compared_depth} layers: beyond, rounding has grown", "note"))
     if comparison.agree:
         times = Table(
-            [*words("backend"), *numbers("median", "min … max", "ns/link", "speedup", "min … max")],
+            [
+                *words("backend"),
+                *numbers("median", "min … max", "ns/link" if width == 1 else "ns/weight", "speedup", "min … max"),
+            ],
             title=f"Time, {len(comparison.backends[0].seconds)} interleaved rounds",
         )
         for of in rows:
@@ -67,6 +74,8 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
             )
         )
     result: dict[str, Any] = {"job": comparison.job, "links": comparison.links, "agree": comparison.agree}
+    if comparison.compared_depth is not None:
+        result |= {"width": comparison.width, "compared_depth": comparison.compared_depth}
     result["backends"] = [
         {**of, "seconds": list(row.seconds)} for of, row in zip(rows, comparison.backends, strict=True)
     ]

@@ -372,4 +372,47 @@ def test_command_passes_its_options_on(only_numpy, monkeypatch, run):
     }
     result = run(*itertools.chain(*((f"--{name}", value) for name, value in options.items())))
     assert result.exit_code == 0
-    assert seen == options | {"progress": None}
+    assert seen == options | {"width": 1, "nonlinearity": "sigmoid", "progress": None}
+
+
+@pytest.mark.parametrize("nonlinearity", ["sigmoid", "tanh", "relu", "linear"])
+@pytest.mark.parametrize("weight", ["normal:gain=1", "normal:gain=20", "orthogonal:gain=1.5"])
+def test_layers_agree(nonlinearity, weight):
+    found = compare("simulate", 30, 3, weight, "normal:std=1", 4, 9, nonlinearity, repeats=2, threads=1)
+    assert found.agree
+    assert found.links == 30 * 3 * 9**2
+    assert (found.width, found.compared_depth) == (9, 30)
+
+
+def test_chaotic_layers_are_compared_as_far_as_rounding_allows():
+    found = compare("simulate", 200, 2, "normal:gain=20", "zero", width=48, repeats=2, threads=1)
+    assert found.agree
+    assert found.compared_depth in (12, 25, 50)
+    ordered = compare("simulate", 200, 2, "normal:gain=5", "zero", width=48, repeats=2, threads=1)
+    assert (ordered.agree, ordered.compared_depth) == (True, 200)
+
+
+def test_layers_that_are_off_by_a_little_disagree(monkeypatch):
+    def off(depth, *more, backend="auto", **options):
+        growth = fg.simulate(depth, *more, backend=backend, **options)
+        if backend != "numpy":
+            growth.adjoint.mantissa[0, 0] *= 1 + 1e-8
+        return growth
+
+    monkeypatch.setattr(comparing, "simulate", off)
+    found = compare("simulate", 30, 2, "normal:gain=2", width=9, repeats=2, threads=1)
+    assert not found.agree
+    assert all(not row.seconds for row in found.backends)
+
+
+def test_layers_on_the_command_line(cli):
+    arguments = ("compare", "--job", "simulate", "--width", "8", "--depth", "20", "--ensemble", "4", "--repeats", "2")
+    shown = cli(*arguments)
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert "simulate: 20 layers of 8 units x 4 networks" in shown.stdout
+    assert "ns/weight" in shown.stdout
+    refused = cli("compare", "--width", "8")
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        "fastgrad: job: backprop is of chains, got width 8 and sigmoid; expected simulate for layers\n",
+    )
