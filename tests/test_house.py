@@ -81,7 +81,7 @@ def test_every_module_has_a_floor():
 
 
 # Names of NumPy that lay out what is given, and decide what can be shown.
-LAYOUT = {"arange", "asarray", "atleast_1d", "divmod", "float64", "inf", "isfinite", "nan"}
+LAYOUT = {"arange", "asarray", "atleast_1d", "divmod", "float64", "inf", "isfinite", "isnan", "nan"}
 COMMAND_REPORTS = [
     module for module in MODULES if module.startswith("fastgrad.report.") and module.replace("report", "cli") in MODULES
 ]

@@ -17,10 +17,11 @@ from fastgrad.cli.plot import plot
 from fastgrad.cli.schemes import schemes
 from fastgrad.cli.simulate import simulate
 from fastgrad.cli.sweep import sweep
+from fastgrad.cli.theory import theory
 from fastgrad.cli.train import train
 
 # Commands import reports, and with them rich, plotille and matplotlib, when they run: --help must be quick.
-COMMANDS = (example, simulate, backprop, train, schemes, measure, sweep, export, plot, merge, compare, info)
+COMMANDS = (example, simulate, theory, backprop, train, schemes, measure, sweep, export, plot, merge, compare, info)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 

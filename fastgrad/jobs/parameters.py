@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from fastgrad.nonlinearities import NONLINEARITIES
 
 JobName = Literal["simulate", "train"]  # jobs that a sweep runs; train: of drawn chains, as in `train_drawn`
-CommandName = Literal["simulate", "train", "schemes", "compare"]
+CommandName = Literal["simulate", "train", "schemes", "compare", "theory"]
 Kind = Literal["whole", "number", "law", "law or number", "number or law", "name"]
 
 JOBS: tuple[JobName, ...] = ("simulate", "train")
@@ -65,7 +65,7 @@ class Parameter(NamedTuple):
 
 
 def _everywhere(default: Any, *but: CommandName) -> dict[CommandName, Any]:
-    jobs: tuple[CommandName, ...] = ("simulate", "train", "schemes", "compare")
+    jobs: tuple[CommandName, ...] = ("simulate", "train", "schemes", "compare", "theory")
     return {job: default for job in jobs if job not in but}
 
 
@@ -82,7 +82,7 @@ PARAMETERS = (
         {"simulate": REQUIRED, "train": 3, "schemes": 10, "compare": 1000},
         "links",
     ),
-    Parameter("ensemble", "whole", "Independent chains.", _everywhere(1000), "chains"),
+    Parameter("ensemble", "whole", "Independent chains.", _everywhere(1000, "theory"), "chains"),
     Parameter(
         "weight",
         "law",
@@ -96,12 +96,12 @@ PARAMETERS = (
         "Law of the biases: one of those of --weight, zero, or centered (-w/2).",
         _everywhere("zero", "schemes"),
     ),
-    Parameter("x", "number or law", "Input of every chain: a number or a law.", {"simulate": 0.5}),
+    Parameter("x", "number or law", "Input of every chain: a number or a law.", {"simulate": 0.5, "theory": 0.5}),
     Parameter("x", "law or number", "Input of each chain: a number or a law.", {"train": "uniform:low=0,high=1"}),
     Parameter(
         "target", "law or number", "Target of each chain: a number or a law.", {"train": "uniform:low=0.1,high=0.9"}
     ),
-    Parameter("seed", "whole", "Seed, 0 to 2^64 - 1.", _everywhere(0)),
+    Parameter("seed", "whole", "Seed, 0 to 2^64 - 1.", _everywhere(0, "theory")),
     # Of drawn chains: within (0, 1) gradients are small. In 1000 steps of `GIVEN_LEARNING_RATE` none of the default
     # chains comes within the tolerance of its target; with 1, 98 % do.
     Parameter("learning_rate", "number", "Factor on each gradient.", _in_training(1.0)),
@@ -122,7 +122,7 @@ PARAMETERS = (
         "width",
         "whole",
         "Units of a layer; 1 is a chain.",
-        {"simulate": 1, "schemes": 1, "compare": 1},
+        _everywhere(1, "train"),
         "units",
         is_added=True,
     ),
@@ -130,7 +130,7 @@ PARAMETERS = (
         "nonlinearity",
         "name",
         "What makes activations of preactivations; a chain has the sigmoid.",
-        {"simulate": "sigmoid", "schemes": "sigmoid", "compare": "sigmoid"},
+        _everywhere("sigmoid", "train"),
         choices=tuple(NONLINEARITIES),
         is_added=True,
     ),

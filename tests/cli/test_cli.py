@@ -726,6 +726,7 @@ JOBS = {
     "export": "fastgrad.sweeps.points.stored_rows",
     "merge": "fastgrad.sweeps.store.merge",
     "plot": "fastgrad.sweeps.points.stored_rows",
+    "theory": "fastgrad.theory.survey",
     "train": "fastgrad.jobs.train.drawn_task",
     "schemes": "fastgrad.jobs.schemes.schemes",
     "measure": "fastgrad.torch.script.measure_script",

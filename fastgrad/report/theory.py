@@ -1,0 +1,125 @@
+"""Report of `fastgrad theory`: what is known of chains, or of layers, with given laws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgrad.report.document import Part, Report, Table, Text, words
+from fastgrad.report.text import factor_text, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastgrad.theory import MeanField, Survey
+
+SPECTRUM_SHOWN = 4  # exponents
+HOLDS_FOR = {
+    "chains": "an endless chain",
+    "every width": "exact at every width",
+    "n -> infinity": "n -> infinity; a network of n units differs by some 1/n",
+}
+
+
+def theory_report(known: Survey, parameters: dict[str, Any]) -> Report:
+    """Report what theory knows, a line an item."""
+    is_chain = known.sigma_w is None
+    table = Table(words("what", "value"))
+    rows = []
+    for what, value, unit in _items(known):
+        table.add(what, f"{_number(value)}{unit and ' '}{unit}")
+        rows.append({"what": what, "value": None if isinstance(value, str) else value})
+    kind = "chains" if is_chain else f"layers of {plural(known.width, f'{known.nonlinearity} unit')}"
+    prediction = known.prediction
+    content: list[Part] = [
+        Text(f"{kind[0].upper()}{kind[1:]}, weight {known.weight}, bias {known.bias}"),
+        table,
+        *_verdict(known),
+        *([] if prediction.lyapunov is None else [Text(f"exponent: {HOLDS_FOR[prediction.holds_for]}", "note")]),
+    ]
+    result = {
+        "width": known.width,
+        "nonlinearity": known.nonlinearity,
+        "lyapunov": prediction.lyapunov,
+        **({} if prediction.why_not is None else {"lyapunov_why": prediction.why_not}),
+        "holds_for": prediction.holds_for,
+        "bound": prediction.bound._asdict(),
+        "lost_after": known.lost_after,
+        "ln_weight": known.ln_weight and known.ln_weight._asdict(),
+        "fixed_points": None if known.fixed_points is None else [{**point._asdict()} for point in known.fixed_points],
+        "sigma_w": known.sigma_w,
+        "sigma_b": known.sigma_b,
+        "mean_field": known.mean_field and {**known.mean_field._asdict(), "xi_1": known.mean_field.xi_1},
+        "critical_sigma_w": known.critical_sigma_w,
+        "layer_growth": known.layer_growth and known.layer_growth._asdict(),
+        "spectrum": known.spectrum,
+        "dead_probability": known.dead_probability,
+    }
+    return Report("theory", parameters, result, rows, content)
+
+
+def _items(known: Survey) -> Iterator[tuple[str, float | str, str]]:
+    """What is known, its value, and its unit."""
+    each = "link" if known.sigma_w is None else "layer"
+    rate, bound = known.prediction.lyapunov, known.prediction.bound
+    if rate is None:
+        yield "Lyapunov exponent", f"not known: {known.prediction.why_not}", ""
+    else:
+        yield "Lyapunov exponent", rate, f"nats per {each}, × {factor_text(rate)}"
+    yield "bound", bound.mean, f"nats per {each}, × {factor_text(bound.mean)}"
+    if bound.variance:
+        yield "bound, standard deviation", bound.variance**0.5, f"times √{each}s"
+    if known.ln_weight is not None:
+        yield "mean of ln|w|", known.ln_weight.mean, f"nats, variance {known.ln_weight.variance:.6g}"
+    for point in known.fixed_points or ():
+        yield f"fixed point o = {point.activation:.6g}", point.multiplier, "times the gradient, each link"
+    if known.sigma_w is not None and known.sigma_b is not None:
+        yield "σ_w, √n times that of the weights", known.sigma_w, ""
+        yield "σ_b, of the biases", known.sigma_b, ""
+    if known.critical_sigma_w is not None:
+        yield "critical σ_w", known.critical_sigma_w, ""
+    if known.mean_field is not None:
+        yield from _field_items(known.mean_field)
+    if known.layer_growth is not None:
+        mean, variance = known.layer_growth
+        yield "exact: ln |gradient|, mean", mean, "nats per layer"
+        yield "exact: its standard deviation", variance**0.5, "times √layers"
+    if known.spectrum is not None:
+        shown = ", ".join(f"{value:.4g}" for value in known.spectrum[:SPECTRUM_SHOWN])
+        more = ", …" if len(known.spectrum) > SPECTRUM_SHOWN else ""
+        yield "exact: Lyapunov spectrum", f"{shown}{more}", ""
+    if known.dead_probability is not None:
+        yield "share of layers with every unit dead", known.dead_probability, ""
+    for name, links in known.lost_after.items():
+        if links is not None:
+            yield f"{name} loses the gradient after", links, f"{each}{'s' if links != 1 else ''}"
+
+
+def _field_items(field: MeanField) -> Iterator[tuple[str, float | str, str]]:
+    yield "χ₁, of |gradient|², a layer", field.chi_1, ""
+    yield "ξ₁, its depth scale", field.xi_1, "layers"
+    yield "length q* = |z|² / n", "each stays as it is" if np.isnan(field.q) else field.q, ""
+    yield "ξ_q, its depth scale", field.xi_q, "layers"
+    yield "correlation c* of two inputs", "depends on the start" if np.isnan(field.c) else field.c, ""
+    yield "ξ_c, its depth scale", field.xi_c, "layers"
+
+
+def _verdict(known: Survey) -> list[Text]:
+    """What the exponent means, in words."""
+    rate, bound = known.prediction.lyapunov, known.prediction.bound.mean
+    if rate is None:
+        return []
+    if known.mean_field is None or known.prediction.holds_for == "every width":
+        word = "vanish" if rate < 0 else "explode" if rate > 0 else "stay"
+        ending = ", while the bound explodes" if rate < 0 < bound else ""
+        return [Text.emphasizing("Gradients ", word, f"{ending}.")]
+    if rate < 0:
+        return [Text.emphasizing("Ordered: gradients ", "vanish", ", and different inputs become alike.")]
+    if rate > 0:
+        return [Text.emphasizing("Chaotic: gradients ", "explode", ", and inputs that are close part.")]
+    return [Text.emphasizing("Critical: gradients ", "stay", " of their size.")]
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else f"{value:.9g}"

@@ -1,0 +1,101 @@
+"""What theory knows of given laws, and the command that says it."""
+
+import json
+import math
+
+import mpmath
+import numpy as np
+import pytest
+
+import fastgrad as fg
+from fastgrad.scaled import FLOAT_LIMITS
+from fastgrad.theory import survey
+
+
+def test_chains():
+    known = survey("normal:std=4", "normal:std=1")
+    assert known.prediction == fg.theory.predict("normal:std=4", "normal:std=1")
+    assert known.ln_weight == fg.theory.ln_weight("normal:std=4")
+    of_layers = (known.sigma_w, known.mean_field, known.critical_sigma_w, known.layer_growth, known.spectrum)
+    assert of_layers == (None,) * 5
+    assert known.fixed_points is None
+    assert survey("constant:8", "constant:-4").fixed_points == fg.theory.fixed_points(8, -4)
+    assert survey("constant:8", "centered").fixed_points == fg.theory.fixed_points(8, -4)
+
+
+def test_an_input_of_one_half_decides_centered_chains():
+    at_half, beside = (survey("normal:std=12", "centered", x).prediction.lyapunov for x in (0.5, 0.3))
+    assert at_half == fg.theory.bound("normal:std=12").mean > 0 > beside
+    assert survey("normal:std=12", "centered", "uniform:low=0,high=1").prediction.lyapunov == beside
+
+
+@pytest.mark.parametrize("nonlinearity", ["sigmoid", "tanh", "relu", "linear"])
+def test_layers(nonlinearity):
+    known = survey("normal:gain=1.5", "normal:std=0.5", width=32, nonlinearity=nonlinearity)
+    assert (known.sigma_w, known.sigma_b) == (pytest.approx(1.5, rel=1e-15), 0.5)
+    assert known.mean_field.chi_1 == pytest.approx(fg.theory.mean_field(1.5, 0.5, nonlinearity).chi_1, rel=1e-12)
+    assert known.critical_sigma_w == fg.theory.critical_sigma_w(0.5, nonlinearity)
+    exact = nonlinearity in ("relu", "linear")
+    assert (known.layer_growth is not None, known.spectrum is not None) == (exact, exact)
+    assert (known.dead_probability is not None) == (nonlinearity == "relu")
+
+
+def test_what_is_not_known_is_none():
+    known = survey("uniform:low=0,high=1", width=4)
+    assert known.prediction.why_not == "the weights have a mean"
+    assert (known.mean_field, known.critical_sigma_w, known.layer_growth) == (None, None, None)
+    assert known.lost_after == dict.fromkeys(FLOAT_LIMITS)
+    assert survey("normal:gain=1", "uniform:low=-1,high=1", width=4).mean_field is None
+
+
+def test_formats_lose_a_gradient_where_powers_of_the_factor_leave_them():
+    for law, more in (("normal:std=4", {}), ("normal:gain=20", {"width": 64}), ("constant:500", {"bias": "centered"})):
+        known = survey(law, **more)
+        with mpmath.workdps(40):
+            factor = mpmath.exp(mpmath.mpf(known.prediction.lyapunov))
+            for name, links in known.lost_after.items():
+                if name == "bfloat16":
+                    continue  # NumPy has no such type
+                after, before = (mpmath.frexp(factor**n) for n in (links, links - 1))
+                with np.errstate(over="ignore"):
+                    lost, kept = (np.ldexp(np.longdouble(float(m)), int(e)).astype(name) for m, e in (after, before))
+                assert lost in (0, math.inf)
+                assert 0 < kept < math.inf
+
+
+def test_a_steady_gradient_is_never_lost():
+    assert set(survey("orthogonal", width=8, nonlinearity="linear").lost_after.values()) == {None}
+    assert set(survey("zero").lost_after.values()) == {1}
+
+
+def test_bad_input(cli):
+    for given, message in (
+        ({"weight": "normal:sd=1"}, "weight: the law normal"),
+        ({"bias": "orthogonal"}, "bias: orthogonal is a law of the weights"),
+        ({"width": 0}, "width: expected 1 to 65536, got 0"),
+        ({"nonlinearity": "gelu"}, "nonlinearity: unknown nonlinearity 'gelu'"),
+        ({"x": "normal:sd=1"}, "x: the law normal"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            survey(**given)
+    refused = cli("theory", "--weight", "orthogonal")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("fastgrad: weight: orthogonal is a law of layers")
+
+
+def test_command(cli):
+    shown = cli("theory", "--width", "256", "--weight", "normal:gain=20")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert "Chaotic: gradients explode" in shown.stdout
+    assert "10.1492637" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "Ordered: gradients vanish" in cli("theory", "--width", "256", "--weight", "he_normal").stdout
+    assert "Gradients vanish, while the bound explodes." in cli("theory", "--weight", "normal:std=10").stdout
+    result = json.loads(cli("theory", "--width", "8", "--nonlinearity", "relu", "--format", "json").stdout)["result"]
+    known = survey(width=8, nonlinearity="relu")
+    assert result["lyapunov"] == known.prediction.lyapunov
+    assert result["spectrum"] == list(known.spectrum)
+    assert result["mean_field"]["xi_1"] == known.mean_field.xi_1
+    rows = cli("theory", "--format", "csv").stdout.splitlines()
+    assert rows[0] == "what,value"
+    assert float(rows[1].rpartition(",")[2]) == survey().prediction.lyapunov
