@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastgrad.jobs.draw import draw
     from fastgrad.jobs.growth import Growth, Lyapunov
     from fastgrad.jobs.simulate import simulate
+    from fastgrad.jobs.spectrum import LyapunovSpectrum, lyapunov_spectrum
     from fastgrad.jobs.train import Training, train, train_drawn
     from fastgrad.kernels import BackendUnavailableError, available_backends
     from fastgrad.laws import Law
@@ -41,6 +42,7 @@ __all__ = [
     "Growth",
     "Law",
     "Lyapunov",
+    "LyapunovSpectrum",
     "Scaled",
     "TooLargeError",
     "Training",
@@ -52,6 +54,7 @@ __all__ = [
     "draw",
     "laws",
     "log2_distance",
+    "lyapunov_spectrum",
     "simulate",
     "sweep",
     "theory",
@@ -67,6 +70,7 @@ _HOMES = {
     "Growth": "jobs.growth",
     "Law": "laws",
     "Lyapunov": "jobs.growth",
+    "LyapunovSpectrum": "jobs.spectrum",
     "Scaled": "scaled",
     "TooLargeError": "checks",
     "Training": "jobs.train",
@@ -76,6 +80,7 @@ _HOMES = {
     "build_info": "info",
     "draw": "jobs.draw",
     "log2_distance": "scaled",
+    "lyapunov_spectrum": "jobs.spectrum",
     "simulate": "jobs.simulate",
     "sweep": "sweeps.run",
     "train": "jobs.train",

@@ -54,10 +54,11 @@ class Lyapunov(NamedTuple):
 
 def degrees_of_freedom(ensemble: int, links: int) -> int:
     """Count those of the standard error of an exponent that is measured over so many links."""
-    return (ensemble if ensemble > 1 else _batches(links)) - 1
+    return (ensemble if ensemble > 1 else batches(links)) - 1
 
 
-def _batches(links: int) -> int:
+def batches(links: int) -> int:
+    """Count the batches of the standard error of a single chain."""
     return min(BATCHES, math.isqrt(links))
 
 
@@ -325,17 +326,25 @@ def lyapunov_of(recorded_links: Ints, adjoint: Scaled, depth: int) -> Lyapunov:
     mean = float(rates.mean())
     if len(rates) > 1:
         return Lyapunov(mean, float(rates.std(ddof=1) / np.sqrt(len(rates))))
-    # Batch means: the chain's log factors are correlated over a few links mostly, and batches of many links hardly are.
-    count = _batches(depth)
+    count = batches(depth)
     if count < 2:
         return Lyapunov(mean, np.nan)
     edges = np.unique(np.searchsorted(recorded_links, spaced(depth, count + 1)))
     links = np.diff(np.append(recorded_links[edges[:-1]], depth + 1))
-    growth = -np.diff(np.append(ln[edges[:-1], 0], 0.0))
-    deviation = growth - mean * links
+    return Lyapunov(mean, batch_means_stderr(-np.diff(np.append(ln[edges[:-1], 0], 0.0)), links))
+
+
+def batch_means_stderr(growth: Floats, links: Ints) -> float:
+    """Standard error of the rate of what grows by so much over each of several batches of so many links.
+
+    The log factors of links are correlated over a few links mostly, and batches of many links hardly are. Where they
+    are, the error is enlarged by the lag-1 autocorrelation: see `Growth.lyapunov`.
+    """
+    depth = links.sum()
+    deviation = growth - growth.sum() / depth * links
     squares = (deviation**2).sum()
     variance = squares / depth**2 * len(links) / (len(links) - 1)
     lag_1 = (deviation[1:] * deviation[:-1]).sum() / squares if squares > 0 else 0.0
     if lag_1 > CORRELATED / np.sqrt(len(links)):
         variance *= (1 + lag_1) / (1 - lag_1)
-    return Lyapunov(mean, float(np.sqrt(variance)))
+    return float(np.sqrt(variance))

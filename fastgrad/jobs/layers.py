@@ -75,7 +75,7 @@ def simulate_layers(
             )
         require_memory(f"records of {len(links)} layers x {ensemble} members", memory)
         drawn = drawn_inputs(x, width, inputs, ensemble, seed)
-        given = _given_inputs(x, width, inputs, ensemble) if drawn is None else drawn
+        given = given_inputs(x, width, inputs, ensemble) if drawn is None else drawn
         length, mean_activation, input_norm, delta_norm, adjoint = (Scaled.empty(shape) for _ in range(5))
         job = LayersJob(
             weight_law=weight_law.code,
@@ -139,7 +139,7 @@ def drawn_inputs(x: LawLike | ArrayLike, width: int, inputs: int, ensemble: int,
     return np.stack([draw_input_units(law, seed, t, members, width) for t in range(1, inputs + 1)], axis=1)
 
 
-def _given_inputs(x: Any, width: int, inputs: int, ensemble: int) -> Floats:
+def given_inputs(x: Any, width: int, inputs: int, ensemble: int) -> Floats:
     """Check the inputs of every member, and lay them out in the shape (ensemble, inputs, width)."""
     given = real_array("x", x)
     if inputs == 2:
@@ -210,6 +210,8 @@ def run_layers(
     depth: int,
     pool: Threads,
     progress: Callable[[int, int], None] | None = None,
+    page: int | None = None,
+    after_page: Callable[[int, int], None] | None = None,
 ) -> None:
     """Run layers 1 … depth of every member forward, and back.
 
@@ -226,6 +228,11 @@ def run_layers(
     pool : Threads
     progress : callable, optional
         Called as ``progress(done, depth)``, with `done` in proportion to the work.
+    page : int, optional
+        Layers of a call on the way back, at most; else as many as a call should have.
+    after_page : callable, optional
+        Called after each call on the way back as ``after_page(first, last)``, when the layers last - 1 … first have
+        been run; it may change `adjoint`.
     """
     ensemble, inputs, width = state.value.shape
     cut = plan(depth, ensemble, width, inputs, pool.count, backend.LIMITS.weights)
@@ -237,8 +244,10 @@ def run_layers(
 
     def run(kernel: Callable[..., None], vectors: ScaledVectors, tapes: list[Floats], first: int, last: int) -> None:
         nonlocal done
-        pages = list(pairwise([*range(first, last, cut.page), last]))
-        for begin, end in reversed(pages) if kernel is backend.layers_backward else pages:
+        back = kernel is backend.layers_backward
+        step = cut.page if page is None or not back else min(cut.page, page)
+        pages = list(pairwise([*range(first, last, step), last]))
+        for begin, end in reversed(pages) if back else pages:
             kept = slice(begin - first, end - first)
             pool.run_all(
                 [
@@ -246,6 +255,8 @@ def run_layers(
                     for tape, of in zip(tapes, together, strict=True)
                 ]
             )
+            if back and after_page is not None:
+                after_page(begin, end)
             done += (end - begin) * (together[-1][1] - together[0][0])
             if progress is not None:
                 progress(depth * done // work, depth)
