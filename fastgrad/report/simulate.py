@@ -112,7 +112,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
             **({} if theory.why_not is None else {"lyapunov_why": theory.why_not}),
             "bound_rate": theory.bound.mean,
             "bound_variance": theory.bound.variance,
-            **({} if chain else {"holds_for": theory.holds_for}),
+            **({} if chain else {"holds_for": theory.holds_for, "at_width": theory.at_width}),
         },
     }
     return Report("simulate", parameters, result, rows, content, growth.backend, growth.seed)
@@ -164,6 +164,8 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any], beside: BesideTheor
         if theory.lyapunov is not None:
             away = away_text(beside.deviation)
             lines.append(Text(f"   theory of {_theory_name(growth, beside)} {theory.lyapunov:.6f}{away}"))
+            if theory.at_width is not None:
+                lines.append(Text(f"   of {growth.width} units, to order 1/n, {theory.at_width:.6f}"))
             if growth.is_chain and not forgotten:
                 lines.append(Text(f"   not compared: {NOT_FORGOTTEN}", "note"))
     if rate is not None:

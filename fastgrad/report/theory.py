@@ -44,6 +44,7 @@ def theory_report(known: Survey, parameters: dict[str, Any]) -> Report:
         "lyapunov": prediction.lyapunov,
         **({} if prediction.why_not is None else {"lyapunov_why": prediction.why_not}),
         "holds_for": prediction.holds_for,
+        "at_width": prediction.at_width,
         "bound": prediction.bound._asdict(),
         "lost_after": known.lost_after,
         "ln_weight": known.ln_weight and known.ln_weight._asdict(),
@@ -67,6 +68,8 @@ def _items(known: Survey) -> Iterator[tuple[str, float | str, str]]:
         yield "Lyapunov exponent", f"not known: {known.prediction.why_not}", ""
     else:
         yield "Lyapunov exponent", rate, f"nats per {each}, × {factor_text(rate)}"
+    if known.prediction.at_width is not None:
+        yield f"of {known.width} units, to order 1/n", known.prediction.at_width, "nats per layer"
     yield "bound", bound.mean, f"nats per {each}, × {factor_text(bound.mean)}"
     if bound.variance:
         yield "bound, standard deviation", bound.variance**0.5, f"times √{each}s"

@@ -19,6 +19,7 @@
 ``fixed_points``      the activations at which a chain of constant links can stay, and what a link multiplies there
 ``mean_field``        layers of endless width: length, correlation, and the factor chi_1 of the squared gradient norm
 ``critical_sigma_w``  the standard deviation of weights, times √n, at which chi_1 is 1
+``width_correction``  what a finite width changes in the exponent, to first order in 1/n
 ``layer_growth``      linear and relu layers of any width: exact mean and variance of ln |gradient| per layer
 ``spectrum``          their Lyapunov exponents
 ``dead_probability``  how often a relu network passes no gradient at all
@@ -30,6 +31,7 @@ Laws are those of `fastgrad.laws`. All logarithms are natural, all rates in nats
 from __future__ import annotations
 
 from fastgrad.theory.chain import lyapunov
+from fastgrad.theory.finite_width import width_correction
 from fastgrad.theory.fixed_points import FixedPoint, fixed_points
 from fastgrad.theory.linear import dead_probability, layer_growth, spectrum
 from fastgrad.theory.mean_field import MeanField, critical_sigma_w, mean_field
@@ -53,4 +55,5 @@ __all__ = [
     "predict",
     "spectrum",
     "survey",
+    "width_correction",
 ]

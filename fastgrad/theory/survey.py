@@ -12,6 +12,7 @@ from fastgrad.checks import integer
 from fastgrad.laws import LawLike, parse
 from fastgrad.scaled import FLOAT_LIMITS
 from fastgrad.theory.chain import lyapunov
+from fastgrad.theory.finite_width import width_correction
 from fastgrad.theory.fixed_points import FixedPoint, fixed_points
 from fastgrad.theory.layers import gain, layers_bound, layers_exponent
 from fastgrad.theory.linear import WIDTH_MAX, dead_probability, layer_growth, spectrum
@@ -41,12 +42,16 @@ class Prediction(NamedTuple):
     holds_for : {"chains", "every width", "n -> infinity"}
         What `lyapunov` is exact for; "n -> infinity" is the mean field, from which a network of n units differs by
         some 1/n.
+    at_width : float or None
+        The exponent at the width itself, to first order in 1/n (see `width_correction`), where `lyapunov` is that of
+        n -> infinity and weights and biases are normal.
     """
 
     lyapunov: float | None
     why_not: str | None
     bound: Moments
     holds_for: Literal["chains", "every width", "n -> infinity"] = "chains"
+    at_width: float | None = None
 
 
 def predict(
@@ -76,7 +81,10 @@ def predict(
     w, b = parse(weight, "weight", width), parse(bias, "bias", width)
     if not nonlinearities.is_chain(width, phi.name):
         exponent, why_not, holds_for = layers_exponent(w, b, width, phi)
-        return Prediction(exponent, why_not, layers_bound(w, width, phi), holds_for)
+        at_width = None
+        if holds_for == "n -> infinity" and exponent is not None and w.family == "normal" and b.family != "uniform":
+            at_width = exponent + width_correction(gain(w, width), b.std, phi.name) / (2 * width)
+        return Prediction(exponent, why_not, layers_bound(w, width, phi), holds_for, at_width)
     of_bound = bound(w)
     if b.family == "centered":
         at_half = np.asarray(x) == 0.5
