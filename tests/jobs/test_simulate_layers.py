@@ -46,6 +46,30 @@ def test_the_exponent_is_that_of_the_exact_law_at_every_width(nonlinearity):
     assert abs(beside.deviation) < 4
 
 
+@pytest.mark.parametrize(("nonlinearity", "depth"), [("linear", 20), ("relu", 3)])
+@pytest.mark.parametrize("width", [1, 2, 8, 64])
+def test_ten_thousand_networks_have_the_exact_mean_and_variance(nonlinearity, depth, width):
+    laws = {"weight": "normal:gain=1", "x": "normal:std=1", "width": width, "nonlinearity": nonlinearity}
+    growth = fg.simulate(depth, 10_000, **laws, seed=width, record=2)
+    ln = growth.adjoint[0].ln()
+    alive = ln[np.isfinite(ln)]
+    if nonlinearity == "relu":
+        dead = fg.theory.dead_probability(width, depth)
+        assert abs(len(ln) - len(alive) - len(ln) * dead) < 4 * np.sqrt(len(ln) * dead * (1 - dead)) + 1
+    else:
+        assert len(alive) == len(ln)
+    mean, variance = (depth * each for each in fg.theory.layer_growth(width, 1.0, nonlinearity))
+    count, squares = len(alive), (alive - alive.mean()) ** 2
+    off_mean = (alive.mean() - mean) / np.sqrt(alive.var(ddof=1) / count)
+    off_variance = (alive.var(ddof=1) - variance) / np.sqrt(squares.var() / count)
+    assert max(abs(off_mean), abs(off_variance)) < 3.29  # two-sided, at 1e-3
+
+
+def test_orthogonal_linear_layers_keep_the_norm_over_ten_thousand_layers():
+    growth = fg.simulate(10_000, 4, "orthogonal", width=8, nonlinearity="linear", seed=3)
+    assert np.abs(growth.adjoint.ln()).max() < 1e-11
+
+
 @pytest.mark.parametrize(
     ("nonlinearity", "sigma_w", "sigma_b"),
     [
