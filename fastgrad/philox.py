@@ -39,6 +39,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastgrad.nonlinearities import NONLINEARITIES
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     Words = NDArray[np.uint64]
 
 LOW_32 = np.uint64(0xFFFFFFFF)
+CENTERING = NONLINEARITIES["sigmoid"].centering  # bias per weight
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 KEY_STEPS = 0x9E3779B9, 0xBB67AE85  # the golden ratio and sqrt(3) - 1, in units of 2^-32
 
@@ -187,7 +190,7 @@ def _draw_pair(
     if len(families) == 2:
         v = _variates(second.family, seed, members, apart)[1]
     a = first.location + first.scale * u
-    b = -0.5 * a if second.family == "centered" else second.location + second.scale * v
+    b = CENTERING * a if second.family == "centered" else second.location + second.scale * v
     return np.broadcast_to(a, shape), np.broadcast_to(b, shape)
 
 

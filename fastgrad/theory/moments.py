@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastgrad.laws import LawLike, parse
+from fastgrad.nonlinearities import NONLINEARITIES
 from fastgrad.theory.quadrature import between
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def bound(weight: LawLike) -> Moments:
         As `ln_weight` does.
     """
     mean, variance = ln_weight(weight)
-    return Moments(mean - math.log(4), variance)
+    return Moments(mean + math.log(NONLINEARITIES["sigmoid"].slope), variance)
 
 
 def normal_density(t: Floats) -> Floats:

@@ -21,7 +21,15 @@ from fastgrad.kernels.jit.forward import (
     prefetch_row,
     set_state,
 )
-from fastgrad.kernels.jit.nonlinearity import is_outside, sigmoid, sigmoid_in_range
+from fastgrad.kernels.jit.nonlinearity import (
+    REST,
+    activation_exponent_of,
+    derivative_exponent_of,
+    is_outside,
+    pack_exponents,
+    sigmoid,
+    sigmoid_in_range,
+)
 from fastgrad.kernels.jit.numbers import EXPONENT_MIN, renormalize, renormalize_in_range, to_scaled
 
 if TYPE_CHECKING:
@@ -53,8 +61,8 @@ def forward_row(weight, bias, link, begin, lanes, activation, z, o, derivative, 
     finite = True
     for lane in range(lanes):
         finite &= abs(weight[link, begin + lane]) <= LARGEST and abs(bias[link, begin + lane]) <= LARGEST
-        activation[lane], o[at, lane], _, derivative[at, lane], k = sigmoid(z[lane])
-        exponent[at, lane] = k if z[lane] < 0.0 else -k
+        activation[lane], o[at, lane], _, derivative[at, lane], derivative_exponent = sigmoid(z[lane])
+        exponent[at, lane] = pack_exponents(z[lane], derivative_exponent)
     return finite
 
 
@@ -89,18 +97,19 @@ def backward_in_range(
 def backward_extended(out, link, begin, lanes, adjoint, tape, at, before, origin):
     """One link of every lane back by the general formula; returns whether the next one needs it too."""
     (grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent), (mantissa, exponent) = out, adjoint
-    (tape_o, derivative, copy, tape_k, extended) = tape
+    (tape_o, derivative, copy, tape_exponent, extended) = tape
     is_first, input_mantissa, input_exponent = origin
     needs_extended = False  # some adjoint is zero, or near the smallest exponent
     for lane in range(lanes):
-        k = abs(tape_k[at, lane]) if extended[at] else 0
+        derivative_exponent = derivative_exponent_of(tape_exponent[at, lane]) if extended[at] else 0
         if is_first:
             o, o_exponent = input_mantissa[lane], input_exponent[lane]
         else:
-            o, o_exponent = tape_o[before, lane], min(tape_k[before, lane], 0) if extended[before] else 0
+            o = tape_o[before, lane]
+            o_exponent = activation_exponent_of(tape_exponent[before, lane]) if extended[before] else 0
         scaled, scaled_exponent = renormalize(mantissa[lane], exponent[lane])
         factor, factor_exponent = to_scaled(copy[at, lane])
-        delta, delta_exponent = renormalize(scaled * derivative[at, lane], scaled_exponent - k)
+        delta, delta_exponent = renormalize(scaled * derivative[at, lane], scaled_exponent + derivative_exponent)
         grad, grad_exponent = renormalize(delta * o, delta_exponent + o_exponent)
         mantissa[lane], exponent[lane] = renormalize(delta * factor, delta_exponent + factor_exponent)
         needs_extended |= mantissa[lane] == 0.0 or exponent[lane] < EXPONENT_MIN // 2
@@ -149,7 +158,7 @@ def run_taped(tape, row_buffer, mirror, input_slot, ahead, back):
     if `mirror` is set. With `input_slot` = 1 row 0 holds the input as if it were an activation; the links follow it.
     Returns whether every weight and bias was finite.
     """
-    o, derivative, copy, k, extended = tape
+    o, derivative, copy, exponents, extended = tape
     first, count, begin, lanes, (weight, bias), (activation, z) = ahead
     back_first, back_count, back_begin, back_lanes, out, adjoint, (input_mantissa, input_exponent) = back
     grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent = out
@@ -196,7 +205,7 @@ def run_taped(tape, row_buffer, mirror, input_slot, ahead, back):
             else:
                 origin = i + input_slot == 0, input_mantissa, input_exponent
                 needs_extended = backward_extended(out, link, column, n, adjoint, tape, UINT(at), UINT(before), origin)
-        # What goes back leaves its place to what goes forward: first the one, then the other.
+        # Backward first: the forward pass then overwrites the row that the backward pass has just read.
         if step < count:
             link, at = first + step, rows - 1 - step if mirror else input_slot + step
             prefetch_row(weight, bias, min(link + PREFETCH_DISTANCE, depth - 1), begin, begin + lanes)
@@ -211,7 +220,7 @@ def run_taped(tape, row_buffer, mirror, input_slot, ahead, back):
                 o,
                 derivative,
                 copy,
-                k,
+                exponents,
                 extended,
                 UINT(at),
             )
@@ -220,7 +229,7 @@ def run_taped(tape, row_buffer, mirror, input_slot, ahead, back):
 
 @njit
 def new_tape(rows):
-    """Memory for what the way back needs of a link: o_l, sigmoid'(z_l), w_l, the exponent k, and if it is extended."""
+    """Memory for what the way back needs of a link: o_l, sigmoid'(z_l), w_l, their exponents, and if it is extended."""
     return (
         np.empty((rows, BLOCK)),
         np.empty((rows, BLOCK)),
@@ -373,7 +382,7 @@ def backprop_deep(given, x, cotangent, output, out, grad_x, member):
     if runs > 1:
         warm = new_states(runs - 1)
         for i in range(runs - 1):
-            set_state(warm, i, 0.5)
+            set_state(warm, i, REST)
         nowhere = new_states(segments)
         unused = np.empty(segments), np.empty(segments, dtype=np.int64)
         run_forward(given, member, length - 1, length, runs - 1, 1, warm, nowhere, unused)

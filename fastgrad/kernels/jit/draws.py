@@ -12,6 +12,7 @@ import numpy as np
 from fastgrad.kernels import constants
 from fastgrad.kernels.constants import CENTERED, CONSTANT, COS, NORMAL, ROUNDER, SIN, UNIFORM
 from fastgrad.kernels.jit.compiler import bits_of, float_of, njit, njit_row
+from fastgrad.kernels.jit.nonlinearity import REST
 from fastgrad.kernels.jit.numbers import ROUNDER_BITS, log_reduced
 
 KEY_STEP_0 = np.uint64(constants.KEY_STEP_0)
@@ -134,7 +135,7 @@ def draw(weight_law, bias_law, seed, link, member, w, b, spare):
             b[lane] = bias_location
     elif bias_family == CENTERED:
         for lane in range(lanes):
-            b[lane] = -0.5 * w[lane]
+            b[lane] = -REST * w[lane]
     else:
         for lane in range(lanes):
             b[lane] = bias_location + bias_scale * b[lane]

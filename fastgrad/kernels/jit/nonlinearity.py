@@ -29,6 +29,9 @@ from fastgrad.kernels.jit.numbers import (
     to_scaled,
 )
 
+REST = 0.5  # phi(0)
+SLOPE = 0.25  # the largest of phi', at 0: a power of two
+SLOPE_EXPONENT = -2  # SLOPE = 2^SLOPE_EXPONENT
 STAND_IN_MAX = np.int64(constants.STAND_IN_MAX)
 STAND_IN_MIN = np.int64(constants.STAND_IN_MIN)
 
@@ -78,6 +81,24 @@ def sigmoid(z):
         mantissa = activation
         exponent = 0
     return activation, mantissa, exponent, 0.0 if dead else negative * positive, -k
+
+
+@njit
+def pack_exponents(z, derivative_exponent):
+    """One integer from which a tape gives both exponents back, 0 for two that are 0: k of exp(-|z|), the sign of z."""
+    return derivative_exponent if z < 0.0 else -derivative_exponent
+
+
+@njit
+def activation_exponent_of(packed):
+    """Exponent of the activation."""
+    return min(packed, 0)
+
+
+@njit
+def derivative_exponent_of(packed):
+    """Exponent of the derivative."""
+    return -abs(packed)
 
 
 @njit

@@ -15,6 +15,9 @@ from fastgrad.kernels.jit.compiler import bits_of, njit
 from fastgrad.kernels.jit.draws import draw
 from fastgrad.kernels.jit.forward import scaled_activation
 from fastgrad.kernels.jit.nonlinearity import (
+    REST,
+    SLOPE,
+    SLOPE_EXPONENT,
     is_outside,
     offset_in_range,
     offset_of,
@@ -43,7 +46,7 @@ ONE = np.uint64(1)
 def advance_tiny(w, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent):
     """One link of every lane where all offsets are below TINY_OFFSET; False, and nothing done, where some are not.
 
-    The offsets are multiplied by w / 4, and the slope is 1/4, in the bits of the general path.
+    The offsets are multiplied by w SLOPE, and the slope is SLOPE, in the bits of the general path.
     """
     lanes = len(w)
     outside = np.int64(0)
@@ -53,15 +56,17 @@ def advance_tiny(w, activation, scaled, scaled_exponent, product, product_expone
         return False
     for lane in range(lanes):
         mantissa, exponent = renormalize(scaled[lane] * w[lane], scaled_exponent[lane])
-        offset = 0.25 * stand_in(mantissa, exponent)
+        offset = SLOPE * stand_in(mantissa, exponent)
         tiny = abs(offset) < TINY_OFFSET
         activation[lane] = offset
         scaled[lane] = mantissa if tiny else 0.5
-        scaled_exponent[lane] = exponent - 2 if tiny and mantissa != 0.0 else 0
+        scaled_exponent[lane] = exponent + SLOPE_EXPONENT if tiny and mantissa != 0.0 else 0
         product[lane], product_exponent[lane] = renormalize_in_range(
-            (product[lane] * 0.25) * w[lane], product_exponent[lane]
+            (product[lane] * SLOPE) * w[lane], product_exponent[lane]
         )
-        bound[lane], bound_exponent[lane] = renormalize_in_range(bound[lane] * abs(w[lane]), bound_exponent[lane] - 2)
+        bound[lane], bound_exponent[lane] = renormalize_in_range(
+            bound[lane] * abs(w[lane]), bound_exponent[lane] + SLOPE_EXPONENT
+        )
     return True
 
 
@@ -91,7 +96,7 @@ def advance(
                 (product[lane] * derivative) * w[lane], product_exponent[lane]
             )
             bound[lane], bound_exponent[lane] = renormalize_in_range(
-                bound[lane] * abs(w[lane]), bound_exponent[lane] - 2
+                bound[lane] * abs(w[lane]), bound_exponent[lane] + SLOPE_EXPONENT
             )
         return True, False
     if outside == 0:
@@ -101,7 +106,7 @@ def advance(
                 (product[lane] * derivative) * w[lane], product_exponent[lane]
             )
             bound[lane], bound_exponent[lane] = renormalize_in_range(
-                bound[lane] * abs(w[lane]), bound_exponent[lane] - 2
+                bound[lane] * abs(w[lane]), bound_exponent[lane] + SLOPE_EXPONENT
             )
         return True, False
     if (
@@ -116,15 +121,15 @@ def advance(
             mantissa, exponent, z[lane] = preactivation(w[lane], activation[lane], scaled[lane], scaled_exponent[lane])
             _, scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
             activation[lane] = offset_of(z[lane])
-            if abs(activation[lane]) < TINY_OFFSET:  # and then d is z / 4
-                scaled[lane], scaled_exponent[lane] = renormalize(mantissa, exponent - 2)
+            if abs(activation[lane]) < TINY_OFFSET:  # and then d is SLOPE z
+                scaled[lane], scaled_exponent[lane] = renormalize(mantissa, exponent + SLOPE_EXPONENT)
         else:
             activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
         factor, factor_exponent = to_scaled(w[lane])
         delta, delta_exponent = renormalize(product[lane] * derivative, product_exponent[lane] + derivative_exponent)
         product[lane], product_exponent[lane] = renormalize(delta * factor, delta_exponent + factor_exponent)
         bound[lane], bound_exponent[lane] = renormalize(
-            bound[lane] * abs(factor), bound_exponent[lane] + (factor_exponent - 2)
+            bound[lane] * abs(factor), bound_exponent[lane] + (factor_exponent + SLOPE_EXPONENT)
         )
         if product[lane] == 0.0 or product_exponent[lane] < EXPONENT_MIN // 2:
             extended = True
@@ -150,7 +155,7 @@ def recorded_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, 
     if centered:
         _, _, next_z = preactivation(w[lane], activation[lane], scaled[lane], scaled_exponent[lane])
         if abs(activation[lane]) < TINY_OFFSET:
-            mantissa, exponent = 0.5, np.int64(0)
+            mantissa, exponent = to_scaled(REST)
     _, _, _, derivative, derivative_exponent = sigmoid(next_z)
     derivative, derivative_exponent = renormalize(derivative, derivative_exponent)
     return mantissa, exponent, derivative, derivative_exponent

@@ -25,6 +25,7 @@ from fastgrad.kernels.constants import (
     TINY_OFFSET,
 )
 from fastgrad.laws import FAMILY_CODES, Law
+from fastgrad.nonlinearities import NONLINEARITIES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 WORK_ELEMENTS = 2**18  # links times members that `propagate` makes arrays of at a time
 PRODUCT_LINKS = 64  # links whose product is taken at once
 
+REST, SLOPE = NONLINEARITIES["sigmoid"].rest, NONLINEARITIES["sigmoid"].slope
+SLOPE_EXPONENT = int(np.log2(SLOPE))  # a power of two
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
 
 
@@ -103,7 +106,7 @@ def forward_offset(
 ) -> tuple[Floats, Floats, tuple[Floats, Ints]]:
     """Preactivations of every link with centered biases, and the last offset d = o - 1/2.
 
-    z_l = w_l d_{l-1},  d_l = tanh(z_l / 2) / 2; where z is so small that a double may not hold it, d is z / 4.
+    z_l = w_l d_{l-1},  d_l = tanh(z_l / 2) / 2; where z is so small that a double may not hold it, d is SLOPE z.
 
     Parameters
     ----------
@@ -131,7 +134,7 @@ def forward_offset(
         fraction, shift = np.frexp(d)
         tiny = np.abs(d) < TINY_OFFSET
         mantissa = np.where(tiny, mantissa, fraction)
-        exponent = np.where(tiny & (mantissa != 0), exponent - 2, shift)
+        exponent = np.where(tiny & (mantissa != 0), exponent + SLOPE_EXPONENT, shift)
     return z, d, (mantissa, exponent)
 
 
@@ -293,7 +296,7 @@ def propagate(job: PropagateJob, state: State, first: int, last: int, start: int
         if laws[1].family == "centered":
             at_half = np.abs(activation[members]) < TINY_OFFSET
             z, activation[members], offset = forward_offset(w, activation[members], *first_input)
-            first_input = np.where(at_half, 0.5, first_input[0]), np.where(at_half, 0, first_input[1])
+            first_input = np.where(at_half, REST, first_input[0]), np.where(at_half, 0, first_input[1])
         else:
             z, activation[members] = forward(w, b, activation[members])
         link = sigmoid(z)
@@ -321,7 +324,7 @@ def propagate(job: PropagateJob, state: State, first: int, last: int, start: int
         # the products over the links between two recorded ones
         w_mantissa, w_exponent = renormalize(w, np.zeros((), dtype=np.int64))
         product_factor = link.derivative * w_mantissa, link.derivative_exponent + w_exponent
-        bound_factor = np.abs(w_mantissa), w_exponent - 2
+        bound_factor = np.abs(w_mantissa), w_exponent + SLOPE_EXPONENT
         # Cut at recorded links and every PRODUCT_LINKS links, whatever the width of the slice: so are the bits.
         starts = np.union1d(at, np.arange(0, len(links), PRODUCT_LINKS))
         is_recorded = np.isin(starts, at)
