@@ -24,7 +24,7 @@ PACKAGE = ModuleType("fastgrad")
 PACKAGE.__path__ = [str(ROOT / "fastgrad")]
 sys.modules["fastgrad"] = PACKAGE
 
-from fastgrad import laws, nonlinearities, philox  # noqa: E402
+from fastgrad import laws, losses, nonlinearities, philox  # noqa: E402
 
 mp.mp.dps = 60
 LN2 = mp.log(2)
@@ -103,7 +103,7 @@ KERNEL_VERSION = 2
 # By what number kernels know a law's family, a loss, a nonlinearity.
 CODES = {
     "Family": {name.upper(): code for name, code in laws.FAMILY_CODES.items()},
-    "Loss": {"SQUARED": 0, "CROSS_ENTROPY": 1},
+    "Loss": {name.upper(): of.code for name, of in losses.LOSSES.items()},
     "NonlinearityCode": {name.upper(): of.code for name, of in nonlinearities.NONLINEARITIES.items()},
 }
 

@@ -14,7 +14,19 @@ MODULES = {
 }
 # Floors, from the lowest: a module imports from its own floor and from those below.
 FLOORS = [
-    {"_version", "interrupts", "checks", "scaled", "summary", "laws", "nonlinearities", "philox", "chain", "files"},
+    {
+        "_version",
+        "interrupts",
+        "checks",
+        "scaled",
+        "summary",
+        "laws",
+        "losses",
+        "nonlinearities",
+        "philox",
+        "chain",
+        "files",
+    },
     {"theory"},
     {"kernels"},
     {"jobs"},

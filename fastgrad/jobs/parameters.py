@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
+from fastgrad.losses import LOSSES
 from fastgrad.nonlinearities import NONLINEARITIES
 
 JobName = Literal["simulate", "train"]  # jobs that a sweep runs; train: of drawn chains, as in `train_drawn`
@@ -109,9 +110,9 @@ PARAMETERS = (
     Parameter(
         "loss",
         "name",
-        "(o - y)² / 2, or -y ln o - (1 - y) ln(1 - o).",
+        f"{', or '.join(loss.formula for loss in LOSSES.values())}.",
         _in_training("squared"),
-        choices=("squared", "cross_entropy"),
+        choices=tuple(LOSSES),
     ),
     Parameter("clip_value", "number", "Largest magnitude of a gradient.", _in_training(None)),
     Parameter("clip_norm", "number", "Largest Euclidean norm of a chain's gradients.", _in_training(None)),

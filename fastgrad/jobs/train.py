@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fastgrad import losses
 from fastgrad.chain import Chain
 from fastgrad.checks import integer, per_member, real_array, require_memory
 from fastgrad.jobs.backprop import caught_at_start, warn_of_caught
@@ -26,12 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from fastgrad.kernels.contract import Limits
+    from fastgrad.losses import LossName
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-LossName = Literal["squared", "cross_entropy"]
-LOSSES: dict[LossName, int] = {"squared": 0, "cross_entropy": 1}  # the numbers by which the kernels know them
 STATUSES = ("converged", "stalled", "diverged", "running")
 STEPS_MAX = 10**15
 LANE_BYTES = 90  # that a compiled backend works in, for each link of a lane
@@ -243,11 +243,8 @@ def train_chain(
     y = per_member("target", target, ensemble)
     steps = integer("steps", steps, 1, STEPS_MAX)
     record = integer("record", record, 2, 2**31)
-    if not isinstance(loss, str) or loss not in LOSSES:
-        raise ValueError(f"loss: expected squared or cross_entropy, got {loss!r}")
-    if loss == "cross_entropy" and not np.all((y >= 0) & (y <= 1)):
-        worst = int(np.argmax((y < 0) | (y > 1)))
-        raise ValueError(f"target: expected 0 to 1 for the cross entropy, got {y[worst]} at index [{worst}]")
+    of_loss = losses.parse(loss)
+    of_loss.check_targets(y)
     rate = _positive("learning_rate", learning_rate)
     largest = math.inf if clip_value is None else _positive("clip_value", clip_value)
     norm = math.inf if clip_norm is None else _positive("clip_norm", clip_norm)
@@ -270,8 +267,8 @@ def train_chain(
             bias=chain.bias.copy(),
             x=chain.x,
             target=y,
-            min_loss=_entropy(y) if loss == "cross_entropy" else np.zeros(ensemble),
-            loss_code=LOSSES[loss],
+            min_loss=of_loss.least(y),
+            loss_code=of_loss.code,
             learning_rate=rate,
             clip_value=largest,
             clip_norm=norm,
@@ -393,9 +390,3 @@ def _positive(name: str, value: Any) -> float:
     if number <= 0:
         raise ValueError(f"{name}: expected a number above 0, got {value!r}")
     return number
-
-
-def _entropy(y: Floats) -> Floats:
-    """-y ln y - (1 - y) ln(1 - y)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(y > 0, -y * np.log(y), 0.0) + np.where(y < 1, -(1 - y) * np.log1p(-y), 0.0)

@@ -22,7 +22,7 @@ from fastgrad.jobs.parameters import (
     swept_parameters,
 )
 from fastgrad.jobs.schemes import schemes
-from fastgrad.jobs.train import LossName
+from fastgrad.losses import LossName
 from fastgrad.sweeps.plan import job_function
 
 FUNCTIONS = {"simulate": fg.simulate, "train": fg.train_drawn, "schemes": schemes, "compare": compare}
