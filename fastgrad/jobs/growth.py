@@ -319,8 +319,7 @@ def _crossing(links: Ints, height: Floats, level: float) -> int | None:
 
 def lyapunov_of(recorded_links: Ints, adjoint: Scaled, depth: int) -> Lyapunov:
     """Estimate the exponent from the recorded adjoints, as `Growth.lyapunov` says."""
-    ln = adjoint.ln()
-    rates = ln[0] / depth
+    rates = adjoint[0].ln() / depth
     if not np.isfinite(rates).all():
         return Lyapunov(-np.inf, np.nan)
     mean = float(rates.mean())
@@ -331,7 +330,7 @@ def lyapunov_of(recorded_links: Ints, adjoint: Scaled, depth: int) -> Lyapunov:
         return Lyapunov(mean, np.nan)
     edges = np.unique(np.searchsorted(recorded_links, spaced(depth, count + 1)))
     links = np.diff(np.append(recorded_links[edges[:-1]], depth + 1))
-    return Lyapunov(mean, batch_means_stderr(-np.diff(np.append(ln[edges[:-1], 0], 0.0)), links))
+    return Lyapunov(mean, batch_means_stderr(-np.diff(np.append(adjoint[edges[:-1], 0].ln(), 0.0)), links))
 
 
 def batch_means_stderr(growth: Floats, links: Ints) -> float:

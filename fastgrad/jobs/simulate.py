@@ -22,7 +22,7 @@ from fastgrad.summary import spaced
 from fastgrad.theory.linear import WIDTH_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 LINKS_MAX = 10**15  # depth times ensemble; at 5 ns a link that is two months
 BURN_IN_WASTE = 1 / 8  # of the links after the burn-in: the share that a recorded link may leave unused
+BLOCK_ROWS = 300  # recorded links whose products are taken at a time: three mantissas each, from 1/2, end above 2^-901
+BLOCK_ELEMENTS = 2**17  # of such a block: it stays in the cache, and beside the records it is small
+EXPONENT_SUM_MAX = 2**61  # beyond it, sums of exponents might leave int64
+SLOPE_EXPONENT = int(np.log2(nonlinearities.NONLINEARITIES["sigmoid"].slope))  # of the bound: a power of two
 RECORD_BYTES = 80  # a recorded link of a member: four Scaled, a weight, and what summing up takes
 
 
@@ -218,13 +222,57 @@ def suffix_products(
     adjoint, grad_weight, grad_bias : Scaled
     """
     following = bound_following = Scaled.from_float(np.ones(weight.shape[1]))
-    for row in range(len(weight) - 1, -1, -1):
-        w = Scaled.from_float(weight[row])
-        delta = product[row] * following * slope[row]
-        following = delta * w
-        bound_following = bound[row] * bound_following * Scaled.of_parts(np.abs(w.mantissa), w.exponent - 2)
-        input_at[row] = delta * input_at[row]
-        slope[row] = delta
-        product[row] = following
-        bound[row] = bound_following
+    rows = max(1, min(BLOCK_ROWS, BLOCK_ELEMENTS // weight.shape[1]))
+    for last in range(len(weight), 0, -rows):
+        block = slice(max(0, last - rows), last)
+        w = Scaled.from_float(weight[block])
+        of_bound = Scaled.of_parts(np.abs(w.mantissa), w.exponent + SLOPE_EXPONENT)
+        delta, adjoint = _running_products((product[block], slope[block], w), following)
+        (bounds,) = _running_products((bound[block], of_bound), bound_following)
+        input_at[block] = delta * input_at[block]
+        slope[block], product[block], bound[block] = delta, adjoint, bounds
+        following, bound_following = adjoint[0], bounds[0]
     return product, input_at, slope
+
+
+def _running_products(factors: tuple[Scaled, ...], start: Scaled) -> Iterator[Scaled]:
+    """Products from the last row up, beginning with `start`: for each factor, all that has been multiplied after it.
+
+    The bits are those of one product after the other. Renormalizing is exact, and is done once at the end: until then
+    mantissas alone are multiplied, which over `BLOCK_ROWS` rows stay normal numbers, and exponents are summed.
+
+    Parameters
+    ----------
+    factors : tuple of Scaled, shape (rows, ensemble)
+        At most three, and at most `BLOCK_ROWS` rows. The first one's products are not given back.
+    start : Scaled, shape (ensemble,)
+    """
+    rows = len(factors[0])
+    largest = [int(np.abs(factor.exponent).max(initial=0)) for factor in (*factors, start)]
+    if rows * sum(largest) > EXPONENT_SUM_MAX:
+        results = [Scaled.empty(factors[0].shape) for _ in factors]
+        run = start
+        for row in range(rows - 1, -1, -1):
+            for factor, result in zip(factors, results, strict=True):
+                run = run * factor[row]
+                result[row] = run
+        yield from results[1:]
+        return
+    mantissas = [np.empty(factor.shape) for factor in factors]
+    mantissa: Floats = start.mantissa
+    for row in range(rows - 1, -1, -1):
+        for factor, products in zip(factors, mantissas, strict=True):
+            mantissa = np.multiply(mantissa, factor.mantissa[row], out=products[row])
+    of_row = np.sum([factor.exponent for factor in factors], axis=0)
+    exponent: Ints = np.cumsum(of_row[::-1], axis=0)[::-1]
+    exponent += start.exponent
+    exponent -= of_row  # before the first factor of each row
+    for i, (factor, products) in enumerate(zip(factors, mantissas, strict=True)):
+        exponent += factor.exponent
+        if i:
+            fraction, shift = np.frexp(products)
+            shifted = exponent + shift
+            if not fraction.all():
+                zero = fraction == 0
+                fraction[zero], shifted[zero] = 0.0, 0
+            yield Scaled.of_parts(fraction, shifted)
