@@ -29,6 +29,7 @@ FLOORS = [
     },
     {"theory"},
     {"kernels"},
+    {"njit"},
     {"jobs"},
     {"info"},
     {"sweeps"},

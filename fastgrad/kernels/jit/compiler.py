@@ -43,7 +43,7 @@ CACHE = _can_cache()
 _SOURCES = sorted(Path(__file__).parent.glob("*.py")) + [
     Path(__file__).parent.with_name(name) for name in ("constants.py", "contract.py")
 ]
-_SOURCES_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
+SOURCES_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
 
 
 def njit(function: Callable[..., Any], **more: Any) -> Any:
@@ -57,7 +57,7 @@ def njit(function: Callable[..., Any], **more: Any) -> Any:
     compiled = numba.njit(function, **options)
     if CACHE:
         file = compiled._cache._cache_file
-        file._source_stamp = file._source_stamp, _SOURCES_DIGEST
+        file._source_stamp = file._source_stamp, SOURCES_DIGEST
     return compiled
 
 
