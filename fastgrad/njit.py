@@ -11,7 +11,7 @@
 ...     return mantissa, exponent
 >>> import numpy as np
 >>> mantissa, exponent = product(np.full(1000, 1e-300))
->>> round(fj.log2_of(mantissa, exponent) * np.log10(2), 6)  # of 10^-300000
+>>> round(float(fj.log2_of(mantissa, exponent) * np.log10(2)), 6)  # 10^-300000
 -300000.0
 
 Each function has the bits of the Numba backend, and so of ``cpp``; each can be called from Python too. Arguments are

@@ -81,9 +81,16 @@ def test_there_are_examples():
     assert "README.md" in SHOWN
 
 
-@pytest.mark.parametrize("module", ["", ".scaled", ".jobs.simulate", ".jobs.train", ".sweeps.run", ".theory"])
+WITH_EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((ROOT / "fastgrad").rglob("*.py"))
+    if ">>>" in path.read_text(encoding="utf-8") and path.parent.name != "torch"  # which has tests of its own
+]
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
 def test_docstring_examples(module):
-    results = doctest.testmod(importlib.import_module(f"fastgrad{module}"), optionflags=doctest.ELLIPSIS)
+    results = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
     assert results.attempted > 0
     assert results.failed == 0
 
