@@ -33,9 +33,9 @@ not checked. A caller that is compiled with ``cache=True`` keeps their machine c
 ====================  ==============================================================================================
 
 Numba does not notice that a function which a cached caller uses has changed (numba issue 1833): after an update of
-fastgrad the old machine code runs on. ``VERSION`` changes with the source of the kernels. Write it into your module, and
-compare: ``assert fastgrad.njit.VERSION == "…"`` fails after an update, and the edit that mends it makes Numba compile
-again.
+fastgrad the old machine code runs on. ``VERSION`` changes with the source of the kernels. Write it into your module,
+and compare: ``assert fastgrad.njit.VERSION == "…"`` fails after an update, and the edit that mends it makes Numba
+compile again.
 """
 
 # Numba infers the types of what it compiles.
