@@ -28,7 +28,7 @@ from fastgrad.files import Derived, check_writable, load_chain, load_task, open_
 from fastgrad.kernels import load
 from fastgrad.report.backprop import gradients_bytes
 from fastgrad.report.document import Curve, Figure
-from fastgrad.report.image import save
+from fastgrad.report.figures import save
 from fastgrad.report.tabular import write_csv
 from fastgrad.summary import json_ready
 

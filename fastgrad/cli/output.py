@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 FORMATS = ("table", "json", "csv")
-ENDINGS = {".json": "json", ".csv": "csv", ".txt": "table"}
+ENDINGS = {".json": "json", ".csv": "csv", ".txt": "table", ".html": "html"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -47,11 +47,15 @@ class Output(NamedTuple):
 
         for option, path in (("output", self.file), ("plot", self.plot)):
             check_writable(option, path)
+            if option == "output" and self.form == "html":
+                from fastgrad.report.html import require_bokeh
+
+                require_bokeh(option)
             if source is not None and path is not None and os.path.realpath(path) == os.path.realpath(source):
                 raise click.UsageError(f"{option}: {path} is the file that is read")
         if self.plot is None:
             return
-        from fastgrad.report.image import check_path
+        from fastgrad.report.figures import check_path
 
         check_path(self.plot)
         if self.file is not None and os.path.realpath(self.file) == os.path.realpath(self.plot):
@@ -83,7 +87,7 @@ class Output(NamedTuple):
 
     def show(self, report: Report) -> None:
         """Write a report where it is to go, and draw its figure into a file if one is wanted."""
-        from fastgrad.report.image import save
+        from fastgrad.report.figures import save
         from fastgrad.report.writing import write
 
         with _unwinding():
@@ -142,7 +146,7 @@ def output_options(*formats: str, figure: bool = False, to_file: bool = True) ->
         )
         options.insert(1, click.option("--output", "-o", type=path, metavar="FILE", help=text))
     if figure:
-        text = "Draw the figure into FILE too: .png, .svg or .pdf."
+        text = "Draw the figure into FILE too: .png, .svg, .pdf or .html."
         options.insert(0, click.option("--plot", type=click.Path(), metavar="FILE", help=text))
     return add
 
@@ -160,7 +164,7 @@ def _chosen_format(form: str | None, file: str | None, more: tuple[str, ...], fi
     if not to_file:
         return "table"
     if ending not in formats:
-        from fastgrad.report.image import FILE_TYPES
+        from fastgrad.report.figures import FILE_TYPES
 
         hint = f"; the figure is drawn with --plot {file}" if ending in FILE_TYPES and figure else ""
         raise click.UsageError(

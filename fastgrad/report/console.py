@@ -7,7 +7,7 @@ import re
 import sys
 from typing import IO, TYPE_CHECKING, Literal
 
-from fastgrad.report import image
+from fastgrad.report import figures
 from fastgrad.report.document import Figure, Map, Part, Table, Text
 from fastgrad.report.terminal import terminal
 
@@ -62,7 +62,7 @@ def drawn(figure: Figure | Map, path: str | Path | None) -> str | None:
     """Draw into a file; without a path, return the figure as it is printed without color."""
     if path is None:
         return terminal(figure, PLOT_WIDTH, PLOT_HEIGHT, color=False)
-    image.save(figure, path)
+    figures.save(figure, path)
     return None
 
 

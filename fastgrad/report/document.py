@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 Format = Literal["table", "json", "csv"]
-Binary = Literal["npz", "parquet"]
+Binary = Literal["npz", "parquet", "html"]
 JSON_SCHEMA = "fastgrad/1"
 
 Role = Literal["title", "line", "note", "warning"]
@@ -266,6 +266,22 @@ class Map:
     values: Floats
     x_log: bool = False
     y_log: bool = False
+
+
+def cell_edges(centers: Floats, log: bool) -> Floats:
+    """Edges of cells around ascending centers: halfway between them, on the axis as it is drawn."""
+    at = np.log10(centers) if log else centers
+    if len(at) == 1:
+        between = np.array([at[0] - 0.5, at[0] + 0.5])
+    else:
+        middle = (at[1:] + at[:-1]) / 2
+        between = np.concatenate([[2 * at[0] - middle[0]], middle, [2 * at[-1] - middle[-1]]])
+    return np.asarray(10.0**between if log else between)
+
+
+def curve_label(curve: Curve, figure: Figure) -> str:
+    """Name a curve for a legend, with what its band is."""
+    return curve.label if curve.band is None else f"{curve.label}, with 5 % to 95 % of {figure.members}"
 
 
 Part = Text | Table | Figure | Map

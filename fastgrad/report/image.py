@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgrad.files import replacing
-from fastgrad.report.document import KINDS, PALETTE, Curve, Figure, Map
+from fastgrad.report.document import KINDS, PALETTE, Figure, Map, cell_edges, curve_label
 from fastgrad.report.text import reason_empty
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
     from numpy.typing import NDArray
@@ -27,45 +27,24 @@ LABEL_WIDTH = 48  # characters: as high as the axes
 LEGEND_BELOW = 3  # curves, whose names stand below the figure; those of more stand to its right
 LEGEND_WIDTH = 80  # characters, of a line below the figure
 MARKED = 60  # points, of a series: so many can be told apart
-DRAWABLE = 1e-200, 1e200  # matplotlib's margins would leave float64
 
 
-def check_path(path: str | Path) -> Path:
-    """Check that a figure can be written to the path, before a long job is started.
+def require_matplotlib(option: str) -> None:
+    """Check that figures can be drawn, before a long job is started.
 
     Raises
     ------
-    ValueError
-        If its ending is not .png, .svg or .pdf.
     ModuleNotFoundError
         Without matplotlib, with the command that installs it.
     """
-    path = Path(path)
-    if path.suffix.lower() not in FILE_TYPES:
-        raise ValueError(f"plot: expected a file ending in {', '.join(FILE_TYPES)}, got {str(path)!r}")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise ModuleNotFoundError("plot: needs matplotlib: pip install 'fastgrad[plot]'") from None
-    return path
+        raise ModuleNotFoundError(f"{option}: needs matplotlib: pip install 'fastgrad[plot]'") from None
 
 
-def save(figure: Figure | Map, path: str | Path) -> None:
-    """Draw with matplotlib into a .png, .svg or .pdf file, which is written whole or not at all.
-
-    Raises
-    ------
-    ValueError, ModuleNotFoundError
-        See `check_path`; and if an axis would reach too far to be drawn.
-    OSError
-        If the file can't be written.
-    """
-    path = check_path(path)
-    values = [curve.y for curve in figure.curves] if isinstance(figure, Figure) else [figure.y, figure.values]
-    for axis in (figure.x, *values):
-        sizes = np.abs(axis[np.isfinite(axis) & (axis != 0)])
-        if sizes.size and not DRAWABLE[0] < sizes.min() <= sizes.max() < DRAWABLE[1]:
-            raise ValueError(f"plot: a figure can't show numbers from {sizes.min():.3g} to {sizes.max():.3g}")
+def draw(figure: Figure | Map, file: Path, form: str) -> None:
+    """Draw into a file, in a format of `FILE_TYPES`."""
     from matplotlib.figure import Figure as NewCanvas
 
     canvas = NewCanvas(figsize=(7.2, 4.5), layout="constrained")
@@ -77,8 +56,7 @@ def save(figure: Figure | Map, path: str | Path) -> None:
     axes.set(xlabel=figure.x_label, ylabel=_wrapped(figure.y_label, LABEL_WIDTH))
     title_width = TITLE_WIDTH_BESIDE_LEGEND if _has_legend_beside(figure) else TITLE_WIDTH
     axes.set_title(_wrapped(figure.title, title_width), fontsize="medium", loc="left")
-    with replacing(path) as part:
-        canvas.savefig(part, dpi=150, format=path.suffix[1:].lower())
+    canvas.savefig(file, dpi=150, format=form)
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -105,7 +83,7 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
         alone = "o" if kept.sum() == 1 else None  # a line of one point can't be seen
         if curve.kind == "series" and len(figure.x) <= MARKED:
             alone = "."
-        label = _label(curve, figure)
+        label = curve_label(curve, figure)
         # A broken line lies above the whole ones, so that both are seen where they coincide.
         order = 2 if style == "-" else 3
         axes.plot(
@@ -135,7 +113,7 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     named = [curve for curve in figure.curves if curve.label]
     many = _has_legend_beside(figure)
-    in_one_line = sum(len(_label(curve, figure)) + 8 for curve in named) <= LEGEND_WIDTH
+    in_one_line = sum(len(curve_label(curve, figure)) + 8 for curve in named) <= LEGEND_WIDTH
     axes.figure.legend(
         frameon=False,
         loc="outside right center" if many else "outside lower center",  # off the data
@@ -144,12 +122,8 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
     )
 
 
-def _label(curve: Curve, figure: Figure) -> str:
-    return curve.label if curve.band is None else f"{curve.label}, with 5 % to 95 % of {figure.members}"
-
-
 def _draw_map(figure: Map, canvas: Canvas, axes: Axes) -> None:
-    edges = _edges(figure.x, figure.x_log), _edges(figure.y, figure.y_log)
+    edges = cell_edges(figure.x, figure.x_log), cell_edges(figure.y, figure.y_log)
     axes.set_facecolor("0.85")  # where there is no value
     mesh = axes.pcolormesh(*edges, np.ma.masked_invalid(figure.values), cmap="viridis", rasterized=True)
     if figure.x_log:
@@ -157,14 +131,3 @@ def _draw_map(figure: Map, canvas: Canvas, axes: Axes) -> None:
     if figure.y_log:
         axes.set_yscale("log")
     canvas.colorbar(mesh, ax=axes, label=_wrapped(figure.value_label, LABEL_WIDTH))
-
-
-def _edges(centers: Floats, log: bool) -> Floats:
-    """Edges of cells around ascending centers: halfway between them, on the axis as it is drawn."""
-    at = np.log10(centers) if log else centers
-    if len(at) == 1:
-        between = np.array([at[0] - 0.5, at[0] + 0.5])
-    else:
-        middle = (at[1:] + at[:-1]) / 2
-        between = np.concatenate([[2 * at[0] - middle[0]], middle, [2 * at[-1] - middle[-1]]])
-    return np.asarray(10.0**between if log else between)

@@ -1,4 +1,4 @@
-"""Reports as text, JSON, CSV, npz or parquet, on a terminal or in a file."""
+"""Reports as text, JSON, CSV, HTML, npz or parquet, on a terminal or in a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastgrad.files import replacing, write_json, write_npz
 from fastgrad.info import provenance
 from fastgrad.report.console import show
 from fastgrad.report.document import JSON_SCHEMA, Binary, Format, Report
+from fastgrad.report.html import page
 from fastgrad.report.tabular import write_csv, write_parquet
 
 if TYPE_CHECKING:
@@ -23,12 +24,12 @@ def write(report: Report, form: Format | Binary, output: str | None, color: bool
     Raises
     ------
     ValueError
-        If an .npz or .parquet is wanted on stdout.
+        If an .npz, .parquet or .html is wanted on stdout.
     OSError
         If it can't be written.
     """
     if output is None or output == "-":
-        if form == "npz" or form == "parquet":
+        if form == "npz" or form == "parquet" or form == "html":
             raise ValueError(f"format: {form} is written to a file only, expected -o FILE.{form}")
         if sys.stdout is None:
             raise OSError("stdout is closed")
@@ -51,6 +52,12 @@ def _write_file(report: Report, form: Format | Binary, path: Path, color: bool |
         write_npz(report.arrays, path)
     elif form == "parquet":
         write_parquet(list(report.rows), path)
+    elif form == "html":
+        details = {"command": f"fastgrad {report.command}", **report.parameters}
+        path.write_text(
+            page(report.content, f"fastgrad {report.command}", details | provenance(report.backend, report.seed)),
+            encoding="utf-8",
+        )
     else:
         with path.open("w", encoding="utf-8", newline="") as text:
             _write_text(report, form, text, color or False)

@@ -13,7 +13,7 @@ import fastgrad as fg
 from fastgrad.jobs.backprop import log10_bound
 from fastgrad.report.backprop import gradients_report
 from fastgrad.report.document import PALETTE, Curve, Figure, Map, Text
-from fastgrad.report.image import check_path, save
+from fastgrad.report.figures import check_path, save
 from fastgrad.report.plot import study_report
 from fastgrad.report.simulate import growth_report
 from fastgrad.report.terminal import SHADES, terminal
@@ -321,7 +321,7 @@ def test_saving_needs_no_display_and_no_pyplot(python, tmp_path):
 import sys
 import numpy as np
 from fastgrad.report.document import Curve, Figure
-from fastgrad.report.image import save
+from fastgrad.report.figures import save
 x = np.arange(3.0)
 save(Figure("", "link", "log10", x, [Curve("bound", "bound", x)]), {str(tmp_path / "a.png")!r})
 print("matplotlib.pyplot" in sys.modules)
@@ -331,7 +331,7 @@ print("matplotlib.pyplot" in sys.modules)
 
 @pytest.mark.parametrize("name", ["figure.gif", "figure", "figure.png.txt", ""])
 def test_unknown_ending(name):
-    with pytest.raises(ValueError, match=r"^plot: expected a file ending in \.png, \.svg, \.pdf, got "):
+    with pytest.raises(ValueError, match=r"^plot: expected a file ending in \.png, \.svg, \.pdf, \.html, got "):
         check_path(name)
 
 
@@ -540,11 +540,11 @@ def test_long_texts_stay_within_the_file(kind, tmp_path, monkeypatch):
 
 
 def test_cells_of_a_logarithmic_map_lie_around_their_values():
-    from fastgrad.report.image import _edges
+    from fastgrad.report.document import cell_edges
 
-    assert _edges(np.array([1.0, 100.0]), True) == pytest.approx([0.1, 10.0, 1000.0])
-    assert _edges(np.array([0.0, 1.0, 4.0]), False).tolist() == [-0.5, 0.5, 2.5, 5.5]
-    assert _edges(np.array([3.0]), False).tolist() == [2.5, 3.5]
+    assert cell_edges(np.array([1.0, 100.0]), True) == pytest.approx([0.1, 10.0, 1000.0])
+    assert cell_edges(np.array([0.0, 1.0, 4.0]), False).tolist() == [-0.5, 0.5, 2.5, 5.5]
+    assert cell_edges(np.array([3.0]), False).tolist() == [2.5, 3.5]
 
 
 # The store of a sweep
