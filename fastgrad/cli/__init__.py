@@ -14,6 +14,7 @@ from fastgrad.cli.info import info
 from fastgrad.cli.measure import measure
 from fastgrad.cli.merge import merge
 from fastgrad.cli.plot import plot
+from fastgrad.cli.report import report
 from fastgrad.cli.schemes import schemes
 from fastgrad.cli.simulate import simulate
 from fastgrad.cli.sweep import sweep
@@ -21,7 +22,22 @@ from fastgrad.cli.theory import theory
 from fastgrad.cli.train import train
 
 # Commands import reports, and with them rich, plotille and matplotlib, when they run: --help must be quick.
-COMMANDS = (example, simulate, theory, backprop, train, schemes, measure, sweep, export, plot, merge, compare, info)
+COMMANDS = (
+    example,
+    simulate,
+    theory,
+    backprop,
+    train,
+    schemes,
+    measure,
+    sweep,
+    export,
+    plot,
+    report,
+    merge,
+    compare,
+    info,
+)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 

@@ -408,6 +408,17 @@ class Store:
             raise DamagedStoreError(f"{self.path}: is damaged: {self.contents.damage}; {MEND.format(self.path)}")
         return self.contents.points
 
+    def origins(self) -> list[dict[str, Any]]:
+        """What computed the points: each provenance but for the seed, with the number of its points and their dates."""
+        found: dict[str, dict[str, Any]] = {}
+        for point in self.contents.points.values():
+            made = {name: value for name, value in json.loads(point.row.provenance).items() if name != "seed"}
+            finished = point.row.finished
+            of = found.setdefault(json.dumps(made), {"points": 0, "first": finished, "last": finished, **made})
+            of["points"] += 1
+            of["first"], of["last"] = min(of["first"], finished), max(of["last"], finished)
+        return list(found.values())
+
     def seconds(self) -> list[float]:
         """Seconds that each sound point took."""
         return [point.row.seconds for point in self.contents.points.values()]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.jobs.parameters import job_parameters
+from fastgrad.jobs.parameters import JobName, job_parameters
 from fastgrad.summary import is_geometric
 from fastgrad.sweeps.points import varying_parameters, with_equal_columns
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fastgrad.jobs.parameters import JobName
-
     Floats = NDArray[np.float64]
 
 
+# Results that belong in a report beside the default one.
+MORE_RESULTS: dict[JobName, tuple[str, ...]] = {
+    "simulate": ("float32_underflow",),
+    "train": ("diverged", "median_step"),
+}
 COMPARED = ("lyapunov", "stationary")  # results that have a theory
 
 
@@ -149,6 +152,24 @@ def study(
         points=[{name: row.get(name) for name in shown} for row in rows],
         fixed=fixed,
     )
+
+
+def studies(job: JobName, rows: list[dict[str, Any]]) -> tuple[list[Study], str]:
+    """Lay out the main results of a sweep; those that can't be drawn are left out.
+
+    Returns
+    -------
+    list of Study
+    str
+        Why there are none; empty if there is one.
+    """
+    found, why = [], ""
+    for value in (None, *MORE_RESULTS[job]):
+        try:
+            found.append(study(job, rows, value, None, {}))
+        except ValueError as error:
+            why = why or str(error)
+    return found, "" if found else why
 
 
 def _default_value(job: JobName, rows: list[dict[str, Any]]) -> str:

@@ -52,7 +52,7 @@ def test_help(command, cli):
 def test_example_in_help_runs(command, tmp_path, monkeypatch, cli):
     monkeypatch.chdir(tmp_path)
     np.savez("chain.npz", weight=np.full(100, 8.0), bias=np.full(100, -4.0))
-    if command in ("export", "merge", "plot"):
+    if command in ("export", "merge", "plot", "report"):
         for store, seeds in {"study.db": (1, 2), "part1.db": (1,), "part2.db": (2,)}.items():
             fg.sweep({"weight.std": [1, 4], "seed": seeds}, depth=200, ensemble=4, store=store)
     if command == "measure":
@@ -727,6 +727,7 @@ JOBS = {
     "merge": "fastgrad.sweeps.store.merge",
     "plot": "fastgrad.sweeps.points.stored_rows",
     "theory": "fastgrad.theory.survey",
+    "report": "fastgrad.sweeps.points.stored_rows",
     "train": "fastgrad.jobs.train.drawn_task",
     "schemes": "fastgrad.jobs.schemes.schemes",
     "measure": "fastgrad.torch.script.measure_script",
