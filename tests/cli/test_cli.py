@@ -733,7 +733,7 @@ JOBS = {
     "measure": "fastgrad.torch.script.measure_script",
 }
 NEEDED = {"backprop": ("chain.npy",), "sweep": ("--grid", "seed=1"), "measure": ("model.py",)}
-NEEDED |= dict.fromkeys(("export", "merge", "plot"), ("a.db",))
+NEEDED |= dict.fromkeys(("export", "merge", "plot", "report"), ("a.db",))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
