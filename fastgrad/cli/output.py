@@ -48,9 +48,9 @@ class Output(NamedTuple):
         for option, path in (("output", self.file), ("plot", self.plot)):
             check_writable(option, path)
             if option == "output" and self.form == "html":
-                from fastgrad.report.html import require_bokeh
+                from fastgrad.report.figures import require_pages
 
-                require_bokeh(option)
+                require_pages(option)
             if source is not None and path is not None and os.path.realpath(path) == os.path.realpath(source):
                 raise click.UsageError(f"{option}: {path} is the file that is read")
         if self.plot is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,25 @@ FILE_TYPES = (*image.FILE_TYPES, ".html")
 DRAWABLE = 1e-200, 1e200  # margins would leave float64
 
 
+def require(module: str, extra: str, what: str) -> None:
+    """Check that a library is there, before a long job is started.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        With the command that installs it; `what` begins the message.
+    """
+    try:
+        import_module(module)
+    except ImportError:
+        raise ModuleNotFoundError(f"{what} needs {module}: pip install 'fastgrad[{extra}]'") from None
+
+
+def require_pages(option: str) -> None:
+    """Check that pages can be made; `option` names what was asked for."""
+    require("bokeh", "explore", f"{option}: .html")
+
+
 def check_path(path: str | Path) -> Path:
     """Check that a figure can be written to the path, before a long job is started.
 
@@ -32,7 +52,10 @@ def check_path(path: str | Path) -> Path:
     ending = path.suffix.lower()
     if ending not in FILE_TYPES:
         raise ValueError(f"plot: expected a file ending in {', '.join(FILE_TYPES)}, got {str(path)!r}")
-    (html.require_bokeh if ending == ".html" else image.require_matplotlib)("plot")
+    if ending == ".html":
+        require_pages("plot")
+    else:
+        require("matplotlib", "plot", "plot:")
     return path
 
 

@@ -54,20 +54,6 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
 """
 
 
-def require_bokeh(option: str) -> None:
-    """Check that pages can be made, before a long job is started.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without bokeh, with the command that installs it.
-    """
-    try:
-        import bokeh  # noqa: F401
-    except ImportError:
-        raise ModuleNotFoundError(f"{option}: .html needs bokeh: pip install 'fastgrad[explore]'") from None
-
-
 def page(content: Sequence[Part], title: str, details: dict[str, Any] | None = None) -> str:
     """Make a page of texts, tables and figures, and at its end a table of details by name."""
     from bokeh.embed import components

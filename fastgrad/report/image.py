@@ -29,20 +29,6 @@ LEGEND_WIDTH = 80  # characters, of a line below the figure
 MARKED = 60  # points, of a series: so many can be told apart
 
 
-def require_matplotlib(option: str) -> None:
-    """Check that figures can be drawn, before a long job is started.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib, with the command that installs it.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ModuleNotFoundError(f"{option}: needs matplotlib: pip install 'fastgrad[plot]'") from None
-
-
 def draw(figure: Figure | Map, file: Path, form: str) -> None:
     """Draw into a file, in a format of `FILE_TYPES`."""
     from matplotlib.figure import Figure as NewCanvas
