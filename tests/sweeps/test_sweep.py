@@ -7,13 +7,15 @@ import io
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
@@ -810,6 +812,43 @@ def test_cost_of_layers_is_that_of_their_weights(monkeypatch):
     assert estimate(wide, None).source == "200000 weights of the first point"
     chains = plan({"width": [1]}, "simulate", depth=1000, ensemble=100)
     assert wide.point_bytes(1) > 8 * 100 * 100 * 1000 > chains.point_bytes(1)
+
+
+class ByHand(Executor):
+    """An executor as a cluster's is: what it is given is pickled, runs later, and comes back in another order."""
+
+    def __init__(self):
+        self.waiting, self.order = [], []
+        self.closed = False
+
+    def submit(self, function, /, *args, **kwargs):
+        future = Future()
+        self.waiting.append((future, pickle.dumps((function, args, kwargs))))
+        if len(self.waiting) == 6:  # all of them: a thread of its own, the last one first
+            threading.Thread(target=self.work).start()
+        return future
+
+    def work(self):
+        for future, task in reversed(self.waiting):
+            function, args, kwargs = pickle.loads(task)
+            future.set_running_or_notify_cancel()
+            try:
+                future.set_result(pickle.loads(pickle.dumps(function(*args, **kwargs))))
+            except Exception as error:
+                future.set_exception(error)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self.closed = True
+
+
+def test_any_executor_runs_the_points(tmp_path):
+    grid = {"weight.std": [1.0, 2.0, 4.0], "width": [1, 4]}
+    executor = ByHand()
+    found = fg.sweep(grid, depth=30, ensemble=8, executor=executor, store=tmp_path / "by_hand.db")
+    assert found == fg.sweep(grid, depth=30, ensemble=8)
+    assert len(executor.waiting) == 6
+    assert not executor.closed  # it is the caller's
+    assert fg.sweep(grid, depth=30, ensemble=8, store=tmp_path / "by_hand.db") == found
 
 
 # The commands
