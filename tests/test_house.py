@@ -39,8 +39,9 @@ FLOORS = [
     {"cli"},
     {"__main__"},
 ]
-# Methods of a chain, for those who have one at hand; reading needs the class.
+# Methods for those who have an object at hand: a chain that is saved, and results that a notebook shows.
 WITHIN_METHODS = {("fastgrad.chain", "fastgrad.files")}
+WITHIN_METHODS |= {(f"fastgrad.jobs.{name}", "fastgrad.report.notebook") for name in ("growth", "train", "backprop")}
 
 
 def floor(module):

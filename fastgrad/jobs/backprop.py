@@ -16,6 +16,7 @@ from fastgrad.kernels import BackendName, BackpropJob, ScaledArrays, load
 from fastgrad.scaled import Scaled
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
@@ -59,6 +60,17 @@ class Gradients:
     caught: Any = False
     # The arrays as `backprop` made them: these share no memory, and to compare each two takes as long as a small job.
     _made: tuple[NDArray[Any], ...] = field(default=(), repr=False)
+
+    def plot(self) -> Canvas:
+        """Draw medians of the gradients against the link: a matplotlib figure, which a notebook shows."""
+        from fastgrad.report.notebook import gradients_plot
+
+        return gradients_plot(self)
+
+    def _repr_html_(self) -> str:
+        from fastgrad.report.notebook import gradients_html
+
+        return gradients_html(self)
 
     def _arrays(self) -> list[NDArray[np.float64] | NDArray[np.int64]]:
         arrays: list[NDArray[np.float64] | NDArray[np.int64]] = [self.output]

@@ -15,6 +15,7 @@ from fastgrad.summary import json_ready, log10_statistics, spaced
 from fastgrad.theory import Prediction, predict
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
     from numpy.typing import NDArray
 
     from fastgrad.kernels import BackendName
@@ -169,6 +170,17 @@ class Growth:
     def is_chain(self) -> bool:
         """Tell if its links are single sigmoid units, and its gradients derivatives with a sign."""
         return self.length is None
+
+    def plot(self) -> Canvas:
+        """Draw the figure of `fastgrad simulate`: a matplotlib figure, which a notebook shows."""
+        from fastgrad.report.notebook import growth_plot
+
+        return growth_plot(self)
+
+    def _repr_html_(self) -> str:
+        from fastgrad.report.notebook import growth_html
+
+        return growth_html(self)
 
     def summary(self) -> dict[str, Any]:
         """Return the result in few numbers, as a plain dict that `json.dumps` takes.

@@ -24,6 +24,7 @@ from fastgrad.summary import QUANTILES, json_ready, log10_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from matplotlib.figure import Figure as Canvas
     from numpy.typing import ArrayLike, NDArray
 
     from fastgrad.kernels.contract import Limits
@@ -71,6 +72,17 @@ class Training:
     last_step: Any
     backend: BackendName
     caught: Any = False
+
+    def plot(self) -> Canvas:
+        """Draw the figure of `fastgrad train`: a matplotlib figure, which a notebook shows."""
+        from fastgrad.report.notebook import training_plot
+
+        return training_plot(self)
+
+    def _repr_html_(self) -> str:
+        from fastgrad.report.notebook import training_html
+
+        return training_html(self)
 
     def summary(self) -> dict[str, Any]:
         """Return the result in few numbers, as a plain dict that `json.dumps` takes.

@@ -80,4 +80,4 @@ def save(figure: Figure | Map, path: str | Path) -> None:
         if ending == ".html":
             part.write_text(html.page([figure], figure.title), encoding="utf-8")
         else:
-            image.draw(figure, part, ending[1:])
+            image.save(figure, part, ending[1:])

@@ -29,8 +29,8 @@ LEGEND_WIDTH = 80  # characters, of a line below the figure
 MARKED = 60  # points, of a series: so many can be told apart
 
 
-def draw(figure: Figure | Map, file: Path, form: str) -> None:
-    """Draw into a file, in a format of `FILE_TYPES`."""
+def drawn(figure: Figure | Map) -> Canvas:
+    """Draw with matplotlib."""
     from matplotlib.figure import Figure as NewCanvas
 
     canvas = NewCanvas(figsize=(7.2, 4.5), layout="constrained")
@@ -42,7 +42,12 @@ def draw(figure: Figure | Map, file: Path, form: str) -> None:
     axes.set(xlabel=figure.x_label, ylabel=_wrapped(figure.y_label, LABEL_WIDTH))
     title_width = TITLE_WIDTH_BESIDE_LEGEND if _has_legend_beside(figure) else TITLE_WIDTH
     axes.set_title(_wrapped(figure.title, title_width), fontsize="medium", loc="left")
-    canvas.savefig(file, dpi=150, format=form)
+    return canvas
+
+
+def save(figure: Figure | Map, file: Path, form: str) -> None:
+    """Draw into a file, in a format of `FILE_TYPES`."""
+    drawn(figure).savefig(file, dpi=150, format=form)
 
 
 def _wrapped(text: str, width: int) -> str:

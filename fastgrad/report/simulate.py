@@ -50,8 +50,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
     theory = beside.theory
     single = growth.ensemble == 1
     chain = growth.is_chain
-    link, one = ("link", "chain") if chain else ("layer", "network")
-    gradient = "|gradient|" if chain else "norm of the gradient"
+    link, one, gradient, chains, of = _words(growth)
     adjoint, bound = growth.log10_curve["adjoint"], growth.log10_curve["bound"]
     if single:
         table = Table(numbers(link, gradient, "bound"))
@@ -64,30 +63,10 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         band = [] if single else [Cell(low, f"{power_of_ten(low)} … {power_of_ten(high)}")]
         table.add(Cell.of(growth.link[i]), Cell.of(median, power_of_ten), *band, Cell.of(bound["q50"][i], power_of_ten))
 
-    chains, laws = plural(growth.ensemble, one), f"weight {growth.weight}, bias {growth.bias}"
-    of = "" if chain else f" of {plural(growth.width, f'{growth.nonlinearity} unit')}"
+    laws = f"weight {growth.weight}, bias {growth.bias}"
     zeros = []
     if summary["zero_share"]:
         zeros.append(Text(f"Exactly zero: {100 * summary['zero_share']:.3g} % of the recorded gradients."))
-    label = "gradient" if single else "gradient (median)"
-    figure = Figure(
-        title=f"log10 {gradient} against the {link}{of}: {growth.weight}, bias {growth.bias}, {chains}",
-        x_label=link,
-        y_label=f"log10 {gradient}",
-        x=growth.link.astype(float),
-        members=f"{one}s",
-        curves=[
-            Curve(
-                "bound",
-                "bound" if single or not chain else "bound (median)",
-                bound["q50"],
-                None if single or not chain else (bound["q05"], bound["q95"]),
-            ),
-            Curve("gradient", label, adjoint["q50"], None if single else (adjoint["q05"], adjoint["q95"])),
-        ],
-    )
-    if beside.log10_adjoint is not None:
-        figure.curves.append(Curve("theory", "theory", beside.log10_adjoint))
     content: list[Part] = [
         Text(f"{chains} of {plural(growth.depth, link)}{of}, {laws}, seed {growth.seed}"),
         Text(GRADIENT if chain else GRADIENT_OF_LAYERS, "note"),
@@ -97,7 +76,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         *_failures(growth, summary["first_depth"], "gradient" if single else "median gradient"),
         *zeros,
         Text(f"backend {growth.backend}", "note"),
-        figure,
+        growth_figure(growth),
     ]
     curve = growth.log10_curve
     block = {f"log10_{name}_{key}": values for name, columns in curve.items() for key, values in columns.items()}
@@ -116,6 +95,42 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
         },
     }
     return Report("simulate", parameters, result, rows, content, growth.backend, growth.seed)
+
+
+def growth_figure(growth: Growth) -> Figure:
+    """The gradient against the link, with its bound and the line that theory draws."""
+    single, chain = growth.ensemble == 1, growth.is_chain
+    link, one, gradient, chains, of = _words(growth)
+    adjoint, bound = growth.log10_curve["adjoint"], growth.log10_curve["bound"]
+    label = "gradient" if single else "gradient (median)"
+    figure = Figure(
+        title=f"log10 {gradient} against the {link}{of}: {growth.weight}, bias {growth.bias}, {chains}",
+        x_label=link,
+        y_label=f"log10 {gradient}",
+        x=growth.link.astype(float),
+        members=f"{one}s",
+        curves=[
+            Curve(
+                "bound",
+                "bound" if single or not chain else "bound (median)",
+                bound["q50"],
+                None if single or not chain else (bound["q05"], bound["q95"]),
+            ),
+            Curve("gradient", label, adjoint["q50"], None if single else (adjoint["q05"], adjoint["q95"])),
+        ],
+    )
+    of_theory = growth.beside_theory().log10_adjoint
+    if of_theory is not None:
+        figure.curves.append(Curve("theory", "theory", of_theory))
+    return figure
+
+
+def _words(growth: Growth) -> tuple[str, str, str, str, str]:
+    """What a link, a member, and the size of a gradient are called; the ensemble; and of what units links are."""
+    if growth.is_chain:
+        return "link", "chain", "|gradient|", plural(growth.ensemble, "chain"), ""
+    units = f" of {plural(growth.width, f'{growth.nonlinearity} unit')}"
+    return "layer", "network", "norm of the gradient", plural(growth.ensemble, "network"), units
 
 
 def _layers_table(growth: Growth) -> list[Text | Table]:

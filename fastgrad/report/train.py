@@ -19,17 +19,7 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
     """Report the outcome of chains in training; `what` names the chains."""
     summary = training.summary()
     ensemble = summary["ensemble"]
-    q05, q50, q95 = (training.log10_loss[key] for key in ("q05", "q50", "q95"))
     outcome = _one_training(training, start) if ensemble == 1 else _many_trainings(summary)
-    figure = Figure(
-        title=f"log10 loss against the step: {what}",
-        x_label="step",
-        y_label="log10 loss",
-        x=training.step.astype(float),
-        curves=[
-            Curve("loss", "loss" if ensemble == 1 else "loss (median)", q50, None if ensemble == 1 else (q05, q95))
-        ],
-    )
     content: list[Part] = [
         Text(what),
         Text(
@@ -42,7 +32,7 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
             "note",
         ),
         Text(f"backend {training.backend}", "note"),
-        figure,
+        loss_figure(training, what),
     ]
     columns = {f"loss_{key}": values for key, values in summary["loss"].items() if "why" not in key}
     if ensemble == 1:
@@ -56,6 +46,19 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
     result = {**summary, **({name: arrays[name] for name in ("weight", "bias", "status")} if ensemble == 1 else {})}
     seed = parameters.get("seed")
     return Report("train", parameters, result, rows, content, training.backend, seed, arrays)
+
+
+def loss_figure(training: Training, what: str) -> Figure:
+    """Loss against the step; `what` names the chains."""
+    q05, q50, q95 = (training.log10_loss[key] for key in ("q05", "q50", "q95"))
+    single = training.loss.size == len(training.step)
+    return Figure(
+        title=f"log10 loss against the step: {what}",
+        x_label="step",
+        y_label="log10 loss",
+        x=training.step.astype(float),
+        curves=[Curve("loss", "loss" if single else "loss (median)", q50, None if single else (q05, q95))],
+    )
 
 
 def _many_trainings(summary: dict[str, Any]) -> list[Text | Table]:

@@ -17,6 +17,7 @@ import torch
 from fastgrad.jobs.growth import lyapunov_of
 from fastgrad.report.console import drawn, plain_text
 from fastgrad.report.measure import measurement_figure, measurement_report
+from fastgrad.report.notebook import measurement_html
 from fastgrad.scaled import FLOAT_LIMITS, LOG10_2, FloatLimits, Scaled
 from fastgrad.summary import json_ready
 from fastgrad.torch import _internals
@@ -350,6 +351,9 @@ class Measurement:
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        return measurement_html(self)
 
 
 def measure(

@@ -622,3 +622,11 @@ def test_inference_mode_around_it():
 def test_a_script_module_is_refused():
     with pytest.raises(TypeError, match="model: a ScriptModule tells nothing of its modules"):
         ft.measure(torch.jit.script(nn.Sequential(nn.Linear(3, 1))), torch.ones(2, 3), loss=torch.sum)
+
+
+def test_a_measurement_in_a_notebook():
+    measured = ft.measure(mlp(30), torch.ones(4, 8), loss=torch.sum)
+    shown = measured._repr_html_()
+    assert "Measurement" in shown
+    assert "<polyline" in shown
+    assert "float16 at" in shown
