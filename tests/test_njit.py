@@ -70,10 +70,10 @@ def test_the_sigmoid_of_every_preactivation(z):
     "laws",
     [("normal:std=4", "normal:std=1"), ("uniform:low=-9,high=9", "normal:std=2"), ("normal:std=500", "zero")],
 )
-def test_chains_made_by_hand_are_those_of_simulate(laws, compiled_backend):
+def test_chains_made_by_hand_are_those_of_simulate(laws, compiled):
     codes = parse(laws[0], "weight").code, parse(laws[1], "bias").code
     found = outputs(*codes, 2**63 + 5, 50, 80, 0.3)
-    expected = fg.simulate(80, 50, *laws, x=0.3, seed=2**63 + 5, backend=compiled_backend)
+    expected = fg.simulate(80, 50, *laws, x=0.3, seed=2**63 + 5, backend="cpp")
     assert found.tolist() == expected.output.tolist()
 
 
@@ -88,19 +88,19 @@ def test_uniforms_and_normals_are_those_of_philox():
     assert fj.draw_normal(7, 3, 11) == pytest.approx(tuple(expected), rel=1e-14)
 
 
-def test_python_calls_have_the_bits_of_backprop(compiled_backend, rng):
+def test_python_calls_have_the_bits_of_backprop(compiled, rng):
     for depth, ensemble in ((1, 1), (70, 130), (9000, 2)):
         w, b = rng.normal(scale=6, size=(2, depth, ensemble))
         x, c = rng.random((2, ensemble))
         out = fj.gradients(depth, ensemble)
         assert fj.backprop(w, b, x, c, out)
-        expected = fg.backprop(w, b, x, c, backend=compiled_backend)
+        expected = fg.backprop(w, b, x, c, backend="cpp")
         assert out.output.tolist() == expected.output.tolist()
         for name in ("grad_weight", "grad_bias", "grad_x"):
             found = fg.Scaled(getattr(out, name), getattr(out, f"{name}_exponent"))
             assert np.all(found == getattr(expected, name))
         output, mantissa, exponent = fj.chain_gradient(w[:, 0], b[:, 0], x[0])
-        alone = fg.backprop(w[:, 0], b[:, 0], x[0], backend=compiled_backend)
+        alone = fg.backprop(w[:, 0], b[:, 0], x[0], backend="cpp")
         assert (output, mantissa, exponent) == (alone.output, alone.grad_x.mantissa, alone.grad_x.exponent)
     w[3, 0] = np.inf
     assert not fj.backprop(w, b, x, c, out)

@@ -117,6 +117,7 @@ def test_compiled_backends_agree_with_the_reference(compiled_backend, agree, exp
         agree(getattr(ours, name), getattr(reference, name), expanding_rtol(w, b))
 
 
+@pytest.mark.filterwarnings("ignore:.* caught at 1/2:UserWarning")  # as some of any chains are
 @given(ensembles(ANY_FLOAT))
 def test_any_finite_chain_has_normalized_gradients(backend, chain):
     g = fg.backprop(*chain, backend=backend)

@@ -998,7 +998,7 @@ def test_a_failed_sweep_is_one_line(code, message, arguments, tmp_path, monkeypa
         (2, "text.db: is no store of a sweep", ("export", "text.db")),
         (
             2,
-            "output: can't tell the format of 'a.npz'; expected .json, .csv, .txt, .parquet",
+            "output: can't tell the format of 'a.npz'; expected .json, .csv, .txt, .html, .parquet",
             ("export", "a.db", "-o", "a.npz"),
         ),
         (2, "Missing option '--output' / '-o'.", ("merge", "a.db")),
