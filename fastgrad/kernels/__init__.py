@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from fastgrad.kernels.constants import KERNEL_VERSION
@@ -88,7 +89,12 @@ def load(name: str) -> tuple[BackendName, Backend]:
         If the one that was named can't run here.
     """
     if name == "auto":
-        return next(_loadable())
+        for each, entry in BACKENDS.items():
+            module = sys.modules.get(entry.module)  # None too for what must not be imported: then `load` says so
+            if module is not None:
+                return each, cast("Backend", module)
+            with contextlib.suppress(BackendUnavailableError):
+                return load(each)
     if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"backend: unknown backend {name!r}, expected auto, {', '.join(BACKENDS)}")
     entry = BACKENDS[name]

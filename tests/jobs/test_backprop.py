@@ -479,6 +479,9 @@ def test_out_that_shares_memory_with_an_input_is_refused():
         (np.ones((3, 2)), out.grad_bias.mantissa, 0.5, 1),
         (np.ones((3, 2)), 0, out.output, 1),
         (np.ones((3, 2)), 0, 0.5, out.grad_x.mantissa),
+        (out.grad_weight.mantissa[::-1][:, ::-1][::-1, ::-1], 0, 0.5, 1),  # views of views
+        (np.frombuffer(out.grad_weight.mantissa).reshape(3, 2), 0, 0.5, 1),  # by way of another kind of object
+        (np.asarray(memoryview(out.grad_bias.mantissa)), 0, 0.5, 1),
     ]
     for arguments in given:
         before = [np.array(argument) for argument in arguments]
