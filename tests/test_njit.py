@@ -143,7 +143,7 @@ RUN = """
 def test_a_module_of_a_user_is_cached_and_runs_in_parallel(tmp_path):
     (tmp_path / "user.py").write_text(USER, encoding="utf-8")
     # One thread pool of Numba's may be entered by one thread at a time; tbb and omp allow more, and may be absent.
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_THREADING_LAYER": "omp"}
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "omp"}
     printed = [
         subprocess.run(
             [sys.executable, "-W", "error", "-c", textwrap.dedent(RUN)],
