@@ -141,7 +141,7 @@ def in_order(floors: list[list[str]], arrows: Graph) -> list[list[str]]:
     place = {name: (i + 0.5) / len(floor) for floor in floors for i, name in enumerate(floor)}
     for _ in range(20):
         for floor in floors:
-            floor.sort(key=lambda name: sum(place[other] for other in near[name]) / max(1, len(near[name])))
+            floor.sort(key=lambda name: sum(place[other] for other in sorted(near[name])) / max(1, len(near[name])))
             place.update((name, (i + 0.5) / len(floor)) for i, name in enumerate(floor))
     return floors
 
@@ -163,7 +163,7 @@ def with_bends(floors: list[list[str]], arrows: Graph) -> tuple[list[list[str]],
     floors = [[*floor] for floor in floors]
     bent: Graph = {name: set() for name in arrows}
     for start, ends in arrows.items():
-        for end in ends:
+        for end in sorted(ends):
             before = start
             for i in range(at[start] - 1, at[end], -1):
                 bend = f"{start}{BEND}{end}{BEND}{i}"
