@@ -18,6 +18,7 @@ from fastgrad.jobs.simulate import LINKS_MAX, simulate, simulation_bytes
 from fastgrad.jobs.threads import default_threads
 from fastgrad.jobs.train import drawn_training_bytes, train_drawn
 from fastgrad.kernels import BACKENDS, KERNEL_VERSION, BackendName, load
+from fastgrad.laws import parse
 from fastgrad.nonlinearities import is_chain
 from fastgrad.sweeps.grid import canonical, changed_law, checked_axis
 from fastgrad.theory.linear import WIDTH_MAX
@@ -265,26 +266,45 @@ def point_key(identity: Identity, point: Point) -> str:
 
 
 def _check(planned: Plan) -> None:
-    """Let the job itself judge what is in the points, in one link of one chain: the ends of each range, every name."""
+    """Let the job itself judge what is in the points, in one link of one chain: the ends of each range, every name.
+
+    Some laws are of chains, or of layers, only: of those each name is tried with each kind of unit that the grid has.
+    """
     first = next(iter(planned.points.values()))
-    for name, column in planned.points.columns.items():
-        values = sorted({value for value in column.values if value is not None})
-        if values and isinstance(values[0], str):
-            tried = list({text.partition(":")[0]: text for text in reversed(values)}.values())  # a law of each name
-        else:
-            tried = values[:: max(1, len(values) - 1)]
-        for value in tried:
-            point = {**first, name: value}
-            least = {size: min(point[size], 1) for size in WORK_PARAMETERS if size in point}
-            if 2 < point.get("width", 1) <= WIDTH_MAX:
-                least["width"] = 2
-            job_function(planned.job)(**{**point, **least}, backend=planned.backend, threads=1)
+    tried = {name: _examples(column) for name, column in planned.points.columns.items()}
+    for name, values in tried.items():
+        for value in values:
+            _run_least(planned, {**first, name: value})
     if planned.job == "simulate":
+        widths = {min(width, 2): width for width in planned.points.columns["width"].values}.values()
+        for weight, bias, width, nonlinearity in itertools.product(
+            tried["weight"], tried["bias"], widths, tried["nonlinearity"]
+        ):
+            together = {"weight": weight, "bias": bias, "width": width, "nonlinearity": nonlinearity}
+            _run_least(planned, first | together)
         columns = [planned.points.columns[name].values for name in ("depth", "ensemble", "width")]
         if math.prod(map(max, columns)) * max(columns[2]) > LINKS_MAX:  # which the grid has as a point
             point = next(of for of in planned.points.values() if work_of(of) > LINKS_MAX)
             what = "links in all chains" if point["width"] == 1 else "weights in all networks"
             raise TooLargeError(f"{point_text(point)}: expected at most {LINKS_MAX:.0e} {what}")
+
+
+def _examples(column: Column) -> list[Any]:
+    """Ends of a range of numbers, or a law, or another text, of each name."""
+    values = sorted({value for value in column.values if value is not None})
+    if values and isinstance(values[0], str):
+        return list({text.partition(":")[0]: text for text in reversed(values)}.values())
+    return values[:: max(1, len(values) - 1)]
+
+
+def _run_least(planned: Plan, point: Point) -> None:
+    """Run one link of one chain of a point, or one layer of two units."""
+    least = {size: min(point[size], 1) for size in WORK_PARAMETERS if size in point}
+    if 2 < point.get("width", 1) <= WIDTH_MAX:
+        parse(point["weight"], "weight", point["width"])  # an error names the width itself
+        parse(point["bias"], "bias", point["width"])
+        least["width"] = 2
+    job_function(planned.job)(**{**point, **least}, backend=planned.backend, threads=1)
 
 
 def point_text(point: Point) -> str:

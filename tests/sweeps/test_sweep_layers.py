@@ -49,6 +49,29 @@ def options(given):
     return [text for name, value in given.items() for text in (f"--{name}", str(value))]
 
 
+@pytest.mark.parametrize(
+    ("message", "grid"),
+    [
+        ("weight: orthogonal is a law of layers", {"weight": ["normal:gain=1", "orthogonal"], "width": [8, 1]}),
+        (
+            "bias: centered is a law of sigmoid chains",
+            {"bias": ["zero", "centered"], "nonlinearity": ["sigmoid", "tanh"]},
+        ),
+        (
+            "bias: centered is a law of chains .width 1., got width 300",
+            {"bias": ["zero", "centered"], "width": [1, 300]},
+        ),
+    ],
+)
+def test_laws_and_units_that_meet_late_in_the_grid_are_refused_before_it_runs(message, grid):
+    seen = []
+    with pytest.raises(ValueError, match=f"^{message}"):
+        fg.sweep(grid, **SMALL, progress=lambda *done: seen.append(done))
+    assert not seen
+    allowed = {**grid, "width": [2]} if "weight" in grid else {"bias": ["zero", "centered"]}
+    assert len(fg.sweep(allowed, **SMALL)) == 2
+
+
 def test_gain_and_orthogonal_in_a_grid():
     (drawn,) = fg.sweep({"weight.gain": [2.0]}, weight="orthogonal:gain=1", width=4, nonlinearity="linear", **SMALL)
     assert drawn["weight"] == "orthogonal:gain=2"
