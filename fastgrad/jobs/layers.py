@@ -211,7 +211,7 @@ def run_layers(
     pool: Threads,
     progress: Callable[[int, int], None] | None = None,
     page: int | None = None,
-    after_page: Callable[[int, int], None] | None = None,
+    after_page: Callable[[int, int, list[Floats]], None] | None = None,
 ) -> None:
     """Run layers 1 … depth of every member forward, and back.
 
@@ -231,8 +231,9 @@ def run_layers(
     page : int, optional
         Layers of a call on the way back, at most; else as many as a call should have.
     after_page : callable, optional
-        Called after each call on the way back as ``after_page(first, last)``, when the layers last - 1 … first have
-        been run; it may change `adjoint`.
+        Called after each call on the way back as ``after_page(first, last, preactivations)``, when the layers
+        last - 1 … first have been run, with their preactivations, of shape (layers, members, width) for each slice of
+        members; it may change `adjoint`.
     """
     ensemble, inputs, width = state.value.shape
     cut = plan(depth, ensemble, width, inputs, pool.count, backend.LIMITS.weights)
@@ -249,14 +250,15 @@ def run_layers(
         pages = list(pairwise([*range(first, last, step), last]))
         for begin, end in reversed(pages) if back else pages:
             kept = slice(begin - first, end - first)
+            of_page = [tape[kept] for tape in tapes]
             pool.run_all(
                 [
-                    partial(kernel, job, vectors, tape[kept], begin, end, *of)
-                    for tape, of in zip(tapes, together, strict=True)
+                    partial(kernel, job, vectors, tape, begin, end, *of)
+                    for tape, of in zip(of_page, together, strict=True)
                 ]
             )
             if back and after_page is not None:
-                after_page(begin, end)
+                after_page(begin, end, of_page)
             done += (end - begin) * (together[-1][1] - together[0][0])
             if progress is not None:
                 progress(depth * done // work, depth)

@@ -154,7 +154,7 @@ def lyapunov_spectrum(
     job = _without_records(weight_law, bias_law, seed, phi.code)
     first = np.stack([draw_cotangents(seed, i, np.arange(1), width)[0] for i in range(1, k + 1)])
     adjoint = ScaledVectors.of(np.linalg.qr(first.T)[0].T[None].copy())
-    spectrum = _Growth(adjoint, phi.name == "relu")
+    spectrum = _Growth(adjoint, rectified=phi.name == "relu")
     with Threads(1) as pool, ThreadpoolController().limit(limits=1, user_api="blas"):
         run_layers(kernels, job, ScaledVectors.of(given), adjoint, depth, pool, progress, every, spectrum.add)
     exponents, stderr, layers = spectrum.measured(depth)
@@ -175,25 +175,30 @@ def lyapunov_spectrum(
 class _Growth:
     """Growth of volumes over the pages of a way back: the vectors are made orthonormal after each."""
 
-    def __init__(self, adjoint: ScaledVectors, may_die: bool) -> None:
-        self._adjoint, self._may_die = adjoint, may_die
+    def __init__(self, adjoint: ScaledVectors, rectified: bool) -> None:
+        self._adjoint, self._rectified = adjoint, rectified
+        self._rank = adjoint.value.shape[1]
         self._pages: list[tuple[int, int]] = []
         self._ln: list[Floats] = []
 
-    def add(self, first: int, last: int) -> None:
+    def add(self, first: int, last: int, preactivations: list[Floats]) -> None:
         """Take the growth over the layers last - 1 … first."""
+        if self._rectified:
+            # Units that are not alive pass nothing on, and so the gradients come out of as many dimensions at most.
+            # Their number tells it: small remainders of a QR decomposition alone could be vectors almost parallel.
+            self._rank = min(self._rank, int((preactivations[0] > 0).sum(axis=-1).min()))
         values, exponents = self._adjoint.value[0], self._adjoint.exponent[0]
         sizes = np.sqrt(np.square(values).sum(axis=1))
         q, r = np.linalg.qr(values.T)
         left = np.abs(np.diag(r))
-        lost = ~(left > PARALLEL * sizes)
-        if lost.any() and not self._may_die:
+        lost = np.arange(len(left)) >= self._rank
+        parallel = ~(left > PARALLEL * sizes) & ~lost
+        if parallel.any():
             name, count = ("every", last - first) if last - first > 1 else ("k", len(lost))
             raise ValueError(
-                f"{name}: expected less than {count}, the gradient of number {int(np.argmax(lost)) + 1} of {len(lost)} "
-                f"is parallel to those before it, to within rounding, after {last - first} layers"
+                f"{name}: expected less than {count}, the gradient of number {int(np.argmax(parallel)) + 1} of "
+                f"{len(lost)} is parallel to those before it, to within rounding, after {last - first} layers"
             )
-        lost = np.maximum.accumulate(lost)  # a matrix of rank i has i exponents
         with np.errstate(divide="ignore"):
             ln = np.where(lost, -np.inf, np.log(left) + exponents * LN_2)
         self._pages.append((first, last))

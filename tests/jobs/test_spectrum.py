@@ -36,6 +36,32 @@ def test_relu_networks_as_far_as_units_are_alive():
     assert not np.any(alive[1:] & ~alive[:-1])
 
 
+def alive_units(depth, width, law, seed):
+    """Number of units with z > 0 in each layer of a relu network."""
+    o, alive = np.full(width, 0.5), []
+    weight = parse(law, "weight", width)
+    for layer in range(1, depth + 1):
+        z = philox.draw_weights(weight, seed, layer, np.arange(1), width, np.arange(width))[0] @ o
+        o = np.maximum(z, 0) / np.linalg.norm(z)  # relu is homogeneous
+        alive.append(int((z > 0).sum()))
+    return alive
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_relu_networks_have_as_many_finite_ones_as_units_that_were_alive(seed):
+    depth, width = 40, 16
+    alive = alive_units(depth, width, "he_normal", seed)
+    assert min(alive) > 0
+    found = fg.lyapunov_spectrum(depth, width, width, "he_normal", nonlinearity="relu", seed=seed)
+    assert np.isfinite(found.exponents).sum() == min(alive[4:])
+
+
+def test_relu_vectors_that_became_parallel_are_not_called_dead():
+    # Over so many layers all are parallel to within rounding, though half of the units are alive in each.
+    with pytest.raises(ValueError, match="every: expected less than 200, the gradient of number"):
+        fg.lyapunov_spectrum(400, 32, 4, "he_normal", nonlinearity="relu", seed=2, every=200)
+
+
 def test_orthogonal_layers_have_none_but_their_gain():
     found = fg.lyapunov_spectrum(2000, 8, weight="orthogonal:gain=2", nonlinearity="linear")
     assert np.abs(found.exponents - np.log(2)).max() < 1e-13
