@@ -425,7 +425,7 @@ def test_deep_chain_is_quick(tmp_path, cli):
     np.save(tmp_path / "a.npy", np.full(200_000, 4.0))
     start = time.perf_counter()
     assert cli("backprop", tmp_path / "a.npy").exit_code == 0
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 10  # 0.1 s; link by link in Python it would be minutes
 
 
 # words and numbers

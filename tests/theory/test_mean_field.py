@@ -187,10 +187,13 @@ def test_networks_are_critical_at_the_critical_weights(nonlinearity, sigma_b):
 def test_each_takes_less_than_a_tenth_of_a_second():
     theory.mean_field(3)
     for arguments in [(12, 0), (1 + 1e-12, 0, "tanh"), (1e3, 1e2), (10.15, 0)]:
-        begin = time.process_time()
-        theory.mean_field(*arguments)
-        theory.critical_sigma_w(*arguments[1:])
-        assert time.process_time() - begin < 0.1
+        seconds = []
+        for _ in range(3):  # the least: a neighbour on the same core slows down the processor's time, too
+            begin = time.process_time()
+            theory.mean_field(*arguments)
+            theory.critical_sigma_w(*arguments[1:])
+            seconds.append(time.process_time() - begin)
+        assert min(seconds) < 0.1
 
 
 @pytest.mark.parametrize(

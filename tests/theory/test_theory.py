@@ -77,7 +77,7 @@ def test_few_random_laws_are_refused_and_they_take_little_time(second_solver):
     assert len(refused) <= 3
     assert all("depends on the start" in why for why in refused)
     assert all(prediction.lyapunov < 0 for prediction in found if prediction.lyapunov is not None)
-    assert np.median(seconds) < 0.1
+    assert np.median(seconds) < 0.2  # 0.005 on a quiet machine
 
 
 def exponent_near_critical(std):
