@@ -102,6 +102,7 @@ bool run(fastgrad::Status (*kernel)(const Job&), const Job& job) {
         status = kernel(job);
     }
     if (status == fastgrad::NO_MEMORY) throw std::bad_alloc();
+    if (status == fastgrad::NO_KERNEL) throw py::value_error("nonlinearity: no kernel for this code");
     return status == fastgrad::OK;
 }
 

@@ -14,12 +14,26 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
+// Runs a kernel of chains with the nonlinearity whose code the job has.
+template <class Kernel, class Job, class... Phis>
+static Status run_chains(Kernel kernel, const Job& job, Nonlinearities<Phis...>) {
+    Status status = NO_KERNEL;
+    ((job.nonlinearity == Phis::CODE && (status = kernel(Phis{}, job), true)) || ...);
+    return status;
+}
+
+#define FASTGRAD_CHAINS(kernel, Job)                                                             \
+    [](const Job& given) {                                                                       \
+        const auto chosen = [](auto phi, const Job& job) { return kernel<decltype(phi)>(job); }; \
+        return run_chains(chosen, given, ChainNonlinearities{});                                 \
+    }
+
 // A constant: no code for a newer processor runs when the module is loaded.
 const InstructionSet instruction_set{FASTGRAD_NAME(FASTGRAD_ISA),
                                      runs_here,
-                                     backprop<Sigmoid>,
-                                     propagate<Sigmoid>,
-                                     train<Sigmoid>,
+                                     FASTGRAD_CHAINS(backprop, BackpropJob),
+                                     FASTGRAD_CHAINS(propagate, PropagateJob),
+                                     FASTGRAD_CHAINS(train, TrainJob),
                                      layers_forward,
                                      layers_backward};
 

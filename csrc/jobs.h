@@ -37,25 +37,27 @@ struct ScaledArrays {
 // The fields that jobs have in Python, as lists: structs are made of them here, and bindings.cpp reads them by name.
 // clang-format off
 #define FASTGRAD_BACKPROP_FIELDS(FIELD)                                                                                \
-    FIELD(const double*, weight) FIELD(const double*, bias) FIELD(const double*, x) FIELD(const double*, cotangent)    \
-    FIELD(double*, output) FIELD(ScaledArrays, grad_weight) FIELD(ScaledArrays, grad_bias) FIELD(ScaledArrays, grad_x)
+    FIELD(const double*, weight) FIELD(const double*, bias) FIELD(int, nonlinearity) FIELD(const double*, x)           \
+    FIELD(const double*, cotangent) FIELD(double*, output) FIELD(ScaledArrays, grad_weight)                            \
+    FIELD(ScaledArrays, grad_bias) FIELD(ScaledArrays, grad_x)
 #define FASTGRAD_STATE_FIELDS(FIELD)                                                                                   \
-    FIELD(double*, activation) FIELD(ScaledArrays, scaled)                                                             \
-    FIELD(ScaledArrays, product_before) FIELD(ScaledArrays, bound_before)
+    FIELD(double*, activation) FIELD(ScaledArrays, scaled) FIELD(ScaledArrays, product_before)                         \
+    FIELD(ScaledArrays, bound_before)
 #define FASTGRAD_PROPAGATE_FIELDS(FIELD)                                                                               \
-    FIELD(Law, weight_law) FIELD(Law, bias_law) FIELD(uint64_t, seed) FIELD(const int64_t*, recorded_links)            \
-    FIELD(double*, weight) FIELD(ScaledArrays, input) FIELD(ScaledArrays, slope)                                       \
-    FIELD(ScaledArrays, product) FIELD(ScaledArrays, bound)
+    FIELD(Law, weight_law) FIELD(Law, bias_law) FIELD(uint64_t, seed) FIELD(int, nonlinearity)                         \
+    FIELD(const int64_t*, recorded_links) FIELD(double*, weight) FIELD(ScaledArrays, input)                            \
+    FIELD(ScaledArrays, slope) FIELD(ScaledArrays, product) FIELD(ScaledArrays, bound)
 #define FASTGRAD_TRAIN_FIELDS(FIELD)                                                                                   \
-    FIELD(double*, weight) FIELD(double*, bias) FIELD(const double*, x) FIELD(const double*, target)                   \
-    FIELD(const double*, min_loss) FIELD(int, loss_code) FIELD(double, learning_rate) FIELD(double, clip_value)        \
-    FIELD(double, clip_norm) FIELD(double, tolerance) FIELD(int64_t, steps) FIELD(const int64_t*, recorded_steps)      \
-    FIELD(double*, loss) FIELD(int64_t*, last_update) FIELD(int64_t*, converged_at) FIELD(int64_t*, diverged_at)
-#define FASTGRAD_LAYERS_FIELDS(FIELD)                                                                            \
-    FIELD(Law, weight_law) FIELD(Law, bias_law) FIELD(uint64_t, seed) FIELD(int, nonlinearity)                   \
-    FIELD(const int64_t*, recorded_layers) FIELD(ScaledArrays, length) FIELD(ScaledArrays, mean_activation)      \
-    FIELD(double*, saturated) FIELD(double*, dead) FIELD(double*, correlation)                                   \
-    FIELD(ScaledArrays, input_norm) FIELD(ScaledArrays, delta_norm) FIELD(ScaledArrays, adjoint_norm)
+    FIELD(double*, weight) FIELD(double*, bias) FIELD(int, nonlinearity) FIELD(const double*, x)                       \
+    FIELD(const double*, target) FIELD(const double*, min_loss) FIELD(int, loss_code) FIELD(double, learning_rate)     \
+    FIELD(double, clip_value) FIELD(double, clip_norm) FIELD(double, tolerance) FIELD(int64_t, steps)                  \
+    FIELD(const int64_t*, recorded_steps) FIELD(double*, loss) FIELD(int64_t*, last_update)                            \
+    FIELD(int64_t*, converged_at) FIELD(int64_t*, diverged_at)
+#define FASTGRAD_LAYERS_FIELDS(FIELD)                                                                                  \
+    FIELD(Law, weight_law) FIELD(Law, bias_law) FIELD(uint64_t, seed) FIELD(int, nonlinearity)                         \
+    FIELD(const int64_t*, recorded_layers) FIELD(ScaledArrays, length) FIELD(ScaledArrays, mean_activation)            \
+    FIELD(double*, saturated) FIELD(double*, dead) FIELD(double*, correlation) FIELD(ScaledArrays, input_norm)         \
+    FIELD(ScaledArrays, delta_norm) FIELD(ScaledArrays, adjoint_norm)
 #define FASTGRAD_SCALEDVECTORS_FIELDS(FIELD) FIELD(double*, value) FIELD(int64_t*, exponent)
 // clang-format on
 #define FASTGRAD_DECLARE(type, name) type name;
@@ -99,7 +101,8 @@ struct LayersJob : Page {
     int64_t width;
 };
 
-enum Status { OK, NOT_FINITE, NO_MEMORY };  // NOT_FINITE: some weight or bias; the results mean nothing
+// NOT_FINITE: some weight or bias; the results mean nothing. NO_KERNEL: for a job's nonlinearity.
+enum Status { OK, NOT_FINITE, NO_MEMORY, NO_KERNEL };
 
 struct InstructionSet {
     const char* name;

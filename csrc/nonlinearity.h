@@ -1,5 +1,5 @@
-// Nonlinearities phi: a type for each, with which the kernels are instantiated in instruction_set.h. All that kernels
-// know of one is here, but for the losses that go with it.
+// Nonlinearities phi: a type for each, with which the kernels of chains are instantiated by instruction_set.h. All that
+// these know of one is here, but for the losses that go with it.
 #pragma once
 
 #include "numbers.h"
@@ -23,6 +23,7 @@ struct ExtendedValues {
 
 // o = 1 / (1 + exp(-z)).
 struct Sigmoid {
+    static constexpr int CODE = SIGMOID;
     static constexpr double REST = 0.5;            // phi(0)
     static constexpr double SLOPE = 0.25;          // the largest of phi', at 0: a power of two
     static constexpr int64_t SLOPE_EXPONENT = -2;  // SLOPE = 2^SLOPE_EXPONENT
@@ -110,6 +111,10 @@ struct Sigmoid {
         return select(z < 0.0, -size, size);
     }
 };
+
+template <class... Phis>
+struct Nonlinearities {};
+using ChainNonlinearities = Nonlinearities<Sigmoid>;
 
 // The lanes of `mask` in which a factor is so far from 0 and from infinity that products with it stay normal numbers.
 FASTGRAD_INLINE Mask in_range(Mask mask, Floats factor) {

@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from fastgrad.kernels.constants import NORMAL, SEGMENTED_DEPTH_MIN, SEGMENTED_ENSEMBLE_MAX, UNIFORM
+from fastgrad.kernels.constants import NORMAL, SEGMENTED_DEPTH_MIN, SEGMENTED_ENSEMBLE_MAX, SIGMOID, UNIFORM
 from fastgrad.kernels.jit import draws, nonlinearity, numbers
 from fastgrad.kernels.jit.backprop import backprop_blocks, backprop_deep
 from fastgrad.kernels.jit.compiler import SOURCES_DIGEST, njit
@@ -77,6 +77,7 @@ __all__ = [
 ]
 
 VERSION = SOURCES_DIGEST[:16]
+PHI = nonlinearity.CHAIN_NONLINEARITIES[SIGMOID]
 
 
 class Gradients(NamedTuple):
@@ -194,7 +195,7 @@ def draw(weight, bias, seed, member, link):
     """
     links, members = np.full(1, np.uint64(link)), np.full(1, np.uint64(member))
     w, b, spare = np.empty(1), np.empty(1), np.empty(1)
-    draws.draw(weight, bias, np.uint64(seed), links, members, w, b, spare)
+    draws.draw(weight, bias, PHI.REST, np.uint64(seed), links, members, w, b, spare)
     return w[0], b[0]
 
 
@@ -232,10 +233,10 @@ def backprop(weight, bias, x, cotangent, out):
     given, grad_x = (weight, bias), (out.grad_x, out.grad_x_exponent)
     grads = out.grad_weight, out.grad_weight_exponent, out.grad_bias, out.grad_bias_exponent
     if ensemble > SEGMENTED_ENSEMBLE_MAX or depth < SEGMENTED_DEPTH_MIN:
-        return backprop_blocks(given, x, cotangent, out.output, grads, grad_x, 0, ensemble)
+        return backprop_blocks(PHI, given, x, cotangent, out.output, grads, grad_x, 0, ensemble)
     finite = True
     for member in range(ensemble):
-        finite &= backprop_deep(given, x, cotangent, out.output, grads, grad_x, member)
+        finite &= backprop_deep(PHI, given, x, cotangent, out.output, grads, grad_x, member)
     return finite
 
 

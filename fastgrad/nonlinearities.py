@@ -32,9 +32,15 @@ class Nonlinearity:
         phi(0).
     centering : float
         The bias per weight with which a unit that rests stays at rest, -phi(0).
+    image : tuple of float
+        Least and largest value.
     value, derivative : callable
         phi and phi' of an array of doubles, elementwise. The derivative is accurate where |z| is large, and 0 where
         it is below the smallest double: kernels keep it as mantissa and exponent instead.
+    offset : callable
+        phi(z) - phi(0), in full relative precision.
+    of_chains : bool
+        Whether the kernels of chains have it; those of layers have all.
     """
 
     name: str
@@ -42,8 +48,11 @@ class Nonlinearity:
     slope: float
     rest: float
     centering: float
+    image: tuple[float, float]
     value: Callable[[Floats], Floats]
     derivative: Callable[[Floats], Floats]
+    offset: Callable[[Floats], Floats]
+    of_chains: bool = False
 
 
 def _sigmoid(z: Floats) -> Floats:
@@ -54,6 +63,10 @@ def _sigmoid(z: Floats) -> Floats:
 def _sigmoid_derivative(z: Floats) -> Floats:
     e = np.exp(-np.abs(z))
     return e / np.square(1.0 + e)
+
+
+def _sigmoid_offset(z: Floats) -> Floats:
+    return np.tanh(z / 2) / 2
 
 
 def _tanh_derivative(z: Floats) -> Floats:
@@ -76,10 +89,12 @@ def _identity(z: Floats) -> Floats:
 NONLINEARITIES = {
     of.name: of
     for of in (
-        Nonlinearity("sigmoid", 0, 0.25, 0.5, -0.5, _sigmoid, _sigmoid_derivative),
-        Nonlinearity("tanh", 1, 1.0, 0.0, 0.0, np.tanh, _tanh_derivative),
-        Nonlinearity("relu", 2, 1.0, 0.0, 0.0, _relu, _relu_derivative),
-        Nonlinearity("linear", 3, 1.0, 0.0, 0.0, _identity, np.ones_like),
+        Nonlinearity(
+            "sigmoid", 0, 0.25, 0.5, -0.5, (0.0, 1.0), _sigmoid, _sigmoid_derivative, _sigmoid_offset, of_chains=True
+        ),
+        Nonlinearity("tanh", 1, 1.0, 0.0, 0.0, (-1.0, 1.0), np.tanh, _tanh_derivative, np.tanh),
+        Nonlinearity("relu", 2, 1.0, 0.0, 0.0, (0.0, np.inf), _relu, _relu_derivative, _relu),
+        Nonlinearity("linear", 3, 1.0, 0.0, 0.0, (-np.inf, np.inf), _identity, np.ones_like, _identity),
     )
 }
 
@@ -100,5 +115,5 @@ def parse(name: str, argument: str = "nonlinearity") -> Nonlinearity:
 
 
 def is_chain(width: int, nonlinearity: str) -> bool:
-    """Tell chains, which have sigmoid units one after the other, from layers."""
-    return width == 1 and nonlinearity == "sigmoid"
+    """Tell chains, units one after the other for which there are kernels of their own, from layers."""
+    return width == 1 and NONLINEARITIES[nonlinearity].of_chains

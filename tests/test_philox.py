@@ -268,7 +268,7 @@ def kernel_draws(name, weight, bias, seed, links, members):
         start = fg.Scaled(np.full(members, 0.5))
         state = State(start.to_float(), ScaledArrays.of(start), *empty((members,), 2))
         filled = empty((1, members), 4)
-        job = PropagateJob(w.code, b.code, seed, np.array([link]), drawn[at : at + 1], *filled)
+        job = PropagateJob(w.code, b.code, seed, 0, np.array([link]), drawn[at : at + 1], *filled)
         load(name)[1].propagate(job, state, link, link + 1, 0, members)
         activations[at] = state.activation
     return drawn, activations

@@ -13,6 +13,7 @@ from fastgrad.chain import DEFAULT_COTANGENT, Chain
 from fastgrad.checks import require_memory
 from fastgrad.jobs.threads import Threads
 from fastgrad.kernels import BACKENDS, BackendName, BackpropJob, ScaledArrays, load
+from fastgrad.kernels.constants import SIGMOID
 from fastgrad.scaled import Scaled
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def _fill(
     job = BackpropJob(
         weight=chain.weight,
         bias=chain.bias,
+        nonlinearity=SIGMOID,
         x=chain.x,
         cotangent=chain.cotangent,
         output=result.output.reshape(members),

@@ -36,42 +36,44 @@ class State:
     `arrays` is the same memory as the kernels take it.
     """
 
-    def __init__(self, activation: Floats, scaled: Scaled, is_centered: bool) -> None:
-        self.activation, self.scaled, self.is_centered = activation, scaled, is_centered
+    def __init__(self, activation: Floats, scaled: Scaled, rest: float, is_centered: bool) -> None:
+        self.activation, self.scaled, self.rest, self.is_centered = activation, scaled, rest, is_centered
         self.product_before, self.bound_before = Scaled.empty(activation.shape), Scaled.empty(activation.shape)
         numbers = (scaled, self.product_before, self.bound_before)
         self.arrays = kernels.State(activation, *map(ScaledArrays.of, numbers))
 
     @classmethod
-    def at(cls, activation: Floats, is_centered: bool) -> State:
-        """Return the state of chains that stand at these activations: with centered biases the offsets from 1/2."""
+    def at(cls, activation: Floats, rest: float, is_centered: bool) -> State:
+        """Return the state of chains that stand at these activations: with centered biases the offsets from rest."""
         scaled = Scaled.from_float(activation)
         if not is_centered:
-            return cls(activation.copy(), scaled, is_centered)
-        offset = activation - 0.5
-        at_half = offset == 0
-        mantissa, exponent = np.where(at_half, 0.0, scaled.mantissa), np.where(at_half, 0, scaled.exponent)
-        return cls(offset, Scaled.of_parts(mantissa, exponent), is_centered)
+            return cls(activation.copy(), scaled, rest, is_centered)
+        offset = activation - rest
+        at_rest = offset == 0
+        mantissa, exponent = np.where(at_rest, 0.0, scaled.mantissa), np.where(at_rest, 0, scaled.exponent)
+        return cls(offset, Scaled.of_parts(mantissa, exponent), rest, is_centered)
 
     def guess(self) -> State:
-        """Return a state to warm up from: every activation 1/2.
+        """Return a state to warm up from: every activation at rest.
 
-        With centered biases that is a fixed point, and right for the chains that are there. The others run from 1:
-        their offsets forget their size but not their sign, so that half of these guesses are wrong.
+        With centered biases that is a fixed point, and right for the chains that are there. The others run from 1/2
+        above it: their offsets forget their size but not their sign, so that half of these guesses are wrong.
         """
-        start = np.where(self.activation == 0, 0.5, 1.0) if self.is_centered else np.full(len(self.activation), 0.5)
-        return State.at(start, self.is_centered)
+        start = np.full(len(self.activation), self.rest)
+        if self.is_centered:
+            start += np.where(self.activation == 0, 0.0, 0.5)
+        return State.at(start, self.rest, self.is_centered)
 
     def output(self) -> Floats:
         """Return the activations."""
         if not self.is_centered:
             return self.activation
-        return np.where(np.abs(self.activation) < TINY_OFFSET, 0.5, self.scaled.to_float())
+        return np.where(np.abs(self.activation) < TINY_OFFSET, self.rest, self.scaled.to_float())
 
     def copy(self) -> State:
         """Return an independent copy; the products are not part of it."""
         scaled = Scaled.of_parts(self.scaled.mantissa.copy(), self.scaled.exponent.copy())
-        return State(self.activation.copy(), scaled, self.is_centered)
+        return State(self.activation.copy(), scaled, self.rest, self.is_centered)
 
     def same_bits(self, other: State) -> bool:
         """Compare with another state, bit for bit."""
@@ -99,9 +101,9 @@ def run_pages(
     """Run all links, page after page; returns the state at the end.
 
     An ensemble's slices share a page among the threads. Too few chains for that share the pages instead: of the pages
-    that run at the same time each but the first starts from a guess, the state after some links from 1/2, which is then
-    compared with the end of the page before. Trajectories forget their start within a few dozen links; a page whose
-    guess was wrong is run again.
+    that run at the same time each but the first starts from a guess, the state after some links from rest, which is
+    then compared with the end of the page before. Trajectories forget their start within a few dozen links; a page
+    whose guess was wrong is run again.
     """
     ensemble = len(state.activation)
     together = pool.count if ensemble <= SPECULATIVE_ENSEMBLE_MAX else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from fastgrad.nonlinearities import Nonlinearity
+
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
@@ -35,7 +38,6 @@ BURN_IN_WASTE = 1 / 8  # of the links after the burn-in: the share that a record
 BLOCK_ROWS = 300  # recorded links whose products are taken at a time: three mantissas each, from 1/2, end above 2^-901
 BLOCK_ELEMENTS = 2**17  # of such a block: it stays in the cache, and beside the records it is small
 EXPONENT_SUM_MAX = 2**61  # beyond it, sums of exponents might leave int64
-SLOPE_EXPONENT = int(np.log2(nonlinearities.NONLINEARITIES["sigmoid"].slope))  # of the bound: a power of two
 RECORD_BYTES = 80  # a recorded link of a member: four Scaled, a weight, and what summing up takes
 
 
@@ -142,7 +144,7 @@ def simulate(
     drawn = drawn_inputs(x, 1, 1, ensemble, seed)
     given = per_member("x", x, ensemble) if drawn is None else np.ascontiguousarray(drawn[:, 0, 0])  # type: ignore[arg-type]
     name, kernels = load(backend)
-    burn_in = burn_in_links(weight_law, bias_law, given, seed, depth // 2)
+    burn_in = burn_in_links(weight_law, bias_law, phi, given, seed, depth // 2)
     if burn_in is not None:
         links = _with_link_after(links, burn_in, depth)
 
@@ -152,6 +154,7 @@ def simulate(
         weight_law=weight_law.code,
         bias_law=bias_law.code,
         seed=seed,
+        nonlinearity=phi.code,
         recorded_links=links,
         weight=weight_at,
         input=ScaledArrays.of(input_at),
@@ -159,11 +162,11 @@ def simulate(
         product=ScaledArrays.of(product),
         bound=ScaledArrays.of(bound),
     )
-    start_state = State.at(given, bias_law.family == "centered")
+    start_state = State.at(given, phi.rest, bias_law.family == "centered")
     with Threads(threads) as pool:
         state = run_pages(kernels, job, start_state, depth, pool, progress)
 
-    adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, slope, product, bound)
+    adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, slope, product, bound, phi)
     lyapunov = lyapunov_of(links, adjoint, depth)
     stationary, stationary_link = Lyapunov(np.nan, np.nan), None
     if burn_in is not None:  # a chain that begins after it
@@ -204,11 +207,11 @@ def _with_link_after(links: Ints, burn_in: int, depth: int) -> Ints:
 
 
 def suffix_products(
-    weight: Floats, input_at: Scaled, slope: Scaled, product: Scaled, bound: Scaled
+    weight: Floats, input_at: Scaled, slope: Scaled, product: Scaled, bound: Scaled, phi: Nonlinearity
 ) -> tuple[Scaled, Scaled, Scaled]:
     """Recorded gradients from what `propagate` leaves, in place.
 
-    With a the adjoint of the link after a recorded one, ``delta = product a sigmoid'``, ``grad_bias = delta``,
+    With a the adjoint of the link after a recorded one, ``delta = product a phi'``, ``grad_bias = delta``,
     ``grad_weight = delta o_{l-1}`` and ``adjoint = delta w``.
 
     Parameters
@@ -216,17 +219,19 @@ def suffix_products(
     weight : ndarray, shape (record, ensemble)
     input_at, slope, product, bound : Scaled, shape (record, ensemble)
         Overwritten by grad_weight, grad_bias, the adjoint and the bound.
+    phi : Nonlinearity
 
     Returns
     -------
     adjoint, grad_weight, grad_bias : Scaled
     """
+    slope_exponent = int(math.log2(phi.slope))  # of the bound: a power of two
     following = bound_following = Scaled.from_float(np.ones(weight.shape[1]))
     rows = max(1, min(BLOCK_ROWS, BLOCK_ELEMENTS // weight.shape[1]))
     for last in range(len(weight), 0, -rows):
         block = slice(max(0, last - rows), last)
         w = Scaled.from_float(weight[block])
-        of_bound = Scaled.of_parts(np.abs(w.mantissa), w.exponent + SLOPE_EXPONENT)
+        of_bound = Scaled.of_parts(np.abs(w.mantissa), w.exponent + slope_exponent)
         delta, adjoint = _running_products((product[block], slope[block], w), following)
         (bounds,) = _running_products((bound[block], of_bound), bound_following)
         input_at[block] = delta * input_at[block]

@@ -17,6 +17,7 @@ from fastgrad.jobs.draw import draw
 from fastgrad.jobs.parameters import GIVEN_LEARNING_RATE
 from fastgrad.jobs.threads import SLICE_MIN, Threads
 from fastgrad.kernels import BackendName, TrainJob, load
+from fastgrad.kernels.constants import SIGMOID
 from fastgrad.laws import LawLike, law_or_number
 from fastgrad.philox import draw_inputs
 from fastgrad.summary import QUANTILES, json_ready, log10_of
@@ -277,6 +278,7 @@ def train_chain(
         job = TrainJob(
             weight=chain.weight.copy(),
             bias=chain.bias.copy(),
+            nonlinearity=SIGMOID,
             x=chain.x,
             target=y,
             min_loss=of_loss.least(y),

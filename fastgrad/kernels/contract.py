@@ -5,12 +5,12 @@ fills arrays, and never checks, prints, or knows about threads. Its last two arg
 so that several threads can share one job. All arrays are C-contiguous, float64 or int64, links first.
 
 Backprop
-    forward   z_l = w_l o_{l-1} + b_l,   o_l = sigmoid(z_l)
-    backward  a_L = c,   delta_l = a_l sigmoid'(z_l),   a_{l-1} = delta_l w_l,
+    forward   z_l = w_l o_{l-1} + b_l,   o_l = phi(z_l)
+    backward  a_L = c,   delta_l = a_l phi'(z_l),   a_{l-1} = delta_l w_l,
     grad_bias_l = delta_l,   grad_weight_l = delta_l o_{l-1},   grad_x = a_0
 
     The compiled backends cut a chain of 8192 links or more, in an ensemble of at most 8, into segments of 128 links
-    that run side by side. The adjoint at the end of a segment is the cotangent times the products of w_l sigmoid'(z_l)
+    that run side by side. The adjoint at the end of a segment is the cotangent times the products of w_l phi'(z_l)
     over the segments after it (a product is taken from the segment's first link to its last); within the segment it
     goes on link by link. The roundings differ from those of the plain loop, and the bits don't depend on threads or
     instruction sets.
@@ -21,11 +21,11 @@ Propagate
     first (links 1 … 1024, and so on), and then over the blocks: a chain can be cut in depth, and the bits don't depend
     on how. A call should begin with a block.
 
-    With centered biases (b_l = -w_l/2) the state is the offset d_l = o_l - 1/2: z_l = w_l d_{l-1}, d_l = tanh(z_l/2)/2,
-    with relative precision however small d is. An activation can't hold it: from |d| = 2^-54 down it is exactly 1/2,
-    and a chain that comes so near by chance would stay there for ever, and its gradient would be the bound. Offsets
-    below 2^-900 are common: they shrink for ever where chains contract to 1/2 (E ln|w/4| < 0), and return from any
-    depth at the critical law (E ln|w/4| = 0).
+    With centered biases (b_l = -w_l phi(0)) the state is the offset d_l = o_l - phi(0): z_l = w_l d_{l-1}, and for the
+    sigmoid d_l = tanh(z_l/2)/2, with relative precision however small d is. An activation can't hold it: from
+    |d| = 2^-54 down that is exactly 1/2, and a chain that comes so near by chance would stay there for ever, and its
+    gradient would be the bound. Offsets below 2^-900 are common: they shrink for ever where chains contract to rest
+    (E ln|w phi'(0)| < 0), and return from any depth at the critical law (E ln|w phi'(0)| = 0).
 
 Train
     w_l -= rate grad_weight_l and b_l -= rate grad_bias_l, all at once. With the cross entropy the way back starts from
@@ -103,6 +103,7 @@ class BackpropJob(NamedTuple):
 
     weight: Floats  #               (depth, ensemble)  in      w_l
     bias: Floats  #                 (depth, ensemble)  in      b_l
+    nonlinearity: int  #                               in      `nonlinearities.Nonlinearity.code`, of one of chains
     x: Floats  #                    (ensemble,)        in      o_0
     cotangent: Floats  #            (ensemble,)        in      c = dloss/do_L
     output: Floats  #               (ensemble,)        out     o_L
@@ -117,9 +118,9 @@ class State(NamedTuple):
     activation: Floats  #           (ensemble,)        in, out o_l; with centered biases d_l, and below 2^-900 a double
     #                                                          of its sign below 2^-900 that stands for it: 0 only for 0
     scaled: ScaledArrays  #         (ensemble,)        in, out o_l; with centered biases d_l where |d_l| < 2^-900
-    product_before: ScaledArrays  # (ensemble,)        out     product of w_k sigmoid'(z_k) over the links k of the call
+    product_before: ScaledArrays  # (ensemble,)        out     product of w_k phi'(z_k) over the links k of the call
     #                                                          before its first recorded one
-    bound_before: ScaledArrays  #   (ensemble,)        out     product of |w_k|/4 over the same links
+    bound_before: ScaledArrays  #   (ensemble,)        out     product of |w_k| max phi' over the same links
 
 
 class PropagateJob(NamedTuple):
@@ -128,13 +129,14 @@ class PropagateJob(NamedTuple):
     weight_law: LawCode  #                             in      family, location and scale: `laws.Law.code`
     bias_law: LawCode  #                               in
     seed: int  #                                       in      0 to 2^64 - 1
+    nonlinearity: int  #                               in
     recorded_links: Ints  #         (record,)          in      links to record, ascending, counted from 1
     weight: Floats  #               (record, ensemble) out     w_l at each recorded link l of the call
     input: ScaledArrays  #          (record, ensemble) out     o_{l-1}
-    slope: ScaledArrays  #          (record, ensemble) out     sigmoid'(z_l)
-    product: ScaledArrays  #        (record, ensemble) out     product of w_k sigmoid'(z_k) over the links k after l and
+    slope: ScaledArrays  #          (record, ensemble) out     phi'(z_l)
+    product: ScaledArrays  #        (record, ensemble) out     product of w_k phi'(z_k) over the links k after l and
     #                                                          before the next recorded one or the end of the call
-    bound: ScaledArrays  #          (record, ensemble) out     product of |w_k|/4 over the same links
+    bound: ScaledArrays  #          (record, ensemble) out     product of |w_k| max phi' over the same links
 
 
 class TrainJob(NamedTuple):
@@ -142,6 +144,7 @@ class TrainJob(NamedTuple):
 
     weight: Floats  #               (depth, ensemble)  in, out w_l after `first` steps becomes that after `last`
     bias: Floats  #                 (depth, ensemble)  in, out b_l, likewise
+    nonlinearity: int  #                               in
     x: Floats  #                    (ensemble,)        in      o_0
     target: Floats  #               (ensemble,)        in      y
     min_loss: Floats  #             (ensemble,)        in      the least value that the loss can have

@@ -130,10 +130,10 @@ def test_offsets_that_no_double_holds_come_back(backend, monkeypatch, drawn_weig
     depth = 1500 if exponent > -2000 else 25_000
     mantissa = np.array([0.7, -0.9])
 
-    def at_tiny_offset(activation, is_centered):
+    def at_tiny_offset(activation, rest, is_centered):
         stand_in = np.ldexp(mantissa, max(exponent, -1000))
         scaled = fg.Scaled.of_parts(mantissa.copy(), np.full(2, exponent))
-        return State(stand_in, scaled if exponent < -900 else fg.Scaled.from_float(np.full(2, 0.5)), is_centered)
+        return State(stand_in, scaled if exponent < -900 else fg.Scaled.from_float(np.full(2, 0.5)), rest, is_centered)
 
     monkeypatch.setattr(State, "at", at_tiny_offset)
     weight = f"normal:std={std}"

@@ -15,6 +15,7 @@ from fastgrad.jobs.compare import compare
 from fastgrad.jobs.growth import Lyapunov
 from fastgrad.jobs.schemes import schemes
 from fastgrad.jobs.simulate import suffix_products
+from fastgrad.nonlinearities import NONLINEARITIES
 
 LAWS = [
     ("normal:std=4", "zero"),
@@ -624,7 +625,7 @@ def test_suffix_products_are_one_product_after_the_other(rows, ensemble, largest
         following = delta * w
         bound_following = bound[row] * bound_following * fg.Scaled(abs(w.mantissa), w.exponent - 2)
         expected.append((following, delta * input_at[row], delta, bound_following))
-    found = (*suffix_products(weight, input_at, slope, product, bound), bound)
+    found = (*suffix_products(weight, input_at, slope, product, bound, NONLINEARITIES["sigmoid"]), bound)
     for row, each in enumerate(reversed(expected)):
         for ours, theirs in zip(found, each, strict=True):
             assert np.all(ours[row] == theirs)

@@ -56,7 +56,7 @@ def test_structs_have_the_types_of_the_contract(job):
 def small_job():
     """A backprop job of 3 links in 2 chains."""
     out = [ScaledArrays.of(fg.Scaled.empty(shape)) for shape in ((3, 2), (3, 2), (2,))]
-    return BackpropJob(np.ones((3, 2)), np.zeros((3, 2)), np.full(2, 0.5), np.ones(2), np.empty(2), *out)
+    return BackpropJob(np.ones((3, 2)), np.zeros((3, 2)), 0, np.full(2, 0.5), np.ones(2), np.empty(2), *out)
 
 
 READ_ONLY = np.ones(2)

@@ -21,15 +21,7 @@ from fastgrad.kernels.jit.forward import (
     prefetch_row,
     set_state,
 )
-from fastgrad.kernels.jit.nonlinearity import (
-    REST,
-    activation_exponent_of,
-    derivative_exponent_of,
-    is_outside,
-    pack_exponents,
-    sigmoid,
-    sigmoid_in_range,
-)
+from fastgrad.kernels.jit.nonlinearity import CHAIN_NONLINEARITIES, is_outside
 from fastgrad.kernels.jit.numbers import EXPONENT_MIN, renormalize, renormalize_in_range, to_scaled
 
 if TYPE_CHECKING:
@@ -41,8 +33,8 @@ BLOCK = 128  # chains, or segments of one chain, side by side: loops over them b
 
 
 @njit_row
-def forward_row(weight, bias, link, begin, lanes, activation, z, o, derivative, copy, exponent, extended, at):
-    """One link of every lane forward, keeping o_l, sigmoid'(z_l) and w_l, and of extended links the exponent too.
+def forward_row(phi, weight, bias, link, begin, lanes, activation, z, o, derivative, copy, exponent, extended, at):
+    """One link of every lane forward, keeping o_l, phi'(z_l) and w_l, and of extended links the exponent too.
 
     Returns whether every weight and bias was finite: values that are not are never in range, and only the general path
     asks.
@@ -51,8 +43,8 @@ def forward_row(weight, bias, link, begin, lanes, activation, z, o, derivative, 
     for lane in range(lanes):
         w = weight[link, begin + lane]
         z[lane] = w * activation[lane] + bias[link, begin + lane]
-        outside |= is_outside(z[lane], w)
-        o[at, lane], derivative[at, lane] = sigmoid_in_range(z[lane])  # as if all were in range
+        outside |= is_outside(phi, z[lane], w)
+        o[at, lane], derivative[at, lane] = phi.in_range(z[lane])  # as if all were in range
         copy[at, lane] = w
         activation[lane] = o[at, lane]
     extended[at] = outside != 0
@@ -61,8 +53,8 @@ def forward_row(weight, bias, link, begin, lanes, activation, z, o, derivative, 
     finite = True
     for lane in range(lanes):
         finite &= abs(weight[link, begin + lane]) <= LARGEST and abs(bias[link, begin + lane]) <= LARGEST
-        activation[lane], o[at, lane], _, derivative[at, lane], derivative_exponent = sigmoid(z[lane])
-        exponent[at, lane] = pack_exponents(z[lane], derivative_exponent)
+        activation[lane], o[at, lane], _, derivative[at, lane], derivative_exponent = phi.extended(z[lane])
+        exponent[at, lane] = phi.pack_exponents(z[lane], derivative_exponent)
     return finite
 
 
@@ -94,19 +86,19 @@ def backward_in_range(
 
 
 @njit_row
-def backward_extended(out, link, begin, lanes, adjoint, tape, at, before, origin):
+def backward_extended(phi, out, link, begin, lanes, adjoint, tape, at, before, origin):
     """One link of every lane back by the general formula; returns whether the next one needs it too."""
     (grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent), (mantissa, exponent) = out, adjoint
     (tape_o, derivative, copy, tape_exponent, extended) = tape
     is_first, input_mantissa, input_exponent = origin
     needs_extended = False  # some adjoint is zero, or near the smallest exponent
     for lane in range(lanes):
-        derivative_exponent = derivative_exponent_of(tape_exponent[at, lane]) if extended[at] else 0
+        derivative_exponent = phi.derivative_exponent(tape_exponent[at, lane]) if extended[at] else 0
         if is_first:
             o, o_exponent = input_mantissa[lane], input_exponent[lane]
         else:
             o = tape_o[before, lane]
-            o_exponent = activation_exponent_of(tape_exponent[before, lane]) if extended[before] else 0
+            o_exponent = phi.activation_exponent(tape_exponent[before, lane]) if extended[before] else 0
         scaled, scaled_exponent = renormalize(mantissa[lane], exponent[lane])
         factor, factor_exponent = to_scaled(copy[at, lane])
         delta, delta_exponent = renormalize(scaled * derivative[at, lane], scaled_exponent + derivative_exponent)
@@ -150,7 +142,7 @@ def new_row_buffer(out):
 
 
 @njit_row
-def run_taped(tape, row_buffer, mirror, input_slot, ahead, back):
+def run_taped(phi, tape, row_buffer, mirror, input_slot, ahead, back):
     """Take one segment of links forward and, at the same time, the one before it back.
 
     A segment is its first link, how many, its first member and how many; its links, as weight and bias, or as the four
@@ -204,12 +196,15 @@ def run_taped(tape, row_buffer, mirror, input_slot, ahead, back):
                         grad_bias_exponent[link, column + lane] = row_bias_exponent[0, lane]
             else:
                 origin = i + input_slot == 0, input_mantissa, input_exponent
-                needs_extended = backward_extended(out, link, column, n, adjoint, tape, UINT(at), UINT(before), origin)
+                needs_extended = backward_extended(
+                    phi, out, link, column, n, adjoint, tape, UINT(at), UINT(before), origin
+                )
         # Backward first: the forward pass then overwrites the row that the backward pass has just read.
         if step < count:
             link, at = first + step, rows - 1 - step if mirror else input_slot + step
             prefetch_row(weight, bias, min(link + PREFETCH_DISTANCE, depth - 1), begin, begin + lanes)
             finite &= forward_row(
+                phi,
                 weight,
                 bias,
                 UINT(link),
@@ -229,7 +224,7 @@ def run_taped(tape, row_buffer, mirror, input_slot, ahead, back):
 
 @njit
 def new_tape(rows):
-    """Memory for what the way back needs of a link: o_l, sigmoid'(z_l), w_l, their exponents, and if it is extended."""
+    """Memory for what the way back needs of a link: o_l, phi'(z_l), w_l, their exponents, and if it is extended."""
     return (
         np.empty((rows, BLOCK)),
         np.empty((rows, BLOCK)),
@@ -240,7 +235,7 @@ def new_tape(rows):
 
 
 @njit
-def backprop_blocks(given, x, cotangent, output, out, grad_x, start, stop):
+def backprop_blocks(phi, given, x, cotangent, output, out, grad_x, start, stop):
     """Chains where they lie, block by block: see csrc/backprop.h."""
     depth = given[0].shape[0]
     segments = (depth + IN_PLACE_SEGMENT - 1) // IN_PLACE_SEGMENT
@@ -261,7 +256,15 @@ def backprop_blocks(given, x, cotangent, output, out, grad_x, start, stop):
             starts[0][s], starts[1][s], starts[2][s] = states
             if lanes and s + 1 < segments:
                 advance_rows(
-                    given, s * IN_PLACE_SEGMENT, (s + 1) * IN_PLACE_SEGMENT, begin, lanes, carried[1], states, product
+                    phi,
+                    given,
+                    s * IN_PLACE_SEGMENT,
+                    (s + 1) * IN_PLACE_SEGMENT,
+                    begin,
+                    lanes,
+                    carried[1],
+                    states,
+                    product,
                 )
         for s in range(segments - 1, -1, -1):
             first = s * IN_PLACE_SEGMENT
@@ -269,6 +272,7 @@ def backprop_blocks(given, x, cotangent, output, out, grad_x, start, stop):
             carried[0][:] = starts[0][s]
             ahead = first, count, begin, lanes, given, carried
             finite &= run_taped(
+                phi,
                 tape,
                 row_buffer,
                 mirror,
@@ -328,7 +332,7 @@ def scatter(array, member, first, lane_stride, tile, lanes, line_of_lanes, strea
 
 
 @njit
-def run_forward(given, member, first, lane_stride, runs, length, ends, starts, products):
+def run_forward(phi, given, member, first, lane_stride, runs, length, ends, starts, products):
     """Run segments of one deep chain forward, several runs side by side: see csrc/backprop.h."""
     segments = len(products[0])
     tile = np.empty((COPIED_SEGMENT, runs)), np.empty((COPIED_SEGMENT, runs))
@@ -339,13 +343,13 @@ def run_forward(given, member, first, lane_stride, runs, length, ends, starts, p
         gather(tile[1], running, given[1], member, s * COPIED_SEGMENT, lane_stride * COPIED_SEGMENT, COPIED_SEGMENT)
         for i in range(running):
             copy_state(starts, s + i * lane_stride, ends, i)
-        advance_rows(tile, 0, COPIED_SEGMENT, 0, running, z, ends, product)
+        advance_rows(phi, tile, 0, COPIED_SEGMENT, 0, running, z, ends, product)
         for i in range(running):
             products[0][s + i * lane_stride], products[1][s + i * lane_stride] = product[0][i], product[1][i]
 
 
 @njit
-def run_page(given, out, member, first, lanes, count, tape, row_buffer, tiles, starts, adjoint, carried):
+def run_page(phi, given, out, member, first, lanes, count, tape, row_buffer, tiles, starts, adjoint, carried):
     """Segments of one deep chain, `first` and those after it, a lane each: forward, and back."""
     tile, tile_out, (floats, integers), may_stream = tiles
     streams = may_stream and count == COPIED_SEGMENT
@@ -359,7 +363,7 @@ def run_page(given, out, member, first, lanes, count, tape, row_buffer, tiles, s
     for back in (0, 1):  # one call, which is compiled once
         ahead = 0, (1 - back) * count, 0, (1 - back) * lanes, tile, carried
         finite &= run_taped(
-            tape, row_buffer, back == 1, 0, ahead, (0, back * count, 0, back * lanes, tile_out, adjoint, origin)
+            phi, tape, row_buffer, back == 1, 0, ahead, (0, back * count, 0, back * lanes, tile_out, adjoint, origin)
         )
     scatter(out[0], member, at, COPIED_SEGMENT, tile_out[0][:count], lanes, floats, streams)
     scatter(out[1], member, at, COPIED_SEGMENT, tile_out[1][:count], lanes, integers, streams)
@@ -369,7 +373,7 @@ def run_page(given, out, member, first, lanes, count, tape, row_buffer, tiles, s
 
 
 @njit
-def backprop_deep(given, x, cotangent, output, out, grad_x, member):
+def backprop_deep(phi, given, x, cotangent, output, out, grad_x, member):
     """One deep chain, in segments whose adjoints are defined one by one: see csrc/backprop.h."""
     depth = given[0].shape[0]
     segments, rest = depth // COPIED_SEGMENT, depth % COPIED_SEGMENT
@@ -382,16 +386,16 @@ def backprop_deep(given, x, cotangent, output, out, grad_x, member):
     if runs > 1:
         warm = new_states(runs - 1)
         for i in range(runs - 1):
-            set_state(warm, i, REST)
+            set_state(warm, i, phi.REST)
         nowhere = new_states(segments)
         unused = np.empty(segments), np.empty(segments, dtype=np.int64)
-        run_forward(given, member, length - 1, length, runs - 1, 1, warm, nowhere, unused)
+        run_forward(phi, given, member, length - 1, length, runs - 1, 1, warm, nowhere, unused)
         for i in range(1, runs):
             copy_state(guesses, i, warm, i - 1)
     set_state(guesses, 0, x[member])
     for i in range(runs):
         copy_state(ends, i, guesses, i)
-    run_forward(given, member, 0, length, runs, length, ends, starts, products)
+    run_forward(phi, given, member, 0, length, runs, length, ends, starts, products)
     for i in range(1, runs):
         same = (
             bits_of(guesses[0][i]) == bits_of(ends[0][i - 1])
@@ -402,7 +406,7 @@ def backprop_deep(given, x, cotangent, output, out, grad_x, member):
             alone = new_states(1)
             copy_state(alone, 0, ends, i - 1)
             run = min(length, segments - i * length)
-            run_forward(given, member, i * length, 0, 1, run, alone, starts, products)
+            run_forward(phi, given, member, i * length, 0, 1, run, alone, starts, products)
             copy_state(ends, i, alone, 0)
     copy_state(starts, segments, ends, runs - 1)
 
@@ -424,7 +428,7 @@ def backprop_deep(given, x, cotangent, output, out, grad_x, member):
     finite = True
     if rest > 0:
         last = adjoints[0][segments:], adjoints[1][segments:]
-        finite &= run_page(given, out, member, segments, 1, rest, tape, row_buffer, tiles, starts, last, carried)
+        finite &= run_page(phi, given, out, member, segments, 1, rest, tape, row_buffer, tiles, starts, last, carried)
         output[member] = carried[0][0]
         mantissa, exponent = renormalize(last[0][0], last[1][0])
     for s in range(segments - 1, -1, -1):
@@ -435,18 +439,19 @@ def backprop_deep(given, x, cotangent, output, out, grad_x, member):
         lanes = min(segments - first, BLOCK)
         page = adjoints[0][first : first + lanes], adjoints[1][first : first + lanes]
         finite &= run_page(
-            given, out, member, first, lanes, COPIED_SEGMENT, tape, row_buffer, tiles, starts, page, carried
+            phi, given, out, member, first, lanes, COPIED_SEGMENT, tape, row_buffer, tiles, starts, page, carried
         )
     return finite
 
 
 def backprop(job: BackpropJob, start: int, stop: int) -> bool:
     """Gradients of given chains: an ensemble block by block, a few deep chains cut in depth."""
+    phi = CHAIN_NONLINEARITIES[job.nonlinearity]
     # Read-only or not is part of a type for Numba, which compiles for each.
     given = read_only(job.weight), read_only(job.bias)
     ends = read_only(job.x), read_only(job.cotangent), job.output
     out, grad_x = (*job.grad_weight, *job.grad_bias), tuple(job.grad_x)
     depth, ensemble = job.weight.shape
     if ensemble > SEGMENTED_ENSEMBLE_MAX or depth < SEGMENTED_DEPTH_MIN:
-        return bool(backprop_blocks(given, *ends, out, grad_x, start, stop))
-    return all(backprop_deep(given, *ends, out, grad_x, member) for member in range(start, stop))
+        return bool(backprop_blocks(phi, given, *ends, out, grad_x, start, stop))
+    return all(backprop_deep(phi, given, *ends, out, grad_x, member) for member in range(start, stop))

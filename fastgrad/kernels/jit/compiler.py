@@ -46,15 +46,14 @@ _SOURCES = sorted(Path(__file__).parent.glob("*.py")) + [
 SOURCES_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
 
 
-def njit(function: Callable[..., Any], **more: Any) -> Any:
-    """Compile strictly and without the GIL.
+# ``error_model="numpy"`` because Python's tests every division and keeps loops scalar; no ``fastmath`` and no
+# contraction, so that the bits are those of the C++ backend.
+STRICT = {"nogil": True, "error_model": "numpy", "fastmath": False}
 
-    ``error_model="numpy"`` because Python's tests every division and keeps loops scalar; no ``fastmath`` and no
-    contraction, so that the bits are those of the C++ backend. The machine code is cached on disk where there is a
-    place to write.
-    """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": False, "cache": CACHE, **more}
-    compiled = numba.njit(function, **options)
+
+def njit(function: Callable[..., Any], **more: Any) -> Any:
+    """Compile strictly and without the GIL; the machine code is cached on disk where there is a place to write."""
+    compiled = numba.njit(function, **STRICT, cache=CACHE, **more)
     if CACHE:
         file = compiled._cache._cache_file
         file._source_stamp = file._source_stamp, SOURCES_DIGEST

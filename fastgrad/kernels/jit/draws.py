@@ -12,7 +12,6 @@ import numpy as np
 from fastgrad.kernels import constants
 from fastgrad.kernels.constants import CENTERED, CONSTANT, COS, NORMAL, ROUNDER, SIN, UNIFORM
 from fastgrad.kernels.jit.compiler import bits_of, float_of, njit, njit_row
-from fastgrad.kernels.jit.nonlinearity import REST
 from fastgrad.kernels.jit.numbers import ROUNDER_BITS, log_reduced
 
 KEY_STEP_0 = np.uint64(constants.KEY_STEP_0)
@@ -113,8 +112,11 @@ def draw_variates(family, stream, seed, link, member, first, second):
 
 
 @njit_row
-def draw(weight_law, bias_law, seed, link, member, w, b, spare):
-    """Fill w and b with the weight and the bias of each lane's link and member; `spare` has room for as many."""
+def draw(weight_law, bias_law, rest, seed, link, member, w, b, spare):
+    """Fill w and b with the weight and the bias of each lane's link and member; `spare` has room for as many.
+
+    Centered biases hold units that rest at `rest`.
+    """
     weight_family, weight_location, weight_scale = weight_law
     bias_family, bias_location, bias_scale = bias_law
     weight_is_drawn = weight_family == NORMAL or weight_family == UNIFORM
@@ -135,7 +137,7 @@ def draw(weight_law, bias_law, seed, link, member, w, b, spare):
             b[lane] = bias_location
     elif bias_family == CENTERED:
         for lane in range(lanes):
-            b[lane] = -REST * w[lane]
+            b[lane] = -rest * w[lane]
     else:
         for lane in range(lanes):
             b[lane] = bias_location + bias_scale * b[lane]

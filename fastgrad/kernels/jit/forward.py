@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastgrad.kernels.jit.compiler import LINE, njit, njit_row, prefetch
-from fastgrad.kernels.jit.nonlinearity import is_outside, sigmoid, sigmoid_in_range
+from fastgrad.kernels.jit.nonlinearity import is_outside
 from fastgrad.kernels.jit.numbers import EXPONENT_MIN, renormalize, renormalize_in_range, to_scaled
 
 LARGEST = float(np.finfo(np.float64).max)
@@ -28,8 +28,10 @@ def prefetch_row(weight, bias, link, begin, end):
 
 
 @njit_row
-def advance_row(weight, bias, link, begin, lanes, z, activation, scaled, scaled_exponent, mantissa, exponent, extended):
-    """One link of every lane forward, and the product of w sigmoid' as mantissa and exponent; nothing is kept.
+def advance_row(
+    phi, weight, bias, link, begin, lanes, z, activation, scaled, scaled_exponent, mantissa, exponent, extended
+):
+    """One link of every lane forward, and the product of w phi' as mantissa and exponent; nothing is kept.
 
     The activation is also made as mantissa and exponent where the result says that a double can't hold it. Returns
     that, and whether the products need extended range.
@@ -37,17 +39,17 @@ def advance_row(weight, bias, link, begin, lanes, z, activation, scaled, scaled_
     outside = np.int64(extended)
     for lane in range(lanes):
         z[lane] = weight[link, begin + lane] * activation[lane] + bias[link, begin + lane]
-        outside |= is_outside(z[lane], weight[link, begin + lane])
+        outside |= is_outside(phi, z[lane], weight[link, begin + lane])
     if outside == 0:
         for lane in range(lanes):
-            activation[lane], derivative = sigmoid_in_range(z[lane])
+            activation[lane], derivative = phi.in_range(z[lane])
             mantissa[lane], exponent[lane] = renormalize_in_range(
                 (mantissa[lane] * derivative) * weight[link, begin + lane], exponent[lane]
             )
         return True, False
     extended = False
     for lane in range(lanes):
-        activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
+        activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = phi.extended(z[lane])
         factor, factor_exponent = to_scaled(weight[link, begin + lane])
         delta, delta_exponent = renormalize(mantissa[lane] * derivative, exponent[lane] + derivative_exponent)
         mantissa[lane], exponent[lane] = renormalize(delta * factor, delta_exponent + factor_exponent)
@@ -56,7 +58,7 @@ def advance_row(weight, bias, link, begin, lanes, z, activation, scaled, scaled_
 
 
 @njit
-def advance_rows(given, first, last, begin, lanes, z, states, product):
+def advance_rows(phi, given, first, last, begin, lanes, z, states, product):
     """Take links first to last - 1 forward; `states` is where they start, and where they end."""
     (weight, bias), (activation, scaled, scaled_exponent), (mantissa, exponent) = given, states, product
     depth = weight.shape[0]
@@ -65,6 +67,7 @@ def advance_rows(given, first, last, begin, lanes, z, states, product):
     for link in range(first, last):
         prefetch_row(weight, bias, min(link + PREFETCH_DISTANCE, depth - 1), begin, begin + lanes)
         is_in_range, extended = advance_row(
+            phi,
             weight,
             bias,
             UINT(link),

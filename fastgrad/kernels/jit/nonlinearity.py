@@ -1,11 +1,21 @@
-"""The sigmoid, in range and extended, and as an offset from 1/2: the twins of csrc/nonlinearity.h."""
+"""Nonlinearities: a type for each, for which the kernels are compiled anew; the twins of csrc/nonlinearity.h.
+
+All that the kernels of chains know of a nonlinearity is here, but for the losses that go with it. They are given a
+value of its type, `phi`, and call ``phi.in_range(z)``: Numba chooses by the type while it compiles.
+"""
 
 # The compiled functions carry no annotations: Numba infers and checks their types.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, no-check-untyped-defs
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.core.imputils import lower_constant
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import NativeValue, lower_getattr_generic, models, register_model, typeof_impl, unbox
 
 from fastgrad.kernels import constants
 from fastgrad.kernels.constants import (
@@ -16,6 +26,7 @@ from fastgrad.kernels.constants import (
     LN2_LOW,
     LOG2_E,
     ROUNDER,
+    SIGMOID,
     SIGMOID_RANGE,
     TINY_OFFSET,
 )
@@ -29,18 +40,8 @@ from fastgrad.kernels.jit.numbers import (
     to_scaled,
 )
 
-REST = 0.5  # phi(0)
-SLOPE = 0.25  # the largest of phi', at 0: a power of two
-SLOPE_EXPONENT = -2  # SLOPE = 2^SLOPE_EXPONENT
 STAND_IN_MAX = np.int64(constants.STAND_IN_MAX)
 STAND_IN_MIN = np.int64(constants.STAND_IN_MIN)
-
-
-@njit
-def is_outside(z, w):
-    """1 where a link is not in range, 0 where it is."""
-    size = abs(w)
-    return np.int64(not ((abs(z) <= SIGMOID_RANGE) & (size >= IN_RANGE_MIN) & (size <= IN_RANGE_MAX)))  # nan is outside
 
 
 @njit
@@ -90,20 +91,20 @@ def pack_exponents(z, derivative_exponent):
 
 
 @njit
-def activation_exponent_of(packed):
+def activation_exponent(packed):
     """Exponent of the activation."""
     return min(packed, 0)
 
 
 @njit
-def derivative_exponent_of(packed):
+def derivative_exponent(packed):
     """Exponent of the derivative."""
     return -abs(packed)
 
 
 @njit
 def offset_in_range(z):
-    """The offset o - 1/2 and the derivative for |z| <= SIGMOID_RANGE; csrc/nonlinearity.h explains the formula."""
+    """The sigmoid's offset o - 1/2, and derivative, for |z| <= SIGMOID_RANGE; csrc/nonlinearity.h says how."""
     shifted = z * LOG2_E + ROUNDER
     whole = shifted - ROUNDER
     even, odd = exp_parts((whole * LN2_HIGH - z) + whole * LN2_LOW)
@@ -126,6 +127,77 @@ def offset_of(z):
     difference = even * (1.0 - scale) - odd * (1.0 + scale)
     size = 0.5 if dead else (0.5 * difference) * inverse
     return -size if z < 0.0 else size
+
+
+class Nonlinearity:
+    """A value that says by its type alone which nonlinearity kernels are compiled for."""
+
+
+class Sigmoid(Nonlinearity):
+    """o = 1 / (1 + exp(-z))."""
+
+    REST = 0.5  # phi(0)
+    SLOPE = 0.25  # the largest of phi', at 0: a power of two
+    SLOPE_EXPONENT = -2  # SLOPE = 2^SLOPE_EXPONENT
+    RANGE = SIGMOID_RANGE  # of |z| for what is in range
+
+    in_range = sigmoid_in_range
+    extended = sigmoid
+    pack_exponents = pack_exponents
+    activation_exponent = activation_exponent
+    derivative_exponent = derivative_exponent
+    offset_in_range = offset_in_range
+    offset = offset_of
+
+
+CHAIN_NONLINEARITIES = {SIGMOID: Sigmoid()}  # by the codes that jobs have
+
+
+class NonlinearityType(types.Type):  # type: ignore[misc]
+    """Type of a `Nonlinearity` for Numba. Compiled code reads ``phi.REST`` and calls ``phi.in_range(z)``."""
+
+    def __init__(self, of: type[Nonlinearity]) -> None:
+        self.of = of
+        super().__init__(name=of.__name__)
+
+
+register_model(NonlinearityType)(models.OpaqueModel)
+
+
+@typeof_impl.register(Nonlinearity)
+def _typeof(value: Nonlinearity, _: Any) -> NonlinearityType:
+    return NonlinearityType(type(value))
+
+
+@unbox(NonlinearityType)
+def _unbox(_: Any, __: Any, native: Any) -> NativeValue:
+    return NativeValue(native.context.get_dummy_value())
+
+
+@lower_constant(NonlinearityType)
+def _constant(context: Any, *_: Any) -> Any:
+    return context.get_dummy_value()
+
+
+@infer_getattr
+class _Attributes(AttributeTemplate):  # type: ignore[misc]
+    key = NonlinearityType
+
+    def generic_resolve(self, kind: NonlinearityType, name: str) -> Any:
+        return self.context.resolve_value_type(getattr(kind.of, name))
+
+
+@lower_getattr_generic(NonlinearityType)
+def _attribute(context: Any, builder: Any, kind: NonlinearityType, _: Any, name: str) -> Any:
+    member = getattr(kind.of, name)
+    return context.get_constant_generic(builder, context.typing_context.resolve_value_type(member), member)
+
+
+@njit
+def is_outside(phi, z, w):
+    """1 where a link is not in range, 0 where it is."""
+    size = abs(w)
+    return np.int64(not ((abs(z) <= phi.RANGE) & (size >= IN_RANGE_MIN) & (size <= IN_RANGE_MAX)))  # nan is outside
 
 
 @njit

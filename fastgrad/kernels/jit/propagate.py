@@ -11,19 +11,13 @@ import numpy as np
 
 from fastgrad.kernels.constants import BURN_IN_LINKS, CENTERED, IN_RANGE_MIN, PRODUCT_LINKS, TINY_OFFSET
 from fastgrad.kernels.jit.backprop import BLOCK, new_rows
-from fastgrad.kernels.jit.compiler import bits_of, njit
+from fastgrad.kernels.jit.compiler import bits_of, njit, njit_row
 from fastgrad.kernels.jit.draws import draw
 from fastgrad.kernels.jit.forward import scaled_activation
 from fastgrad.kernels.jit.nonlinearity import (
-    REST,
-    SLOPE,
-    SLOPE_EXPONENT,
+    CHAIN_NONLINEARITIES,
     is_outside,
-    offset_in_range,
-    offset_of,
     preactivation,
-    sigmoid,
-    sigmoid_in_range,
     stand_in,
 )
 from fastgrad.kernels.jit.numbers import (
@@ -42,8 +36,8 @@ if TYPE_CHECKING:
 ONE = np.uint64(1)
 
 
-@njit
-def advance_tiny(w, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent):
+@njit_row
+def advance_tiny(phi, w, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent):
     """One link of every lane where all offsets are below TINY_OFFSET; False, and nothing done, where some are not.
 
     The offsets are multiplied by w SLOPE, and the slope is SLOPE, in the bits of the general path.
@@ -51,28 +45,40 @@ def advance_tiny(w, activation, scaled, scaled_exponent, product, product_expone
     lanes = len(w)
     outside = np.int64(0)
     for lane in range(lanes):
-        outside |= is_outside(0.0, w[lane]) | np.int64(abs(activation[lane]) >= TINY_OFFSET)
+        outside |= is_outside(phi, 0.0, w[lane]) | np.int64(abs(activation[lane]) >= TINY_OFFSET)
     if outside != 0:
         return False
     for lane in range(lanes):
         mantissa, exponent = renormalize(scaled[lane] * w[lane], scaled_exponent[lane])
-        offset = SLOPE * stand_in(mantissa, exponent)
+        offset = phi.SLOPE * stand_in(mantissa, exponent)
         tiny = abs(offset) < TINY_OFFSET
         activation[lane] = offset
         scaled[lane] = mantissa if tiny else 0.5
-        scaled_exponent[lane] = exponent + SLOPE_EXPONENT if tiny and mantissa != 0.0 else 0
+        scaled_exponent[lane] = exponent + phi.SLOPE_EXPONENT if tiny and mantissa != 0.0 else 0
         product[lane], product_exponent[lane] = renormalize_in_range(
-            (product[lane] * SLOPE) * w[lane], product_exponent[lane]
+            (product[lane] * phi.SLOPE) * w[lane], product_exponent[lane]
         )
         bound[lane], bound_exponent[lane] = renormalize_in_range(
-            bound[lane] * abs(w[lane]), bound_exponent[lane] + SLOPE_EXPONENT
+            bound[lane] * abs(w[lane]), bound_exponent[lane] + phi.SLOPE_EXPONENT
         )
     return True
 
 
-@njit
+@njit_row
 def advance(
-    centered, w, b, z, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent, extended
+    phi,
+    centered,
+    w,
+    b,
+    z,
+    activation,
+    scaled,
+    scaled_exponent,
+    product,
+    product_exponent,
+    bound,
+    bound_exponent,
+    extended,
 ):
     """One link of every lane; returns whether it was in range, and whether the products need extended range.
 
@@ -84,52 +90,54 @@ def advance(
         for lane in range(lanes):
             z[lane] = w[lane] * activation[lane]
             size = abs(activation[lane])
-            outside |= is_outside(z[lane], w[lane]) | np.int64((size < IN_RANGE_MIN) & (size != 0.0))
+            outside |= is_outside(phi, z[lane], w[lane]) | np.int64((size < IN_RANGE_MIN) & (size != 0.0))
     else:
         for lane in range(lanes):
             z[lane] = w[lane] * activation[lane] + b[lane]
-            outside |= is_outside(z[lane], w[lane])
+            outside |= is_outside(phi, z[lane], w[lane])
     if outside == 0 and centered:
         for lane in range(lanes):
-            activation[lane], derivative = offset_in_range(z[lane])
+            activation[lane], derivative = phi.offset_in_range(z[lane])
             product[lane], product_exponent[lane] = renormalize_in_range(
                 (product[lane] * derivative) * w[lane], product_exponent[lane]
             )
             bound[lane], bound_exponent[lane] = renormalize_in_range(
-                bound[lane] * abs(w[lane]), bound_exponent[lane] + SLOPE_EXPONENT
+                bound[lane] * abs(w[lane]), bound_exponent[lane] + phi.SLOPE_EXPONENT
             )
         return True, False
     if outside == 0:
         for lane in range(lanes):
-            activation[lane], derivative = sigmoid_in_range(z[lane])
+            activation[lane], derivative = phi.in_range(z[lane])
             product[lane], product_exponent[lane] = renormalize_in_range(
                 (product[lane] * derivative) * w[lane], product_exponent[lane]
             )
             bound[lane], bound_exponent[lane] = renormalize_in_range(
-                bound[lane] * abs(w[lane]), bound_exponent[lane] + SLOPE_EXPONENT
+                bound[lane] * abs(w[lane]), bound_exponent[lane] + phi.SLOPE_EXPONENT
             )
         return True, False
     if (
         centered
         and not extended
-        and advance_tiny(w, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent)
+        and advance_tiny(phi, w, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent)
     ):
         return False, False
     extended = False
     for lane in range(lanes):
         if centered:
             mantissa, exponent, z[lane] = preactivation(w[lane], activation[lane], scaled[lane], scaled_exponent[lane])
-            _, scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
-            activation[lane] = offset_of(z[lane])
+            _, scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = phi.extended(z[lane])
+            activation[lane] = phi.offset(z[lane])
             if abs(activation[lane]) < TINY_OFFSET:  # and then d is SLOPE z
-                scaled[lane], scaled_exponent[lane] = renormalize(mantissa, exponent + SLOPE_EXPONENT)
+                scaled[lane], scaled_exponent[lane] = renormalize(mantissa, exponent + phi.SLOPE_EXPONENT)
         else:
-            activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = sigmoid(z[lane])
+            activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = phi.extended(
+                z[lane]
+            )
         factor, factor_exponent = to_scaled(w[lane])
         delta, delta_exponent = renormalize(product[lane] * derivative, product_exponent[lane] + derivative_exponent)
         product[lane], product_exponent[lane] = renormalize(delta * factor, delta_exponent + factor_exponent)
         bound[lane], bound_exponent[lane] = renormalize(
-            bound[lane] * abs(factor), bound_exponent[lane] + (factor_exponent + SLOPE_EXPONENT)
+            bound[lane] * abs(factor), bound_exponent[lane] + (factor_exponent + phi.SLOPE_EXPONENT)
         )
         if product[lane] == 0.0 or product_exponent[lane] < EXPONENT_MIN // 2:
             extended = True
@@ -139,24 +147,24 @@ def advance(
 
 
 @njit
-def scaled_state(centered, lane, z, activation, scaled, scaled_exponent, is_in_range):
+def scaled_state(phi, centered, lane, z, activation, scaled, scaled_exponent, is_in_range):
     """Scaled part of a state between links, beside the activation or the offset: see the contract."""
     if centered and is_in_range and abs(activation[lane]) >= TINY_OFFSET:
-        _, mantissa, exponent, _, _ = sigmoid(z[lane])
+        _, mantissa, exponent, _, _ = phi.extended(z[lane])
         return renormalize(mantissa, exponent)
     return scaled_activation(lane, activation, scaled, scaled_exponent, is_in_range and not centered)
 
 
 @njit
-def recorded_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range):
+def recorded_link(phi, centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range):
     """Input and derivative of the next link, both as mantissa and exponent."""
     next_z = w[lane] * activation[lane] + b[lane]
-    mantissa, exponent = scaled_state(centered, lane, z, activation, scaled, scaled_exponent, is_in_range)
+    mantissa, exponent = scaled_state(phi, centered, lane, z, activation, scaled, scaled_exponent, is_in_range)
     if centered:
         _, _, next_z = preactivation(w[lane], activation[lane], scaled[lane], scaled_exponent[lane])
         if abs(activation[lane]) < TINY_OFFSET:
-            mantissa, exponent = to_scaled(REST)
-    _, _, _, derivative, derivative_exponent = sigmoid(next_z)
+            mantissa, exponent = to_scaled(phi.REST)
+    _, _, _, derivative, derivative_exponent = phi.extended(next_z)
     derivative, derivative_exponent = renormalize(derivative, derivative_exponent)
     return mantissa, exponent, derivative, derivative_exponent
 
@@ -181,12 +189,12 @@ def propagate_abreast(job, state, first, last, begin, lanes):
         set_to_one(state.bound_before, member)
     is_in_range = False
     extended = False
-    centered = bias_law[0] == CENTERED
+    phi, centered = job.nonlinearity, bias_law[0] == CENTERED
     first_row = np.searchsorted(recorded, first)
     row = first_row - 1  # of the last recorded link passed in this call; before the first, the state's products
     for link in range(first, last):
         link_of[:] = np.uint64(link)
-        draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
+        draw(weight_law, bias_law, phi.REST, seed, link_of, member_of, w, b, z)
         is_recorded = row + 1 < len(recorded) and recorded[row + 1] == link
         if is_recorded:
             for lane in range(lanes):
@@ -206,10 +214,11 @@ def propagate_abreast(job, state, first, last, begin, lanes):
                     job.input.exponent[cell],
                     job.slope.mantissa[cell],
                     job.slope.exponent[cell],
-                ) = recorded_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range)
+                ) = recorded_link(phi, centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range)
                 set_to_one(job.product, cell)
                 set_to_one(job.bound, cell)
         is_in_range, extended = advance(
+            phi,
             centered,
             w,
             b,
@@ -240,7 +249,7 @@ def propagate_abreast(job, state, first, last, begin, lanes):
         member = begin + lane
         state.activation[member] = activation[lane]
         state.scaled.mantissa[member], state.scaled.exponent[member] = scaled_state(
-            centered, lane, z, activation, scaled, scaled_exponent, is_in_range
+            phi, centered, lane, z, activation, scaled, scaled_exponent, is_in_range
         )
 
 
@@ -274,7 +283,7 @@ def run_segments(
         length = max(length, lasts[lane] - firsts[lane])
     is_in_range = False
     extended = False
-    centered = bias_law[0] == CENTERED
+    phi, centered = job.nonlinearity, bias_law[0] == CENTERED
     next_event = 0  # the next step at which a lane stands before a link to record, or has come to its end
     block = 0
     for step in range(length + 1):
@@ -286,7 +295,7 @@ def run_segments(
                 if here == lasts[lane]:
                     ends[lane, 0] = activation[lane]
                     ends[lane, 1], end_exponents[lane] = scaled_state(
-                        centered, lane, z, activation, scaled, scaled_exponent, is_in_range
+                        phi, centered, lane, z, activation, scaled, scaled_exponent, is_in_range
                     )
                 elif here < lasts[lane]:
                     at = lasts[lane]
@@ -298,7 +307,7 @@ def run_segments(
                     next_event = min(next_event, at - firsts[lane])
         if step == length:
             break
-        draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
+        draw(weight_law, bias_law, phi.REST, seed, link_of, member_of, w, b, z)
         if is_recorded:
             for lane in range(count):
                 here = firsts[lane] + step
@@ -310,7 +319,7 @@ def run_segments(
                         job.input.exponent[row, member],
                         job.slope.mantissa[row, member],
                         job.slope.exponent[row, member],
-                    ) = recorded_link(centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range)
+                    ) = recorded_link(phi, centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range)
                     recorded_product[row - first_row], recorded_product_exponent[row - first_row] = (
                         product[lane],
                         product_exponent[lane],
@@ -320,6 +329,7 @@ def run_segments(
                         factor_exponent[lane],
                     )
         is_in_range, extended = advance(
+            phi,
             centered,
             w,
             b,
@@ -405,11 +415,11 @@ def can_be_guessed(bias_law, activation):
 def burn_in(job, member, before, sign, firsts, begins, begin_exponents):
     """Guess the states before links `firsts` by running the links that lead to them: see csrc/propagate.h.
 
-    They run from 1/2, or from an offset of `sign` / 2; from 0 if `before`, the offset before all of them, is 0.
+    They run from rest, or from an offset of `sign` / 2; from 0 if `before`, the offset before all of them, is 0.
     """
     weight_law, bias_law, seed = job.weight_law, job.bias_law, job.seed
-    centered = bias_law[0] == CENTERED
-    start = 0.5
+    phi, centered = job.nonlinearity, bias_law[0] == CENTERED
+    start = phi.REST
     if centered:
         start = 0.0 if before == 0.0 else 0.5 * sign
     count = len(firsts)
@@ -425,8 +435,9 @@ def burn_in(job, member, before, sign, firsts, begins, begin_exponents):
     is_in_range = False
     extended = False
     for _ in range(BURN_IN_LINKS):
-        draw(weight_law, bias_law, seed, link_of, member_of, w, b, z)
+        draw(weight_law, bias_law, phi.REST, seed, link_of, member_of, w, b, z)
         is_in_range, extended = advance(
+            phi,
             centered,
             w,
             b,
@@ -445,7 +456,7 @@ def burn_in(job, member, before, sign, firsts, begins, begin_exponents):
     for lane in range(count):
         begins[lane, 0] = activation[lane]
         begins[lane, 1], begin_exponents[lane] = scaled_state(
-            centered, lane, z, activation, scaled, scaled_exponent, is_in_range
+            phi, centered, lane, z, activation, scaled, scaled_exponent, is_in_range
         )
 
 
@@ -572,4 +583,5 @@ def propagate_compiled(job, state, first, last, start, stop):
 def propagate(job: PropagateJob, state: State, first: int, last: int, start: int, stop: int) -> None:
     """Drawn chains, streamed forward."""
     seed: Any = np.uint64(job.seed)
-    propagate_compiled(job._replace(seed=seed), state, first, last, start, stop)
+    phi: Any = CHAIN_NONLINEARITIES[job.nonlinearity]
+    propagate_compiled(job._replace(seed=seed, nonlinearity=phi), state, first, last, start, stop)

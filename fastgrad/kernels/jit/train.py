@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from fastgrad.kernels.constants import CROSS_ENTROPY
 from fastgrad.kernels.jit.backprop import BLOCK, new_rows, new_tape, run_taped
 from fastgrad.kernels.jit.compiler import njit, njit_row, read_only
 from fastgrad.kernels.jit.forward import LARGEST, UINT
-from fastgrad.kernels.jit.nonlinearity import is_outside
+from fastgrad.kernels.jit.nonlinearity import CHAIN_NONLINEARITIES, is_outside
 from fastgrad.kernels.jit.numbers import (
     EXPONENT_MIN,
     exp_reduced,
@@ -110,7 +110,7 @@ def move(rule, rate, factor, factor_exponent, clips_norm, link, lanes, before, a
 
 
 @njit
-def evaluate(loss, lanes, depth, tape, row_buffer, input_slot, packed, carried, start, back, target, now):
+def evaluate(phi, loss, lanes, depth, tape, row_buffer, input_slot, packed, carried, start, back, target, now):
     """The loss of the parameters as they are, and what the way back begins with."""
     activation, _ = carried
     mantissa, exponent = back[5]
@@ -118,16 +118,16 @@ def evaluate(loss, lanes, depth, tape, row_buffer, input_slot, packed, carried, 
     last = depth - 1
     nothing = 0, 0, 0, 0, back[4], back[5], back[6]
     if loss == CROSS_ENTROPY:
-        run_taped(tape, row_buffer, False, input_slot, (0, last, 0, lanes, packed, carried), nothing)
+        run_taped(phi, tape, row_buffer, False, input_slot, (0, last, 0, lanes, packed, carried), nothing)
         for lane in range(lanes):
             now[lane] = cross_entropy(packed[0][last, lane] * activation[lane] + packed[1][last, lane], target[lane])
-        run_taped(tape, row_buffer, False, input_slot + last, (last, 1, 0, lanes, packed, carried), nothing)
+        run_taped(phi, tape, row_buffer, False, input_slot + last, (last, 1, 0, lanes, packed, carried), nothing)
     else:
-        run_taped(tape, row_buffer, False, input_slot, (0, depth, 0, lanes, packed, carried), nothing)
+        run_taped(phi, tape, row_buffer, False, input_slot, (0, depth, 0, lanes, packed, carried), nothing)
     for lane in range(lanes):
         error = activation[lane] - target[lane]
         mantissa[lane], exponent[lane] = to_scaled(error)
-        if loss == CROSS_ENTROPY:  # delta_L = o_L - y: as if sigmoid' were 1
+        if loss == CROSS_ENTROPY:  # delta_L = o_L - y: as if phi' were 1
             tape[1][input_slot + last, lane] = 1.0
             tape[3][input_slot + last, lane] = 0
         else:
@@ -139,7 +139,7 @@ def train_block(job, rate, value_rule, norm_rule, first, last, row, begin, lanes
     """All steps of the call for one block of lanes: see csrc/train.h."""
     weight, bias, recorded = job.weight, job.bias, job.recorded_steps
     last_update, converged_at, diverged_at = job.last_update, job.converged_at, job.diverged_at
-    depth = weight.shape[0]
+    phi, depth = job.nonlinearity, weight.shape[0]
     tape, row_buffer = new_tape(depth + 1), (False,) + new_rows(1)  # noqa: RUF005  (Numba has no *)
     next_weight, grad_weight_exponent, next_bias, grad_bias_exponent = new_rows(depth)
     now_weight, now_bias = np.empty((depth, BLOCK)), np.empty((depth, BLOCK))
@@ -156,7 +156,7 @@ def train_block(job, rate, value_rule, norm_rule, first, last, row, begin, lanes
         start[lane], target[lane] = job.x[begin + lane], job.target[begin + lane]
         origin[0][lane], origin[1][lane] = to_scaled(start[lane])
         # The input lies where the activation before link 0 would be, if it is a number of that kind.
-        outside |= is_outside(0.0, start[lane])
+        outside |= is_outside(phi, 0.0, start[lane])
         tape[0][0, lane] = start[lane]
     tape[4][0] = False
     input_slot = 0 if outside else 1
@@ -165,7 +165,9 @@ def train_block(job, rate, value_rule, norm_rule, first, last, row, begin, lanes
         out = next_weight, grad_weight_exponent, next_bias, grad_bias_exponent
         packed = now_weight, now_bias
         back = 0, depth, 0, lanes, out, adjoint, origin
-        evaluate(job.loss_code, lanes, depth, tape, row_buffer, input_slot, packed, carried, start, back, target, now)
+        evaluate(
+            phi, job.loss_code, lanes, depth, tape, row_buffer, input_slot, packed, carried, start, back, target, now
+        )
         for lane in range(lanes):
             member = begin + lane
             if not now[lane] - job.min_loss[member] <= job.tolerance:
@@ -174,7 +176,7 @@ def train_block(job, rate, value_rule, norm_rule, first, last, row, begin, lanes
                 converged_at[member] = step
         any_moves = False
         if step < job.steps:
-            run_taped(tape, row_buffer, True, input_slot, (0, 0, 0, 0, packed, carried), back)
+            run_taped(phi, tape, row_buffer, True, input_slot, (0, 0, 0, 0, packed, carried), back)
             for lane in range(lanes):
                 moves[lane] = leaves[lane] = 0
                 if clips_norm:
@@ -251,4 +253,5 @@ def train_compiled(job, first, last, start, stop):
 def train(job: TrainJob, first: int, last: int, start: int, stop: int) -> None:
     """Gradient descent on given chains."""
     given = {name: read_only(getattr(job, name)) for name in ("x", "target", "min_loss", "recorded_steps")}
-    train_compiled(job._replace(**given), first, last, start, stop)
+    phi: Any = CHAIN_NONLINEARITIES[job.nonlinearity]
+    train_compiled(job._replace(nonlinearity=phi, **given), first, last, start, stop)

@@ -12,20 +12,14 @@ import numpy as np
 from fastgrad import philox
 from fastgrad.kernels.constants import (
     CROSS_ENTROPY,
-    DEAD,
     EXPONENT_MIN,
-    LN2,
-    LN2_HIGH,
-    LN2_LOW,
-    LN2_TAIL,
-    SPLITTER,
     SQUARED,
     STAND_IN_MAX,
     STAND_IN_MIN,
     TINY_OFFSET,
 )
+from fastgrad.kernels.reference.nonlinearity import NONLINEARITIES, Nonlinearity, renormalize
 from fastgrad.laws import FAMILY_CODES, Law
-from fastgrad.nonlinearities import NONLINEARITIES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,78 +32,30 @@ if TYPE_CHECKING:
 WORK_ELEMENTS = 2**18  # links times members that `propagate` makes arrays of at a time
 PRODUCT_LINKS = 64  # links whose product is taken at once
 
-REST, SLOPE = NONLINEARITIES["sigmoid"].rest, NONLINEARITIES["sigmoid"].slope
-SLOPE_EXPONENT = int(np.log2(SLOPE))  # a power of two
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
 
 
-def renormalize(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
-    """Renormalize mantissa * 2^exponent."""
-    fraction, shift = np.frexp(mantissa)
-    shift = shift.astype(np.int64)
-    zero = (fraction == 0) | (exponent < EXPONENT_MIN - shift)  # before the sum, which could pass the smallest integer
-    return np.where(zero, 0.0, fraction), np.where(zero, 0, exponent + shift)
-
-
-def two_product(a: Floats, b: float) -> tuple[Floats, Floats]:
-    """Product of doubles as a rounded double and its error, exactly (Dekker, Numerische Mathematik 18 (1971) 224)."""
-    product = a * b
-    a_front, b_front = SPLITTER * a - (SPLITTER * a - a), SPLITTER * b - (SPLITTER * b - b)
-    a_back, b_back = a - a_front, b - b_front
-    return product, ((a_front * b_front - product) + a_front * b_back + a_back * b_front) + a_back * b_back
-
-
-class Sigmoid(NamedTuple):
-    """The sigmoid of z, and its derivative, as mantissa * 2^exponent; not normalized."""
-
-    mantissa: Floats
-    exponent: Ints
-    derivative: Floats
-    derivative_exponent: Ints
-
-
-def sigmoid(z: Floats) -> Sigmoid:
-    """Sigmoid and derivative from e = exp(-|z|) = p 2^-k: 1/(1+e) or e/(1+e), and e/(1+e)²."""
-    t = np.abs(z)
-    dead = t > DEAD
-    t = np.where(dead, 0.0, t)
-    k = np.rint(t / LN2)
-    product, error = two_product(k, LN2)  # k ln 2 in two doubles: t - k ln 2 keeps its digits however large t is
-    rest = ((product - t) + error) + k * LN2_TAIL
-    again = np.rint(rest / LN2)  # 0, except where k has no last digit
-    p = np.exp((rest - again * LN2_HIGH) - again * LN2_LOW)
-    k = k.astype(np.int64) - again.astype(np.int64)
-    e = np.ldexp(p, -np.minimum(k, 2000).astype(np.int32))
-    negative = z < 0
-    return Sigmoid(
-        mantissa=np.where(dead, np.where(negative, 0.0, 1.0), np.where(negative, p, 1.0) / (1 + e)),
-        exponent=np.where(negative, -k, 0),
-        derivative=np.where(dead, 0.0, p / (1 + e) ** 2),
-        derivative_exponent=-k,
-    )
-
-
-def forward(weight: Floats, bias: Floats, activation: Floats) -> tuple[Floats, Floats]:
+def forward(phi: Nonlinearity, weight: Floats, bias: Floats, activation: Floats) -> tuple[Floats, Floats]:
     """Preactivations z of every link, shape (depth, members), and the last activation."""
     z = np.empty_like(weight)
     o = activation
     with np.errstate(over="ignore"):  # a preactivation beyond float64 is infinite: dead
         for link in range(len(weight)):
             z[link] = weight[link] * o + bias[link]
-            e = np.exp(-np.abs(z[link]))
-            o = np.where(z[link] < 0, e, 1.0) / (1 + e)
+            o = phi.value(z[link])
     return z, o
 
 
 def forward_offset(
-    weight: Floats, offset: Floats, scaled_mantissa: Floats, scaled_exponent: Ints
+    phi: Nonlinearity, weight: Floats, offset: Floats, scaled_mantissa: Floats, scaled_exponent: Ints
 ) -> tuple[Floats, Floats, tuple[Floats, Ints]]:
-    """Preactivations of every link with centered biases, and the last offset d = o - 1/2.
+    """Preactivations of every link with centered biases, and the last offset d = o - phi(0).
 
-    z_l = w_l d_{l-1},  d_l = tanh(z_l / 2) / 2; where z is so small that a double may not hold it, d is SLOPE z.
+    z_l = w_l d_{l-1}; where z is so small that a double may not hold it, d is its slope times z.
 
     Parameters
     ----------
+    phi : Nonlinearity
     weight : ndarray, shape (depth, members)
     offset, scaled_mantissa, scaled_exponent : ndarray, shape (members,)
         The state before: see the contract.
@@ -130,11 +76,11 @@ def forward_offset(
     for link in range(len(weight)):
         mantissa, exponent = renormalize(mantissa * w_mantissa[link], exponent + w_exponent[link])
         z[link] = np.ldexp(mantissa, np.clip(exponent, STAND_IN_MIN, STAND_IN_MAX).astype(np.int32))
-        d = np.tanh(z[link] / 2) / 2
+        d = phi.offset(z[link])
         fraction, shift = np.frexp(d)
         tiny = np.abs(d) < TINY_OFFSET
         mantissa = np.where(tiny, mantissa, fraction)
-        exponent = np.where(tiny & (mantissa != 0), exponent + SLOPE_EXPONENT, shift)
+        exponent = np.where(tiny & (mantissa != 0), exponent + phi.slope_exponent, shift)
     return z, d, (mantissa, exponent)
 
 
@@ -146,17 +92,19 @@ class Backward(NamedTuple):
     adjoint: tuple[Floats, Ints]
 
 
-def backward(w: Floats, x: Floats, z: Floats, adjoint: tuple[Floats, Ints], *, is_delta: bool = False) -> Backward:
+def backward(
+    phi: Nonlinearity, w: Floats, x: Floats, z: Floats, adjoint: tuple[Floats, Ints], *, is_delta: bool = False
+) -> Backward:
     """Gradients from the preactivations and the adjoint a_L; or, if `is_delta` is set, from delta_L."""
     no_shift = np.zeros((), dtype=np.int64)
-    link = sigmoid(z)
+    link = phi.extended(z)
     if is_delta:
         link.derivative[-1], link.derivative_exponent[-1] = 1.0, 0
     x_mantissa, x_exponent = renormalize(x, no_shift)
     input_mantissa = np.concatenate([x_mantissa[None], link.mantissa[:-1]])  # o_{l-1}
     input_exponent = np.concatenate([x_exponent[None], link.exponent[:-1]])
 
-    # delta_l = a_l sigmoid'(z_l),  a_{l-1} = delta_l w_l
+    # delta_l = a_l phi'(z_l),  a_{l-1} = delta_l w_l
     w_mantissa, w_exponent = renormalize(w, no_shift)
     factor_mantissa = link.derivative * w_mantissa
     factor_exponent = link.derivative_exponent + w_exponent
@@ -176,12 +124,12 @@ def backward(w: Floats, x: Floats, z: Floats, adjoint: tuple[Floats, Ints], *, i
 
 def backprop(job: BackpropJob, start: int, stop: int) -> bool:
     """Gradients of given chains."""
-    members = slice(start, stop)
+    phi, members = NONLINEARITIES[job.nonlinearity], slice(start, stop)
     w, b, x = job.weight[:, members], job.bias[:, members], job.x[members]
     if not (np.isfinite(w).all() and np.isfinite(b).all()):
         return False
-    z, job.output[members] = forward(w, b, x)
-    found = backward(w, x, z, renormalize(job.cotangent[members], np.zeros((), dtype=np.int64)))
+    z, job.output[members] = forward(phi, w, b, x)
+    found = backward(phi, w, x, z, renormalize(job.cotangent[members], np.zeros((), dtype=np.int64)))
     job.grad_weight.mantissa[:, members], job.grad_weight.exponent[:, members] = found.grad_weight
     job.grad_bias.mantissa[:, members], job.grad_bias.exponent[:, members] = found.grad_bias
     job.grad_x.mantissa[members], job.grad_x.exponent[members] = found.adjoint
@@ -190,7 +138,7 @@ def backprop(job: BackpropJob, start: int, stop: int) -> bool:
 
 def train(job: TrainJob, first: int, last: int, start: int, stop: int) -> None:
     """Gradient descent on given chains."""
-    members = slice(start, stop)
+    phi, members = NONLINEARITIES[job.nonlinearity], slice(start, stop)
     w, b, x, y = job.weight[:, members], job.bias[:, members], job.x[members], job.target[members]
     converged_at, diverged_at, last_update = (
         of[members] for of in (job.converged_at, job.diverged_at, job.last_update)
@@ -199,7 +147,7 @@ def train(job: TrainJob, first: int, last: int, start: int, stop: int) -> None:
     rate, rate_exponent = np.frexp(job.learning_rate)
     row = int(np.searchsorted(job.recorded_steps, first))
     for step in range(first, last):
-        z, output = forward(w, b, x)
+        z, output = forward(phi, w, b, x)
         error = output - y
         with np.errstate(over="ignore", under="ignore"):
             now = 0.5 * error * error if job.loss_code == SQUARED else cross_entropy(z[-1], y)
@@ -213,7 +161,7 @@ def train(job: TrainJob, first: int, last: int, start: int, stop: int) -> None:
             return
 
         # w_l -= rate grad_weight_l, b_l -= rate grad_bias_l
-        found = backward(w, x, z, renormalize(error, no_shift), is_delta=job.loss_code == CROSS_ENTROPY)
+        found = backward(phi, w, x, z, renormalize(error, no_shift), is_delta=job.loss_code == CROSS_ENTROPY)
         mantissa, exponent = (np.stack(parts) for parts in zip(found.grad_weight, found.grad_bias, strict=True))
         mantissa, exponent = clip(mantissa, exponent, job.clip_value, job.clip_norm)
         after = np.stack([w, b]) - to_float(rate * mantissa, exponent + rate_exponent)
@@ -280,7 +228,7 @@ def product(mantissa: Floats, exponent: Ints) -> tuple[Floats, Ints]:
 def propagate(job: PropagateJob, state: State, first: int, last: int, start: int, stop: int) -> None:
     """Drawn chains, streamed forward."""
     recorded, activation, scaled = job.recorded_links, state.activation, state.scaled
-    members = slice(start, stop)
+    phi, members = NONLINEARITIES[job.nonlinearity], slice(start, stop)
     laws = [Law(FAMILIES[code], location, scale, "") for code, location, scale in (job.weight_law, job.bias_law)]
     for mantissa, exponent in (state.product_before, state.bound_before):
         mantissa[members], exponent[members] = 0.5, 1  # the number 1
@@ -291,22 +239,22 @@ def propagate(job: PropagateJob, state: State, first: int, last: int, start: int
         links = np.arange(begin, min(begin + step, last))
         w, b = philox.draw(laws[0], laws[1], job.seed, links, np.arange(start, stop))
 
-        # forward: z_l = w_l o_{l-1} + b_l,  o_l = sigmoid(z_l)
+        # forward: z_l = w_l o_{l-1} + b_l,  o_l = phi(z_l)
         first_input = scaled.mantissa[members], scaled.exponent[members]
         if laws[1].family == "centered":
-            at_half = np.abs(activation[members]) < TINY_OFFSET
-            z, activation[members], offset = forward_offset(w, activation[members], *first_input)
-            first_input = np.where(at_half, REST, first_input[0]), np.where(at_half, 0, first_input[1])
+            at_rest = np.abs(activation[members]) < TINY_OFFSET
+            z, activation[members], offset = forward_offset(phi, w, activation[members], *first_input)
+            first_input = np.where(at_rest, phi.rest, first_input[0]), np.where(at_rest, 0, first_input[1])
         else:
-            z, activation[members] = forward(w, b, activation[members])
-        link = sigmoid(z)
+            z, activation[members] = forward(phi, w, b, activation[members])
+        link = phi.extended(z)
         before_mantissa = np.concatenate([first_input[0][None], link.mantissa[:-1]])
         before_exponent = np.concatenate([first_input[1][None], link.exponent[:-1]])
         scaled.mantissa[members], scaled.exponent[members] = renormalize(link.mantissa[-1], link.exponent[-1])
         if laws[1].family == "centered":
-            at_half = np.abs(activation[members]) < TINY_OFFSET
-            scaled.mantissa[members] = np.where(at_half, offset[0], scaled.mantissa[members])
-            scaled.exponent[members] = np.where(at_half, offset[1], scaled.exponent[members])
+            at_rest = np.abs(activation[members]) < TINY_OFFSET
+            scaled.mantissa[members] = np.where(at_rest, offset[0], scaled.mantissa[members])
+            scaled.exponent[members] = np.where(at_rest, offset[1], scaled.exponent[members])
 
         # recorded links: what their gradients are made of
         rows = slice(current + 1, int(np.searchsorted(recorded[:end], links[-1], side="right")))
@@ -324,7 +272,7 @@ def propagate(job: PropagateJob, state: State, first: int, last: int, start: int
         # the products over the links between two recorded ones
         w_mantissa, w_exponent = renormalize(w, np.zeros((), dtype=np.int64))
         product_factor = link.derivative * w_mantissa, link.derivative_exponent + w_exponent
-        bound_factor = np.abs(w_mantissa), w_exponent + SLOPE_EXPONENT
+        bound_factor = np.abs(w_mantissa), w_exponent + phi.slope_exponent
         # Cut at recorded links and every PRODUCT_LINKS links, whatever the width of the slice: so are the bits.
         starts = np.union1d(at, np.arange(0, len(links), PRODUCT_LINKS))
         is_recorded = np.isin(starts, at)

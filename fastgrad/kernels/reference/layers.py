@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastgrad import philox
-from fastgrad.kernels.constants import LARGEST_Z, LAW_EXPONENT_MAX, LINEAR_EXPONENT, SATURATED_Z, ZERO_EXPONENT
-from fastgrad.kernels.reference.chain import sigmoid
+from fastgrad.kernels.constants import (
+    LARGEST_Z,
+    LAW_EXPONENT_MAX,
+    LINEAR,
+    LINEAR_EXPONENT,
+    RELU,
+    SATURATED_Z,
+    SIGMOID,
+    TANH,
+    ZERO_EXPONENT,
+)
+from fastgrad.kernels.reference.nonlinearity import NONLINEARITIES
 from fastgrad.laws import FAMILY_CODES, Law
-from fastgrad.nonlinearities import NONLINEARITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +39,6 @@ WORK_ELEMENTS = 2**18  # weights that are drawn at a time
 SMALLEST_NORMAL = 2.0**-1022  # smaller elements of a vector may have lost digits, and a vector of them alone is 0
 
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
-NAMES = {of.code: name for name, of in NONLINEARITIES.items()}
 
 
 class Drawn(NamedTuple):
@@ -78,28 +86,6 @@ def scaled(values: Floats, exponent: Ints) -> tuple[Floats, Ints]:
 def norm(values: Floats, exponent: Ints) -> tuple[Floats, Ints]:
     """Euclidean norm of a vector of each member, as mantissa and exponent; the exponents have shape (members, 1)."""
     return scaled(np.sqrt(np.square(values).sum(axis=-1)), exponent[:, 0])
-
-
-class Activation(NamedTuple):
-    """phi(z) and phi'(z) of each unit, as mantissa * 2^exponent; not normalized."""
-
-    mantissa: Floats
-    exponent: Ints
-    derivative: Floats
-    derivative_exponent: Ints
-
-
-def activation(name: str, z: Floats) -> Activation:
-    """Return phi(z) and phi'(z)."""
-    no_shift = np.zeros(z.shape, dtype=np.int64)
-    if name == "sigmoid":
-        return Activation(*sigmoid(z))
-    if name == "tanh":  # 2 sigmoid(2z) - 1
-        of_double = sigmoid(2.0 * z)
-        return Activation(np.tanh(z), no_shift, of_double.derivative, of_double.derivative_exponent + 2)
-    if name == "relu":
-        return Activation(np.maximum(z, 0.0), no_shift, np.where(z > 0, 1.0, 0.0), no_shift)
-    return Activation(z, no_shift, np.ones_like(z), no_shift)
 
 
 def row_blocks(width: int, members: int) -> Iterator[Ints]:
@@ -183,7 +169,7 @@ def preactivations(job: LayersJob, layer: int, members: Ints, values: Floats, ex
 
 def is_homogeneous(job: LayersJob) -> bool:
     """Tell if phi(2 z) is 2 phi(z) for every z: then any power of two can be taken out."""
-    return NAMES[job.nonlinearity] in ("relu", "linear")
+    return job.nonlinearity in (RELU, LINEAR)
 
 
 def recorded_row(job: LayersJob, layer: int) -> int | None:
@@ -196,17 +182,17 @@ def record_forward(
     job: LayersJob, cell: tuple[int, slice], z: Floats, values: Floats, exponents: tuple[Ints, Ints]
 ) -> None:
     """Record what the preactivations and activations of a layer say of it."""
-    name, width = NAMES[job.nonlinearity], z.shape[-1]
+    width = z.shape[-1]
     z_values, z_exponent = common_exponent(z, exponents[0])  # whose squares are within float64
     squares = np.square(z_values).sum(axis=-1)
     store(job.length, cell, scaled(squares[:, 0] / width, 2 * z_exponent[:, 0, 0]))
     store(job.mean_activation, cell, scaled(values[:, 0].sum(axis=-1) / width, exponents[1][:, 0, 0]))
     job.saturated[cell] = (
         ((np.abs(z[:, 0]) > SATURATED_Z) & (exponents[0][:, 0] == 0)).mean(axis=-1)
-        if name in ("sigmoid", "tanh")
+        if job.nonlinearity in (SIGMOID, TANH)
         else 0.0
     )
-    job.dead[cell] = (z[:, 0] <= 0).mean(axis=-1) if name == "relu" else 0.0
+    job.dead[cell] = (z[:, 0] <= 0).mean(axis=-1) if job.nonlinearity == RELU else 0.0
     if z.shape[1] > 1:
         with np.errstate(invalid="ignore"):  # 0 / 0 is no number
             product = (z_values[:, 0] * z_values[:, 1]).sum(axis=-1)
@@ -228,11 +214,11 @@ def layers_forward(
         input_norm = norm(values[:, 0], exponent[:, 0])
         z, z_exponent = preactivations(job, layer, np.arange(start, stop), values, exponent)
         argument = z if is_homogeneous(job) else z * power_of_two(z_exponent)
-        phi = activation(NAMES[job.nonlinearity], argument)
+        phi = NONLINEARITIES[job.nonlinearity].extended(argument)
         mantissa, shift = phi.mantissa, phi.exponent
         if is_homogeneous(job):
             shift = shift + z_exponent
-        elif NAMES[job.nonlinearity] == "tanh":
+        elif job.nonlinearity == TANH:
             is_linear = z_exponent != 0
             mantissa, shift = np.where(is_linear, z, mantissa), np.where(is_linear, z_exponent, shift)
         values, exponent = common_exponent(mantissa, shift)
@@ -254,7 +240,7 @@ def layers_backward(
     values, exponent = adjoint.value[members], adjoint.exponent[members, :, None]
     for layer in range(last - 1, first - 1, -1):
         # delta_l = a_l phi'(z_l),  a_{l-1} = W_l^T delta_l
-        phi = activation(NAMES[job.nonlinearity], tape[layer - first][:, None])
+        phi = NONLINEARITIES[job.nonlinearity].extended(tape[layer - first][:, None])
         delta, delta_exponent = common_exponent(values * phi.derivative, exponent + phi.derivative_exponent)
         products = multiply_transposed(weight.law, job.seed, layer, np.arange(start, stop), delta)
         values, exponent = common_exponent(products, delta_exponent + weight.exponent)
