@@ -21,7 +21,7 @@ from hypothesis import Phase
 
 import fastgrad as fg
 from fastgrad.cli import main
-from fastgrad.kernels import BackendUnavailableError, load
+from fastgrad.kernels import BACKENDS, BackendUnavailableError, load
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,13 +48,13 @@ def require(name):
         (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
 
 
-@pytest.fixture(params=("cpp", "numba", "numpy"), scope="module")
+@pytest.fixture(params=sorted(BACKENDS), scope="module")
 def backend(request):
     """Each backend in turn."""
     return require(request.param)
 
 
-@pytest.fixture(params=("cpp", "numba"), scope="module")
+@pytest.fixture(params=sorted(n for n, of in BACKENDS.items() if of.arithmetic == "compiled"), scope="module")
 def compiled_backend(request):
     """Each compiled backend in turn."""
     return require(request.param)

@@ -168,7 +168,7 @@ class Growth:
 
     @property
     def is_chain(self) -> bool:
-        """Tell if its links are single sigmoid units, and its gradients derivatives with a sign."""
+        """Tell if its links are single units of `nonlinearities.is_chain`, and its gradients derivatives with a sign."""
         return self.length is None
 
     def plot(self) -> Canvas:
@@ -200,7 +200,8 @@ class Growth:
             ``layers``: means over members at each recorded layer of log10 of the length and of the mean activation's
             magnitude, of the shares of units, and of the correlation.
         """
-        of_layers = {} if self.is_chain else {"width": self.width, "nonlinearity": self.nonlinearity}
+        is_default = self.is_chain and self.nonlinearity == "sigmoid"
+        of_layers = {} if is_default else {"width": self.width, "nonlinearity": self.nonlinearity}
         return json_ready(  # type: ignore[no-any-return]
             {
                 "depth": self.depth,
@@ -287,9 +288,9 @@ class Growth:
         By float format, ``underflow`` where it reads 0 and ``overflow`` where it reads inf or nan; None where it does
         neither within the depth or within 1024 links. Computed when it is first asked for, in some 0.1 s, by running
         backpropagation of at most 500 of the chains in the format: see ``fastgrad.jobs.framework``. `summary` has the
-        links after which the exact gradient would leave the format's range instead. Empty for layers.
+        links after which the exact gradient would leave the format's range instead. Empty for all but sigmoid chains.
         """
-        if not self.is_chain:
+        if not self.is_chain or self.nonlinearity != "sigmoid":
             return {}
         return framework_depths(self.depth, self.weight, self.bias, self.x, self.seed)
 

@@ -79,7 +79,7 @@ def predict(
     """
     width, phi = integer("width", width, 1, WIDTH_MAX), nonlinearities.parse(nonlinearity)
     w, b = parse(weight, "weight", width), parse(bias, "bias", width)
-    if not nonlinearities.is_chain(width, phi.name):
+    if not _is_sigmoid_chain(width, phi):
         exponent, why_not, holds_for = layers_exponent(w, b, width, phi)
         at_width = None
         if holds_for == "n -> infinity" and exponent is not None and w.family == "normal" and b.family != "uniform":
@@ -185,11 +185,16 @@ def survey(
     prediction = predict(w, b, math.nan if isinstance(x, str) else x, width, phi.name)
     lost = {name: _lost_after(prediction.lyapunov, *limits) for name, limits in FLOAT_LIMITS.items()}
     known = Survey(w, b, width, phi.name, prediction, lost)
-    if not nonlinearities.is_chain(width, phi.name):
+    if not _is_sigmoid_chain(width, phi):
         return _of_layers(known, w, b, phi)
     constant = w.family == "constant" and b.family in ("constant", "centered")
     of_bias = -w.location / 2 if b.family == "centered" else b.location
     return known._replace(ln_weight=ln_weight(w), fixed_points=fixed_points(w.location, of_bias) if constant else None)
+
+
+def _is_sigmoid_chain(width: int, phi: Nonlinearity) -> bool:
+    """Tell the chains of which the transfer operator knows; all else is layers, of one unit too."""
+    return width == 1 and phi.name == "sigmoid"
 
 
 def _of_layers(known: Survey, w: Law, b: Law, phi: Nonlinearity) -> Survey:
