@@ -199,6 +199,20 @@ def test_numba_compiles_again_what_a_changed_file_is_part_of(python, compiled, t
         assert [hits(), hits()] == [0, 1]
 
 
+def test_numba_compiles_again_what_names_a_type_that_is_gone(python, compiled, tmp_path):
+    shutil.copytree(ROOT / "fastgrad", tmp_path / "fastgrad", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import numpy as np\n"
+        "from fastgrad.kernels.jit.nonlinearity import CHAIN_NONLINEARITIES, is_outside\n"
+        "print(is_outside(CHAIN_NONLINEARITIES[0], 0.5, 1e-300), sum(is_outside.stats.cache_hits.values()))"
+    )
+    printed = [python(code, cwd=tmp_path, PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    file = tmp_path / "fastgrad/kernels/jit/nonlinearity.py"
+    file.write_text(file.read_text().replace("Sigmoid(", "Logistic("))
+    printed += [python(code, cwd=tmp_path, PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    assert [line.split() for line in printed] == [["1", "0"], ["1", "1"]] * 2
+
+
 def test_constants_are_what_their_program_makes():
     script = ROOT / "csrc/constants.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, timeout=120)

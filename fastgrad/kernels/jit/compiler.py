@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,16 @@ def njit(function: Callable[..., Any], **more: Any) -> Any:
     if CACHE:
         file = compiled._cache._cache_file
         file._source_stamp = file._source_stamp, SOURCES_DIGEST
+        file._load_index = partial(_index_of, file._load_index)
     return compiled
+
+
+def _index_of(load: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+    """Load the index of a function's machine code: empty where it names types that the sources have no more."""
+    try:
+        return load()
+    except (AttributeError, ImportError):
+        return {}
 
 
 def njit_row(function: Callable[..., Any]) -> Any:
