@@ -52,7 +52,9 @@ import numpy as np
 from numba.extending import overload
 
 from fastgrad.kernels.constants import NORMAL, SEGMENTED_DEPTH_MIN, SEGMENTED_ENSEMBLE_MAX, SIGMOID, UNIFORM
+from fastgrad.kernels.contract import ScaledArrays
 from fastgrad.kernels.jit import draws, nonlinearity, numbers
+from fastgrad.kernels.jit.backprop import Gradients as GradientRows
 from fastgrad.kernels.jit.backprop import backprop_blocks, backprop_deep
 from fastgrad.kernels.jit.compiler import SOURCES_DIGEST, njit
 
@@ -230,8 +232,9 @@ def backprop(weight, bias, x, cotangent, out):
         False where a weight or bias is not finite: `out` then means nothing. Nothing else is checked.
     """
     depth, ensemble = weight.shape
-    given, grad_x = (weight, bias), (out.grad_x, out.grad_x_exponent)
-    grads = out.grad_weight, out.grad_weight_exponent, out.grad_bias, out.grad_bias_exponent
+    given, grad_x = (weight, bias), ScaledArrays(out.grad_x, out.grad_x_exponent)
+    of_weight = ScaledArrays(out.grad_weight, out.grad_weight_exponent)
+    grads = GradientRows(of_weight, ScaledArrays(out.grad_bias, out.grad_bias_exponent))
     if ensemble > SEGMENTED_ENSEMBLE_MAX or depth < SEGMENTED_DEPTH_MIN:
         return backprop_blocks(PHI, given, x, cotangent, out.output, grads, grad_x, 0, ensemble)
     finite = True

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fastgrad.kernels.constants import COPIED_SEGMENT, IN_PLACE_SEGMENT, SEGMENTED_DEPTH_MIN, SEGMENTED_ENSEMBLE_MAX
+from fastgrad.kernels.contract import ScaledArrays
 from fastgrad.kernels.jit.compiler import LINE, bits_of, njit, njit_row, prefetch, read_only, stream_row
 from fastgrad.kernels.jit.forward import (
     LARGEST,
@@ -17,6 +18,7 @@ from fastgrad.kernels.jit.forward import (
     UINT,
     advance_rows,
     copy_state,
+    new_scaled,
     new_states,
     prefetch_row,
     set_state,
@@ -25,11 +27,38 @@ from fastgrad.kernels.jit.nonlinearity import CHAIN_NONLINEARITIES, is_outside
 from fastgrad.kernels.jit.numbers import EXPONENT_MIN, renormalize, renormalize_in_range, to_scaled
 
 if TYPE_CHECKING:
-    from fastgrad.kernels.contract import BackpropJob
+    from numpy.typing import NDArray
+
+    from fastgrad.kernels.contract import BackpropJob, Floats, Ints
 
 
 FIRST = UINT(0)
 BLOCK = 128  # chains, or segments of one chain, side by side: loops over them become vector instructions
+
+
+class Tape(NamedTuple):
+    """What the way back needs of a segment's links, a row for each."""
+
+    activation: Floats  #          (rows, lanes)  o_l
+    derivative: Floats  #          (rows, lanes)  phi'(z_l)
+    weight: Floats  #              (rows, lanes)  w_l
+    exponent: Ints  #              (rows, lanes)  of o_l and phi'(z_l), packed; only of extended links
+    extended: NDArray[np.bool_]  # (rows,)        whether a link was run in extended range
+
+
+class Gradients(NamedTuple):
+    """Gradients of links."""
+
+    weight: ScaledArrays
+    bias: ScaledArrays
+
+
+class RowBuffer(NamedTuple):
+    """A row of gradients on its way to memory."""
+
+    streams: bool  # whether it may go past the cache
+    weight: ScaledArrays
+    bias: ScaledArrays
 
 
 @njit_row
@@ -88,20 +117,21 @@ def backward_in_range(
 @njit_row
 def backward_extended(phi, out, link, begin, lanes, adjoint, tape, at, before, origin):
     """One link of every lane back by the general formula; returns whether the next one needs it too."""
-    (grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent), (mantissa, exponent) = out, adjoint
-    (tape_o, derivative, copy, tape_exponent, extended) = tape
-    is_first, input_mantissa, input_exponent = origin
+    (grad_weight, grad_weight_exponent), (grad_bias, grad_bias_exponent) = out
+    mantissa, exponent = adjoint
+    extended = tape.extended
+    is_first, (input_mantissa, input_exponent) = origin
     needs_extended = False  # some adjoint is zero, or near the smallest exponent
     for lane in range(lanes):
-        derivative_exponent = phi.derivative_exponent(tape_exponent[at, lane]) if extended[at] else 0
+        derivative_exponent = phi.derivative_exponent(tape.exponent[at, lane]) if extended[at] else 0
         if is_first:
             o, o_exponent = input_mantissa[lane], input_exponent[lane]
         else:
-            o = tape_o[before, lane]
-            o_exponent = phi.activation_exponent(tape_exponent[before, lane]) if extended[before] else 0
+            o = tape.activation[before, lane]
+            o_exponent = phi.activation_exponent(tape.exponent[before, lane]) if extended[before] else 0
         scaled, scaled_exponent = renormalize(mantissa[lane], exponent[lane])
-        factor, factor_exponent = to_scaled(copy[at, lane])
-        delta, delta_exponent = renormalize(scaled * derivative[at, lane], scaled_exponent + derivative_exponent)
+        factor, factor_exponent = to_scaled(tape.weight[at, lane])
+        delta, delta_exponent = renormalize(scaled * tape.derivative[at, lane], scaled_exponent + derivative_exponent)
         grad, grad_exponent = renormalize(delta * o, delta_exponent + o_exponent)
         mantissa[lane], exponent[lane] = renormalize(delta * factor, delta_exponent + factor_exponent)
         needs_extended |= mantissa[lane] == 0.0 or exponent[lane] < EXPONENT_MIN // 2
@@ -121,42 +151,39 @@ def begins_line(array):
 @njit
 def all_begin_lines(out):
     """Tell whether all four arrays of gradients do."""
-    return begins_line(out[0]) and begins_line(out[1]) and begins_line(out[2]) and begins_line(out[3])
+    (a, b), (c, d) = out
+    return begins_line(a) and begins_line(b) and begins_line(c) and begins_line(d)
 
 
 @njit
-def new_rows(rows):
-    """Room for two numbers of each row and lane, mantissa and exponent each."""
-    return (
-        np.empty((rows, BLOCK)),
-        np.empty((rows, BLOCK), dtype=np.int64),
-        np.empty((rows, BLOCK)),
-        np.empty((rows, BLOCK), dtype=np.int64),
-    )
+def new_gradients(rows):
+    """Room for gradients of a block's links."""
+    return Gradients(new_scaled((rows, BLOCK)), new_scaled((rows, BLOCK)))
 
 
 @njit
 def new_row_buffer(out):
     """Room for a row of gradients, and whether it may go past the cache."""
-    return (out[0].shape[1] % LINE == 0 and all_begin_lines(out),) + new_rows(1)  # noqa: RUF005  (Numba has no *)
+    streams = out.weight.mantissa.shape[1] % LINE == 0 and all_begin_lines(out)
+    return RowBuffer(streams, new_scaled((1, BLOCK)), new_scaled((1, BLOCK)))
 
 
 @njit_row
 def run_taped(phi, tape, row_buffer, mirror, input_slot, ahead, back):
     """Take one segment of links forward and, at the same time, the one before it back.
 
-    A segment is its first link, how many, its first member and how many; its links, as weight and bias, or as the four
-    arrays of gradients; and what its lanes carry. Rows of `tape` that the one leaves the other takes, in opposite order
+    A segment is its first link, how many, its first member and how many; its links, as weight and bias, or as their
+    gradients; and what its lanes carry. Rows of `tape` that the one leaves the other takes, in opposite order
     if `mirror` is set. With `input_slot` = 1 row 0 holds the input as if it were an activation; the links follow it.
     Returns whether every weight and bias was finite.
     """
     o, derivative, copy, exponents, extended = tape
     first, count, begin, lanes, (weight, bias), (activation, z) = ahead
-    back_first, back_count, back_begin, back_lanes, out, adjoint, (input_mantissa, input_exponent) = back
-    grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent = out
+    back_first, back_count, back_begin, back_lanes, out, adjoint, chain_input = back
+    (grad_weight, grad_weight_exponent), (grad_bias, grad_bias_exponent) = out
     mantissa, exponent = adjoint
     rows, depth = len(extended), weight.shape[0]
-    streams, row_weight, row_weight_exponent, row_bias, row_bias_exponent = row_buffer
+    streams, (row_weight, row_weight_exponent), (row_bias, row_bias_exponent) = row_buffer
     streams = streams and back_begin % LINE == 0 and back_lanes % LINE == 0
     needs_extended = False
     for lane in range(back_lanes):
@@ -195,7 +222,7 @@ def run_taped(phi, tape, row_buffer, mirror, input_slot, ahead, back):
                         grad_bias[link, column + lane] = row_bias[0, lane]
                         grad_bias_exponent[link, column + lane] = row_bias_exponent[0, lane]
             else:
-                origin = i + input_slot == 0, input_mantissa, input_exponent
+                origin = i + input_slot == 0, chain_input
                 needs_extended = backward_extended(
                     phi, out, link, column, n, adjoint, tape, UINT(at), UINT(before), origin
                 )
@@ -224,8 +251,8 @@ def run_taped(phi, tape, row_buffer, mirror, input_slot, ahead, back):
 
 @njit
 def new_tape(rows):
-    """Memory for what the way back needs of a link: o_l, phi'(z_l), w_l, their exponents, and if it is extended."""
-    return (
+    """Room for the links of a segment."""
+    return Tape(
         np.empty((rows, BLOCK)),
         np.empty((rows, BLOCK)),
         np.empty((rows, BLOCK)),
@@ -240,11 +267,9 @@ def backprop_blocks(phi, given, x, cotangent, output, out, grad_x, start, stop):
     depth = given[0].shape[0]
     segments = (depth + IN_PLACE_SEGMENT - 1) // IN_PLACE_SEGMENT
     tape, row_buffer = new_tape(min(depth, IN_PLACE_SEGMENT)), new_row_buffer(out)
-    starts = np.empty((segments, BLOCK)), np.empty((segments, BLOCK)), np.empty((segments, BLOCK), dtype=np.int64)
+    starts = new_states((segments, BLOCK))
     states, carried = new_states(BLOCK), (np.empty(BLOCK), np.empty(BLOCK))
-    adjoint = np.empty(BLOCK), np.empty(BLOCK, dtype=np.int64)
-    origin = np.empty(BLOCK), np.empty(BLOCK, dtype=np.int64)
-    product = np.empty(BLOCK), np.empty(BLOCK, dtype=np.int64)
+    adjoint, origin, product = new_scaled(BLOCK), new_scaled(BLOCK), new_scaled(BLOCK)
     finite = True
     mirror = False
     back_first, back_count, back_begin, back_lanes = 0, 0, start, 0
@@ -253,7 +278,8 @@ def backprop_blocks(phi, given, x, cotangent, output, out, grad_x, start, stop):
         for lane in range(lanes):
             set_state(states, lane, x[begin + lane])
         for s in range(segments):
-            starts[0][s], starts[1][s], starts[2][s] = states
+            starts.activation[s] = states.activation
+            starts.scaled.mantissa[s], starts.scaled.exponent[s] = states.scaled
             if lanes and s + 1 < segments:
                 advance_rows(
                     phi,
@@ -269,7 +295,7 @@ def backprop_blocks(phi, given, x, cotangent, output, out, grad_x, start, stop):
         for s in range(segments - 1, -1, -1):
             first = s * IN_PLACE_SEGMENT
             count = min(depth - first, IN_PLACE_SEGMENT) if lanes else 0
-            carried[0][:] = starts[0][s]
+            carried[0][:] = starts.activation[s]
             ahead = first, count, begin, lanes, given, carried
             finite &= run_taped(
                 phi,
@@ -283,13 +309,15 @@ def backprop_blocks(phi, given, x, cotangent, output, out, grad_x, start, stop):
             if s == segments - 1:
                 for lane in range(back_lanes):
                     member = back_begin + lane
-                    grad_x[0][member], grad_x[1][member] = renormalize(adjoint[0][lane], adjoint[1][lane])
+                    grad_x.mantissa[member], grad_x.exponent[member] = renormalize(
+                        adjoint.mantissa[lane], adjoint.exponent[lane]
+                    )
                 for lane in range(lanes):
                     output[begin + lane] = carried[0][lane]
-                    adjoint[0][lane], adjoint[1][lane] = to_scaled(cotangent[begin + lane])
+                    adjoint.mantissa[lane], adjoint.exponent[lane] = to_scaled(cotangent[begin + lane])
             if lanes == 0:
                 break
-            origin[0][:], origin[1][:] = starts[1][s], starts[2][s]
+            origin.mantissa[:], origin.exponent[:] = starts.scaled.mantissa[s], starts.scaled.exponent[s]
             back_first, back_count, back_begin, back_lanes = first, count, begin, lanes
             mirror = not mirror
     return finite
@@ -334,9 +362,9 @@ def scatter(array, member, first, lane_stride, tile, lanes, line_of_lanes, strea
 @njit
 def run_forward(phi, given, member, first, lane_stride, runs, length, ends, starts, products):
     """Run segments of one deep chain forward, several runs side by side: see csrc/backprop.h."""
-    segments = len(products[0])
+    segments = len(products.mantissa)
     tile = np.empty((COPIED_SEGMENT, runs)), np.empty((COPIED_SEGMENT, runs))
-    z, product = np.empty(runs), (np.empty(runs), np.empty(runs, dtype=np.int64))
+    z, product = np.empty(runs), new_scaled(runs)
     for s in range(first, first + length):
         running = runs if s + (runs - 1) * lane_stride < segments else runs - 1
         gather(tile[0], running, given[0], member, s * COPIED_SEGMENT, lane_stride * COPIED_SEGMENT, COPIED_SEGMENT)
@@ -345,7 +373,8 @@ def run_forward(phi, given, member, first, lane_stride, runs, length, ends, star
             copy_state(starts, s + i * lane_stride, ends, i)
         advance_rows(phi, tile, 0, COPIED_SEGMENT, 0, running, z, ends, product)
         for i in range(running):
-            products[0][s + i * lane_stride], products[1][s + i * lane_stride] = product[0][i], product[1][i]
+            at = s + i * lane_stride
+            products.mantissa[at], products.exponent[at] = product.mantissa[i], product.exponent[i]
 
 
 @njit
@@ -357,18 +386,17 @@ def run_page(phi, given, out, member, first, lanes, count, tape, row_buffer, til
     gather(tile[0][:count], lanes, given[0], member, at, COPIED_SEGMENT, -BLOCK * COPIED_SEGMENT)
     gather(tile[1][:count], lanes, given[1], member, at, COPIED_SEGMENT, -BLOCK * COPIED_SEGMENT)
     for lane in range(lanes):
-        carried[0][lane] = starts[0][first + lane]
-    origin = starts[1][first:], starts[2][first:]
+        carried[0][lane] = starts.activation[first + lane]
+    origin = ScaledArrays(starts.scaled.mantissa[first:], starts.scaled.exponent[first:])
     finite = True
     for back in (0, 1):  # one call, which is compiled once
         ahead = 0, (1 - back) * count, 0, (1 - back) * lanes, tile, carried
         finite &= run_taped(
             phi, tape, row_buffer, back == 1, 0, ahead, (0, back * count, 0, back * lanes, tile_out, adjoint, origin)
         )
-    scatter(out[0], member, at, COPIED_SEGMENT, tile_out[0][:count], lanes, floats, streams)
-    scatter(out[1], member, at, COPIED_SEGMENT, tile_out[1][:count], lanes, integers, streams)
-    scatter(out[2], member, at, COPIED_SEGMENT, tile_out[2][:count], lanes, floats, streams)
-    scatter(out[3], member, at, COPIED_SEGMENT, tile_out[3][:count], lanes, integers, streams)
+    for to, made in ((out.weight, tile_out.weight), (out.bias, tile_out.bias)):
+        scatter(to.mantissa, member, at, COPIED_SEGMENT, made.mantissa[:count], lanes, floats, streams)
+        scatter(to.exponent, member, at, COPIED_SEGMENT, made.exponent[:count], lanes, integers, streams)
     return finite
 
 
@@ -380,7 +408,7 @@ def backprop_deep(phi, given, x, cotangent, output, out, grad_x, member):
     length = (segments + BLOCK - 1) // BLOCK
     runs = (segments + length - 1) // length
     starts, guesses, ends = new_states(segments + 1), new_states(runs), new_states(runs)
-    products = np.empty(segments), np.empty(segments, dtype=np.int64)
+    products = new_scaled(segments)
 
     # Forward: each run but the first is warmed up over the segment before it.
     if runs > 1:
@@ -388,8 +416,7 @@ def backprop_deep(phi, given, x, cotangent, output, out, grad_x, member):
         for i in range(runs - 1):
             set_state(warm, i, phi.REST)
         nowhere = new_states(segments)
-        unused = np.empty(segments), np.empty(segments, dtype=np.int64)
-        run_forward(phi, given, member, length - 1, length, runs - 1, 1, warm, nowhere, unused)
+        run_forward(phi, given, member, length - 1, length, runs - 1, 1, warm, nowhere, new_scaled(segments))
         for i in range(1, runs):
             copy_state(guesses, i, warm, i - 1)
     set_state(guesses, 0, x[member])
@@ -398,9 +425,9 @@ def backprop_deep(phi, given, x, cotangent, output, out, grad_x, member):
     run_forward(phi, given, member, 0, length, runs, length, ends, starts, products)
     for i in range(1, runs):
         same = (
-            bits_of(guesses[0][i]) == bits_of(ends[0][i - 1])
-            and guesses[1][i] == ends[1][i - 1]
-            and guesses[2][i] == ends[2][i - 1]
+            bits_of(guesses.activation[i]) == bits_of(ends.activation[i - 1])
+            and guesses.scaled.mantissa[i] == ends.scaled.mantissa[i - 1]
+            and guesses.scaled.exponent[i] == ends.scaled.exponent[i - 1]
         )
         if not same:
             alone = new_states(1)
@@ -412,7 +439,7 @@ def backprop_deep(phi, given, x, cotangent, output, out, grad_x, member):
 
     # Back: the links that fill no segment, and then a lane for each segment.
     tape = new_tape(COPIED_SEGMENT)
-    tile_out = new_rows(COPIED_SEGMENT)
+    tile_out = new_gradients(COPIED_SEGMENT)
     tiles = (
         (np.empty((COPIED_SEGMENT, BLOCK)), np.empty((COPIED_SEGMENT, BLOCK))),
         tile_out,
@@ -420,24 +447,24 @@ def backprop_deep(phi, given, x, cotangent, output, out, grad_x, member):
         given[0].shape[1] == 1 and all_begin_lines(out),
     )
     carried = np.empty(BLOCK), np.empty(BLOCK)
-    row_buffer = (False,) + new_rows(1)  # noqa: RUF005
-    adjoints = np.empty(segments + 1), np.empty(segments + 1, dtype=np.int64)
+    row_buffer = RowBuffer(False, new_scaled((1, BLOCK)), new_scaled((1, BLOCK)))
+    adjoints = new_scaled(segments + 1)
     mantissa, exponent = to_scaled(cotangent[member])
-    adjoints[0][segments], adjoints[1][segments] = mantissa, exponent
-    output[member] = ends[0][runs - 1]
+    adjoints.mantissa[segments], adjoints.exponent[segments] = mantissa, exponent
+    output[member] = ends.activation[runs - 1]
     finite = True
     if rest > 0:
-        last = adjoints[0][segments:], adjoints[1][segments:]
+        last = ScaledArrays(adjoints.mantissa[segments:], adjoints.exponent[segments:])
         finite &= run_page(phi, given, out, member, segments, 1, rest, tape, row_buffer, tiles, starts, last, carried)
         output[member] = carried[0][0]
-        mantissa, exponent = renormalize(last[0][0], last[1][0])
+        mantissa, exponent = renormalize(last.mantissa[0], last.exponent[0])
     for s in range(segments - 1, -1, -1):
-        adjoints[0][s], adjoints[1][s] = mantissa, exponent
-        mantissa, exponent = renormalize(mantissa * products[0][s], exponent + products[1][s])
-    grad_x[0][member], grad_x[1][member] = mantissa, exponent
+        adjoints.mantissa[s], adjoints.exponent[s] = mantissa, exponent
+        mantissa, exponent = renormalize(mantissa * products.mantissa[s], exponent + products.exponent[s])
+    grad_x.mantissa[member], grad_x.exponent[member] = mantissa, exponent
     for first in range((segments - 1) // BLOCK * BLOCK, -1, -BLOCK):
         lanes = min(segments - first, BLOCK)
-        page = adjoints[0][first : first + lanes], adjoints[1][first : first + lanes]
+        page = ScaledArrays(adjoints.mantissa[first : first + lanes], adjoints.exponent[first : first + lanes])
         finite &= run_page(
             phi, given, out, member, first, lanes, COPIED_SEGMENT, tape, row_buffer, tiles, starts, page, carried
         )
@@ -450,7 +477,7 @@ def backprop(job: BackpropJob, start: int, stop: int) -> bool:
     # Read-only or not is part of a type for Numba, which compiles for each.
     given = read_only(job.weight), read_only(job.bias)
     ends = read_only(job.x), read_only(job.cotangent), job.output
-    out, grad_x = (*job.grad_weight, *job.grad_bias), tuple(job.grad_x)
+    out, grad_x = Gradients(job.grad_weight, job.grad_bias), job.grad_x
     depth, ensemble = job.weight.shape
     if ensemble > SEGMENTED_ENSEMBLE_MAX or depth < SEGMENTED_DEPTH_MIN:
         return bool(backprop_blocks(phi, given, *ends, out, grad_x, start, stop))

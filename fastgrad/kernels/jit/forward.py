@@ -5,15 +5,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import numpy as np
 
+from fastgrad.kernels.contract import ScaledArrays
 from fastgrad.kernels.jit.compiler import LINE, njit, njit_row, prefetch
 from fastgrad.kernels.jit.nonlinearity import is_outside
 from fastgrad.kernels.jit.numbers import EXPONENT_MIN, renormalize, renormalize_in_range, to_scaled
 
+if TYPE_CHECKING:
+    from fastgrad.kernels.contract import Floats
+
 LARGEST = float(np.finfo(np.float64).max)
 UINT = np.uintp
 PREFETCH_DISTANCE = 8  # links
+
+
+class ForwardState(NamedTuple):
+    """States of lanes between two links: o as a double, and as mantissa and exponent."""
+
+    activation: Floats
+    scaled: ScaledArrays
 
 
 @njit_row
@@ -60,7 +73,8 @@ def advance_row(
 @njit
 def advance_rows(phi, given, first, last, begin, lanes, z, states, product):
     """Take links first to last - 1 forward; `states` is where they start, and where they end."""
-    (weight, bias), (activation, scaled, scaled_exponent), (mantissa, exponent) = given, states, product
+    (weight, bias), (mantissa, exponent) = given, product
+    activation, (scaled, scaled_exponent) = states
     depth = weight.shape[0]
     mantissa[:], exponent[:] = 0.5, 1
     is_in_range, extended = False, False
@@ -86,22 +100,29 @@ def advance_rows(phi, given, first, last, begin, lanes, z, states, product):
 
 
 @njit
-def new_states(count):
-    """Room for states between links: o, and o as mantissa and exponent."""
-    return np.empty(count), np.empty(count), np.empty(count, dtype=np.int64)
+def new_scaled(shape):
+    """Room for numbers as mantissa and exponent."""
+    return ScaledArrays(np.empty(shape), np.empty(shape, dtype=np.int64))
+
+
+@njit
+def new_states(shape):
+    """Room for states between links."""
+    return ForwardState(np.empty(shape), new_scaled(shape))
 
 
 @njit
 def set_state(states, at, activation):
     """Start from a given activation."""
-    states[0][at] = activation
-    states[1][at], states[2][at] = to_scaled(activation)
+    states.activation[at] = activation
+    states.scaled.mantissa[at], states.scaled.exponent[at] = to_scaled(activation)
 
 
 @njit
 def copy_state(to, at, states, lane):
     """Copy one state."""
-    to[0][at], to[1][at], to[2][at] = states[0][lane], states[1][lane], states[2][lane]
+    to.activation[at] = states.activation[lane]
+    to.scaled.mantissa[at], to.scaled.exponent[at] = states.scaled.mantissa[lane], states.scaled.exponent[lane]
 
 
 @njit

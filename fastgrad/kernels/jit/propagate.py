@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fastgrad.kernels.constants import BURN_IN_LINKS, CENTERED, IN_RANGE_MIN, PRODUCT_LINKS, TINY_OFFSET
-from fastgrad.kernels.jit.backprop import BLOCK, new_rows
+from fastgrad.kernels.jit.backprop import BLOCK
 from fastgrad.kernels.jit.compiler import bits_of, njit, njit_row
 from fastgrad.kernels.jit.draws import draw
-from fastgrad.kernels.jit.forward import scaled_activation
+from fastgrad.kernels.jit.forward import new_scaled, scaled_activation
 from fastgrad.kernels.jit.nonlinearity import (
     CHAIN_NONLINEARITIES,
     is_outside,
@@ -30,10 +30,19 @@ from fastgrad.kernels.jit.numbers import (
 )
 
 if TYPE_CHECKING:
-    from fastgrad.kernels.contract import PropagateJob, State
+    from fastgrad.kernels.contract import PropagateJob, ScaledArrays, State
 
 
 ONE = np.uint64(1)
+
+
+class SegmentProducts(NamedTuple):
+    """Products that the segments of one call leave: see csrc/propagate.h."""
+
+    product: ScaledArrays  #          (groups, BLOCK)  over a group's links since its last recorded one
+    bound: ScaledArrays
+    recorded_product: ScaledArrays  # (record,)        over a group's links before a recorded one
+    recorded_bound: ScaledArrays
 
 
 @njit_row
@@ -170,7 +179,7 @@ def recorded_link(phi, centered, lane, w, b, z, activation, scaled, scaled_expon
 
 
 @njit
-def propagate_abreast(job, state, first, last, begin, lanes):
+def propagate_abreast(phi, job, state, first, last, begin, lanes):
     """Chains side by side: members begin to begin + lanes - 1."""
     weight_law, bias_law, seed, recorded = job.weight_law, job.bias_law, job.seed, job.recorded_links
     link_of = np.empty(lanes, dtype=np.uint64)
@@ -178,7 +187,7 @@ def propagate_abreast(job, state, first, last, begin, lanes):
     w, b, z = np.empty(lanes), np.empty(lanes), np.empty(lanes)
     activation, scaled = np.empty(lanes), np.empty(lanes)
     scaled_exponent = np.empty(lanes, dtype=np.int64)
-    product, factor = np.full(lanes, 0.5), np.full(lanes, 0.5)  # since the last recorded link or block; of the bound
+    product, factor = np.full(lanes, 0.5), np.full(lanes, 0.5)  # since the last recorded link or group; of the bound
     product_exponent, factor_exponent = np.ones(lanes, dtype=np.int64), np.ones(lanes, dtype=np.int64)
     for lane in range(lanes):
         member = begin + lane
@@ -189,7 +198,7 @@ def propagate_abreast(job, state, first, last, begin, lanes):
         set_to_one(state.bound_before, member)
     is_in_range = False
     extended = False
-    phi, centered = job.nonlinearity, bias_law[0] == CENTERED
+    centered = bias_law[0] == CENTERED
     first_row = np.searchsorted(recorded, first)
     row = first_row - 1  # of the last recorded link passed in this call; before the first, the state's products
     for link in range(first, last):
@@ -255,16 +264,15 @@ def propagate_abreast(job, state, first, last, begin, lanes):
 
 @njit
 def run_segments(
-    job, first_row, member, firsts, lasts, begins, begin_exponents, ends, end_exponents, column, pieces, recorded_pieces
+    phi, job, first_row, member, firsts, lasts, begins, begin_exponents, ends, end_exponents, column, products
 ):
-    """Run segments of one chain side by side, one in each lane; more than one only if each begins a block of links.
+    """Run segments of one chain side by side, one in each lane; more than one only if each begins a group of links.
 
-    States are rows of activation and mantissa, and exponents beside them. Of each block of links `pieces` gets the
-    products since its last recorded link, and `recorded_pieces` those that end before one.
+    States are rows of activation and mantissa, and exponents beside them. `products` gets those of the segments, from
+    `column` on.
     """
     weight_law, bias_law, seed, recorded = job.weight_law, job.bias_law, job.seed, job.recorded_links
-    (piece_product, piece_product_exponent, piece_bound, piece_bound_exponent) = pieces
-    (recorded_product, recorded_product_exponent, recorded_bound, recorded_bound_exponent) = recorded_pieces
+    recorded_product, recorded_bound = products.recorded_product, products.recorded_bound
     count = len(firsts)
     link_of = np.empty(count, dtype=np.uint64)
     member_of = np.full(count, np.uint64(member))
@@ -283,9 +291,9 @@ def run_segments(
         length = max(length, lasts[lane] - firsts[lane])
     is_in_range = False
     extended = False
-    phi, centered = job.nonlinearity, bias_law[0] == CENTERED
+    centered = bias_law[0] == CENTERED
     next_event = 0  # the next step at which a lane stands before a link to record, or has come to its end
-    block = 0
+    group = 0
     for step in range(length + 1):
         is_recorded = False
         if step == next_event:
@@ -320,14 +328,9 @@ def run_segments(
                         job.slope.mantissa[row, member],
                         job.slope.exponent[row, member],
                     ) = recorded_link(phi, centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range)
-                    recorded_product[row - first_row], recorded_product_exponent[row - first_row] = (
-                        product[lane],
-                        product_exponent[lane],
-                    )
-                    recorded_bound[row - first_row], recorded_bound_exponent[row - first_row] = (
-                        factor[lane],
-                        factor_exponent[lane],
-                    )
+                    at = row - first_row
+                    recorded_product.mantissa[at], recorded_product.exponent[at] = product[lane], product_exponent[lane]
+                    recorded_bound.mantissa[at], recorded_bound.exponent[at] = factor[lane], factor_exponent[lane]
         is_in_range, extended = advance(
             phi,
             centered,
@@ -355,53 +358,48 @@ def run_segments(
             link_of[lane] += ONE
         if (firsts[0] + step) % PRODUCT_LINKS == 0 or (count == 1 and step + 1 == length):
             for lane in range(count):
-                piece_product[block, column + lane], piece_product_exponent[block, column + lane] = (
-                    product[lane],
-                    product_exponent[lane],
-                )
-                piece_bound[block, column + lane], piece_bound_exponent[block, column + lane] = (
-                    factor[lane],
-                    factor_exponent[lane],
-                )
+                cell = group, column + lane
+                products.product.mantissa[cell], products.product.exponent[cell] = product[lane], product_exponent[lane]
+                products.bound.mantissa[cell], products.bound.exponent[cell] = factor[lane], factor_exponent[lane]
             product[:], product_exponent[:] = 0.5, 1
             factor[:], factor_exponent[:] = 0.5, 1
             extended = False
-            block += 1
+            group += 1
 
 
 @njit
-def combine(job, state, first_row, member, first, last, column, pieces, recorded_pieces, row):
-    """Multiply a segment's pieces onto the products, in the order of the links; returns the last row passed."""
+def combine(job, state, first_row, member, first, last, column, products, row):
+    """Multiply a segment's products onto the job's, in the order of the links; returns the last row passed."""
     recorded = job.recorded_links
-    (piece_product, piece_product_exponent, piece_bound, piece_bound_exponent) = pieces
-    (recorded_product, recorded_product_exponent, recorded_bound, recorded_bound_exponent) = recorded_pieces
     link = first
-    block = 0
+    group = 0
     while link < last:
         end = min(((link - 1) // PRODUCT_LINKS + 1) * PRODUCT_LINKS + 1, last)
-        block_left = True
-        while block_left:
+        group_left = True
+        while group_left:
             is_recorded = row + 1 < len(recorded) and recorded[row + 1] < end
             if is_recorded:
                 at = row + 1 - first_row
-                g, g_exponent = recorded_product[at], recorded_product_exponent[at]
-                f, f_exponent = recorded_bound[at], recorded_bound_exponent[at]
+                recorded_product, recorded_bound = products.recorded_product, products.recorded_bound
+                product, product_exponent = recorded_product.mantissa[at], recorded_product.exponent[at]
+                bound, bound_exponent = recorded_bound.mantissa[at], recorded_bound.exponent[at]
             else:
-                g, g_exponent = piece_product[block, column], piece_product_exponent[block, column]
-                f, f_exponent = piece_bound[block, column], piece_bound_exponent[block, column]
+                cell = group, column
+                product, product_exponent = products.product.mantissa[cell], products.product.exponent[cell]
+                bound, bound_exponent = products.bound.mantissa[cell], products.bound.exponent[cell]
             if row < first_row:
-                multiply(state.product_before, member, g, g_exponent)
-                multiply(state.bound_before, member, f, f_exponent)
+                multiply(state.product_before, member, product, product_exponent)
+                multiply(state.bound_before, member, bound, bound_exponent)
             else:
-                multiply(job.product, (row, member), g, g_exponent)
-                multiply(job.bound, (row, member), f, f_exponent)
+                multiply(job.product, (row, member), product, product_exponent)
+                multiply(job.bound, (row, member), bound, bound_exponent)
             if is_recorded:
                 row += 1
                 set_to_one(job.product, (row, member))
                 set_to_one(job.bound, (row, member))
-            block_left = is_recorded
+            group_left = is_recorded
         link = end
-        block += 1
+        group += 1
     return row
 
 
@@ -412,13 +410,13 @@ def can_be_guessed(bias_law, activation):
 
 
 @njit
-def burn_in(job, member, before, sign, firsts, begins, begin_exponents):
+def burn_in(phi, job, member, before, sign, firsts, begins, begin_exponents):
     """Guess the states before links `firsts` by running the links that lead to them: see csrc/propagate.h.
 
     They run from rest, or from an offset of `sign` / 2; from 0 if `before`, the offset before all of them, is 0.
     """
     weight_law, bias_law, seed = job.weight_law, job.bias_law, job.seed
-    phi, centered = job.nonlinearity, bias_law[0] == CENTERED
+    centered = bias_law[0] == CENTERED
     start = phi.REST
     if centered:
         start = 0.0 if before == 0.0 else 0.5 * sign
@@ -461,10 +459,10 @@ def burn_in(job, member, before, sign, firsts, begins, begin_exponents):
 
 
 @njit
-def correct_signs(job, member, before, firsts, begins, begin_exponents, ends):
+def correct_signs(phi, job, member, before, firsts, begins, begin_exponents, ends):
     """Guess again the starts of segments whose offset had the wrong sign; True if there are any: see csrc."""
     mirrored, mirrored_exponents = begins.copy(), begin_exponents.copy()
-    burn_in(job, member, before, -1.0, firsts[1:], mirrored[1:], mirrored_exponents[1:])
+    burn_in(phi, job, member, before, -1.0, firsts[1:], mirrored[1:], mirrored_exponents[1:])
     wrong, any_wrong = False, False
     for i in range(1, len(firsts)):
         if (begins[i, 0] < 0.0) != (ends[i - 1, 0] < 0.0):
@@ -477,18 +475,14 @@ def correct_signs(job, member, before, firsts, begins, begin_exponents, ends):
 
 
 @njit
-def propagate_deep(job, state, first, last, member):
+def propagate_deep(phi, job, state, first, last, member):
     """One chain, cut in depth: see csrc/propagate.h."""
     bias_law, recorded = job.bias_law, job.recorded_links
     row = np.searchsorted(recorded, first)
-    blocks = (last - 1) // PRODUCT_LINKS - (first - 1) // PRODUCT_LINKS + 1
+    groups = (last - 1) // PRODUCT_LINKS - (first - 1) // PRODUCT_LINKS + 1
     n_recorded = np.searchsorted(recorded, last) - row
-    pieces = new_rows(blocks)
-    recorded_pieces = (
-        np.empty(n_recorded),
-        np.empty(n_recorded, dtype=np.int64),
-        np.empty(n_recorded),
-        np.empty(n_recorded, dtype=np.int64),
+    products = SegmentProducts(
+        new_scaled((groups, BLOCK)), new_scaled((groups, BLOCK)), new_scaled(n_recorded), new_scaled(n_recorded)
     )
     set_to_one(state.product_before, member)
     set_to_one(state.bound_before, member)
@@ -518,14 +512,15 @@ def propagate_deep(job, state, first, last, member):
         if i == 1 and count:
             begins[1, 0], begins[1, 1], begin_exponents[1] = activation, mantissa, exponent
             guessed = slice(2, count + 1)
-            burn_in(job, member, activation, 1.0, firsts[guessed], begins[guessed], begin_exponents[guessed])
+            burn_in(phi, job, member, activation, 1.0, firsts[guessed], begins[guessed], begin_exponents[guessed])
             cut = slice(1, count + 1)
             for turn in range(2 if bias_law[0] == CENTERED else 1):
                 if turn == 1 and not correct_signs(
-                    job, member, activation, firsts[cut], begins[cut], begin_exponents[cut], ends[cut]
+                    phi, job, member, activation, firsts[cut], begins[cut], begin_exponents[cut], ends[cut]
                 ):
                     break
                 run_segments(
+                    phi,
                     job,
                     row,
                     member,
@@ -536,8 +531,7 @@ def propagate_deep(job, state, first, last, member):
                     ends[cut],
                     end_exponents[cut],
                     0,
-                    pieces,
-                    recorded_pieces,
+                    products,
                 )
         same = (
             1 <= i <= count
@@ -550,6 +544,7 @@ def propagate_deep(job, state, first, last, member):
             begins[i, 0], begins[i, 1], begin_exponents[i] = activation, mantissa, exponent
             alone = slice(i, i + 1)
             run_segments(
+                phi,
                 job,
                 row,
                 member,
@@ -560,28 +555,27 @@ def propagate_deep(job, state, first, last, member):
                 ends[alone],
                 end_exponents[alone],
                 column,
-                pieces,
-                recorded_pieces,
+                products,
             )
         activation, mantissa, exponent = ends[i, 0], ends[i, 1], end_exponents[i]
-        passed = combine(job, state, row, member, firsts[i], lasts[i], column, pieces, recorded_pieces, passed)
+        passed = combine(job, state, row, member, firsts[i], lasts[i], column, products, passed)
     state.activation[member] = activation
     state.scaled.mantissa[member], state.scaled.exponent[member] = mantissa, exponent
 
 
 @njit
-def propagate_compiled(job, state, first, last, start, stop):
+def propagate_compiled(phi, job, state, first, last, start, stop):
     """Drawn chains, streamed forward: an ensemble abreast, a few deep chains cut in depth."""
     if stop - start <= BLOCK // 4 and last - first >= 8 * PRODUCT_LINKS:
         for member in range(start, stop):
-            propagate_deep(job, state, first, last, member)
+            propagate_deep(phi, job, state, first, last, member)
     else:
         for begin in range(start, stop, BLOCK):
-            propagate_abreast(job, state, first, last, begin, min(BLOCK, stop - begin))
+            propagate_abreast(phi, job, state, first, last, begin, min(BLOCK, stop - begin))
 
 
 def propagate(job: PropagateJob, state: State, first: int, last: int, start: int, stop: int) -> None:
     """Drawn chains, streamed forward."""
     seed: Any = np.uint64(job.seed)
-    phi: Any = CHAIN_NONLINEARITIES[job.nonlinearity]
-    propagate_compiled(job._replace(seed=seed, nonlinearity=phi), state, first, last, start, stop)
+    phi = CHAIN_NONLINEARITIES[job.nonlinearity]
+    propagate_compiled(phi, job._replace(seed=seed), state, first, last, start, stop)

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastgrad.kernels.constants import CROSS_ENTROPY
-from fastgrad.kernels.jit.backprop import BLOCK, new_rows, new_tape, run_taped
+from fastgrad.kernels.contract import ScaledArrays
+from fastgrad.kernels.jit.backprop import BLOCK, Gradients, RowBuffer, new_gradients, new_tape, run_taped
 from fastgrad.kernels.jit.compiler import njit, njit_row, read_only
-from fastgrad.kernels.jit.forward import LARGEST, UINT
+from fastgrad.kernels.jit.forward import LARGEST, UINT, new_scaled
 from fastgrad.kernels.jit.nonlinearity import CHAIN_NONLINEARITIES, is_outside
 from fastgrad.kernels.jit.numbers import (
     EXPONENT_MIN,
@@ -77,7 +78,7 @@ def add_square(total, total_exponent, mantissa, exponent):
 @njit
 def norm_factor(value_rule, norm_rule, gradients, lane):
     """Factor by which the gradients of a chain are multiplied, so that their norm is at most clip_norm."""
-    grad_weight, grad_weight_exponent, grad_bias, grad_bias_exponent = gradients
+    (grad_weight, grad_weight_exponent), (grad_bias, grad_bias_exponent) = gradients
     total, total_exponent = 0.0, EXPONENT_MIN
     for link in range(len(grad_weight)):
         mantissa, exponent = clipped(value_rule, grad_weight[link, lane], grad_weight_exponent[link, lane])
@@ -128,41 +129,40 @@ def evaluate(phi, loss, lanes, depth, tape, row_buffer, input_slot, packed, carr
         error = activation[lane] - target[lane]
         mantissa[lane], exponent[lane] = to_scaled(error)
         if loss == CROSS_ENTROPY:  # delta_L = o_L - y: as if phi' were 1
-            tape[1][input_slot + last, lane] = 1.0
-            tape[3][input_slot + last, lane] = 0
+            tape.derivative[input_slot + last, lane] = 1.0
+            tape.exponent[input_slot + last, lane] = 0
         else:
             now[lane] = 0.5 * error * error
 
 
 @njit
-def train_block(job, rate, value_rule, norm_rule, first, last, row, begin, lanes):
+def train_block(phi, job, rate, value_rule, norm_rule, first, last, row, begin, lanes):
     """All steps of the call for one block of lanes: see csrc/train.h."""
     weight, bias, recorded = job.weight, job.bias, job.recorded_steps
     last_update, converged_at, diverged_at = job.last_update, job.converged_at, job.diverged_at
-    phi, depth = job.nonlinearity, weight.shape[0]
-    tape, row_buffer = new_tape(depth + 1), (False,) + new_rows(1)  # noqa: RUF005  (Numba has no *)
-    next_weight, grad_weight_exponent, next_bias, grad_bias_exponent = new_rows(depth)
+    depth = weight.shape[0]
+    tape, row_buffer = new_tape(depth + 1), RowBuffer(False, new_scaled((1, BLOCK)), new_scaled((1, BLOCK)))
+    (next_weight, grad_weight_exponent), (next_bias, grad_bias_exponent) = new_gradients(depth)
     now_weight, now_bias = np.empty((depth, BLOCK)), np.empty((depth, BLOCK))
     carried = np.empty(BLOCK), np.empty(BLOCK)
-    adjoint = np.empty(BLOCK), np.empty(BLOCK, dtype=np.int64)
-    origin = np.empty(BLOCK), np.empty(BLOCK, dtype=np.int64)
+    adjoint, origin = new_scaled(BLOCK), new_scaled(BLOCK)
     start, target, now = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-    factor, factor_exponent = np.empty(BLOCK), np.empty(BLOCK, dtype=np.int64)
+    factor, factor_exponent = new_scaled(BLOCK)
     moves, leaves = np.empty(BLOCK, dtype=np.int64), np.empty(BLOCK, dtype=np.int64)
     outside = np.int64(0)
     for lane in range(lanes):
         for link in range(depth):
             now_weight[link, lane], now_bias[link, lane] = weight[link, begin + lane], bias[link, begin + lane]
         start[lane], target[lane] = job.x[begin + lane], job.target[begin + lane]
-        origin[0][lane], origin[1][lane] = to_scaled(start[lane])
+        origin.mantissa[lane], origin.exponent[lane] = to_scaled(start[lane])
         # The input lies where the activation before link 0 would be, if it is a number of that kind.
         outside |= is_outside(phi, 0.0, start[lane])
-        tape[0][0, lane] = start[lane]
-    tape[4][0] = False
+        tape.activation[0, lane] = start[lane]
+    tape.extended[0] = False
     input_slot = 0 if outside else 1
     clips_norm = norm_rule[2]
     for step in range(first, last):
-        out = next_weight, grad_weight_exponent, next_bias, grad_bias_exponent
+        out = Gradients(ScaledArrays(next_weight, grad_weight_exponent), ScaledArrays(next_bias, grad_bias_exponent))
         packed = now_weight, now_bias
         back = 0, depth, 0, lanes, out, adjoint, origin
         evaluate(
@@ -238,7 +238,7 @@ def train_block(job, rate, value_rule, norm_rule, first, last, row, begin, lanes
 
 
 @njit
-def train_compiled(job, first, last, start, stop):
+def train_compiled(phi, job, first, last, start, stop):
     """Gradient descent on given chains, block by block."""
     clips_value, clips_norm = job.clip_value <= LARGEST, job.clip_norm <= LARGEST
     value, value_exponent = to_scaled(job.clip_value if clips_value else 1.0)
@@ -247,11 +247,10 @@ def train_compiled(job, first, last, start, stop):
     rate = to_scaled(job.learning_rate)
     row = np.searchsorted(job.recorded_steps, first)
     for begin in range(start, stop, BLOCK):
-        train_block(job, rate, value_rule, norm_rule, first, last, row, begin, min(BLOCK, stop - begin))
+        train_block(phi, job, rate, value_rule, norm_rule, first, last, row, begin, min(BLOCK, stop - begin))
 
 
 def train(job: TrainJob, first: int, last: int, start: int, stop: int) -> None:
     """Gradient descent on given chains."""
     given = {name: read_only(getattr(job, name)) for name in ("x", "target", "min_loss", "recorded_steps")}
-    phi: Any = CHAIN_NONLINEARITIES[job.nonlinearity]
-    train_compiled(job._replace(nonlinearity=phi, **given), first, last, start, stop)
+    train_compiled(CHAIN_NONLINEARITIES[job.nonlinearity], job._replace(**given), first, last, start, stop)
