@@ -22,7 +22,7 @@ namespace FASTGRAD_ISA {
 
 constexpr int64_t TAPE_DOUBLES = 3 * BLOCK;  // of a link on a tape: o_l, phi'(z_l) and w_l of each lane
 
-// What reverse mode keeps of a segment's links. Pointers to link 0; the next one lies `step` rows further on, or
+// The values of a segment's links that reverse mode keeps. Pointers to link 0; the next one lies `step` rows further on, or
 // before.
 struct Tape {
     double* row;         // (links, TAPE_DOUBLES)
@@ -370,7 +370,7 @@ struct Tile {
     Links links() { return {weight, bias, grad_weight(), grad_bias(), BLOCK}; }
 };
 
-// Where lanes lie whose links are copied.
+// Layout of lanes whose links are copied.
 struct LaneLayout {
     Links links;                // of lane 0
     int64_t lane_stride;        // in doubles

@@ -52,7 +52,8 @@ struct LayerDraws {
 
     LayerDraws(const Law& of, uint64_t seed, int64_t layer, const UInts* member) : law(of), keys(keys_of(seed)) {
         factor = law.family == ORTHOGONAL ? -2.0 : -2.0 * (law.scale * law.scale);
-        const UInts first = UInts{} + (uint64_t)layer, fourth = UInts{} + (STREAM_LAYERS + 256 * ((uint64_t)layer >> 32));
+        const UInts first = UInts{} + (uint64_t)layer,
+                    fourth = UInts{} + (STREAM_LAYERS + 256 * ((uint64_t)layer >> 32));
         const UInts first_product = multiply_low(first, UInts{} + MULTIPLIER_0);
         const UInts r2_1 = high_words(first_product) ^ fourth ^ keys.second[0];
         const UInts second_product = multiply_low(r2_1, UInts{} + MULTIPLIER_1);
@@ -260,7 +261,7 @@ static void reflect(const LayerLayout<true>& at, int64_t k, const double* u_even
     }
 }
 
-// What one block of members works in.
+// Workspace of one block of members.
 struct LayerWorkspace {
     double *values, *products;                  // (vectors, cells): what is multiplied, and W times it
     double *evens, *odds;                       // (vectors, cells): the same for even and odd columns
@@ -544,7 +545,7 @@ struct LayerBlock {
         if (recorded >= 0) record(recorded, vectors, z_exponent);
     }
 
-    // What the preactivations and activations of a layer say of it.
+    // Records lengths, means and shares of a layer's preactivations and activations.
     void record(int64_t row, int64_t vectors, const Ints z_exponent[2][N]) {
         const int64_t kept = vectors < 2 ? vectors : 2;
         const bool saturates = !is_homogeneous(job.nonlinearity);

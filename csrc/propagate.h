@@ -15,7 +15,7 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
-// What a recorded link leaves.
+// Values of a recorded link.
 struct RecordedLink {
     Floats weight;
     Scaled input, slope;
@@ -84,7 +84,7 @@ static void run_links(const PropagateJob& job, ForwardState& forward, UInts* lin
     }
 }
 
-// What a recorded link leaves in vector j, before the chain advances over it.
+// The values of the next link of vector j, to be recorded before the chain advances over it.
 template <class Phi>
 FASTGRAD_INLINE RecordedLink recorded_link(const PropagateJob& job, const ForwardState& forward, int j, UInts link,
                                            UInts member) {

@@ -22,7 +22,7 @@ constexpr int VECTORS = BLOCK / VECTOR_LANES;  // in flight together: they hide 
 constexpr int64_t PREFETCH_LINKS = 16;  // links
 constexpr int64_t TILE = 8;             // links of a copy, or of draws, in the first-level cache
 
-// Where there are registers enough, a row of lanes is written out, and its state stays in them.
+// A row of lanes is written out where there are registers enough, so that its state stays in them.
 #define FASTGRAD_ROW(N) _Pragma("GCC unroll 4") for (int j = 0; j < N; ++j)
 
 // Vector extensions of GCC and Clang: operators work lane by lane, a comparison gives -1 or 0 in each.
@@ -87,7 +87,7 @@ FASTGRAD_INLINE Floats to_floats(UInts i) {
 #endif
 }
 
-// What no operator expresses: is any lane set; square root; 32 x 32 -> 64 bit product of the low halves; the high half
+// Operations for which there is no operator: is any lane set; square root; 32 x 32 -> 64 bit product of the low halves; the high half
 // of each lane in the low one, and two low halves in one lane, by shuffles, for which Intel has more room than for
 // shifts; a store that bypasses the cache (the address must be a multiple of the vector's size).
 #if defined(__x86_64__) && FASTGRAD_VECTOR_LANES == 8

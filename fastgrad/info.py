@@ -1,4 +1,4 @@
-"""What runs here: versions, the compiled extension, the processor."""
+"""Versions, the compiled extension, and the processor that run here."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def cpu_name() -> str:
 
 
 def provenance(backend: str | None, seed: int | None) -> dict[str, Any]:
-    """Where a result comes from: versions, backend, instruction set, seed; ready for JSON.
+    """Provenance of a result: versions, backend, instruction set, seed; ready for JSON.
 
     `backend` is None where several ran; the instruction set is then that of the first that was compiled for one.
     """

@@ -83,7 +83,7 @@ PHI = nonlinearity.CHAIN_NONLINEARITIES[SIGMOID]
 
 
 class Gradients(NamedTuple):
-    """What `backprop` fills, in C order: see `gradients`.
+    """Arrays that `backprop` fills, in C order: see `gradients`.
 
     Attributes
     ----------

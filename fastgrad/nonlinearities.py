@@ -19,7 +19,7 @@ __all__ = ["NONLINEARITIES", "Nonlinearity", "is_chain", "parse"]
 
 @dataclass(frozen=True)
 class Nonlinearity:
-    """What maps a preactivation z to an activation phi(z).
+    """A map from a preactivation z to an activation phi(z).
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The structure of the package: what may import what."""
+"""The structure of the package: what may import what, and how docstrings begin."""
 
 import ast
 from pathlib import Path
@@ -108,3 +108,17 @@ def test_the_report_of_a_command_computes_nothing(module):
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert used <= LAYOUT
     assert not imported & {"math", "statistics"}
+
+
+def docstrings(module):
+    """First lines of a module's docstrings, with the line that each stands in."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+            yield node.body[0].lineno, text.partition("\n")[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_docstring_begins_with_a_thing_or_an_act(module):
+    riddles = ("What ", "Whether ", "Where ", "Which ", "Who ")
+    assert not [(line, text) for line, text in docstrings(module) if text.startswith(riddles)]

@@ -76,7 +76,7 @@ def _translated() -> Iterator[None]:
 
 
 class ReaderGoneError(Exception):
-    """Who reads stdout has read enough (`| head`): no failure."""
+    """End without failure: the reader of stdout has read enough (`| head`)."""
 
 
 class OtherPipeError(Exception):

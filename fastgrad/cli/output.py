@@ -1,4 +1,4 @@
-"""Where the result of a command goes: its format, its files, warnings and progress."""
+"""Output of a command: its format, its files, warnings and progress."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Output(NamedTuple):
-    """What the options of `output_options` say, which a command receives as one."""
+    """The options of `output_options`, which a command receives as one."""
 
     form: str  # table, json, csv, or what else the command writes
     file: str | None  # - or None: stdout

@@ -165,7 +165,7 @@ def _bound_at(rate: float, layers: Ints, ensemble: int) -> Scaled:
 
 
 class Plan(NamedTuple):
-    """How members and layers are cut. No result depends on it."""
+    """Cut of a run into slices of members, segments and pages of layers. No result depends on it."""
 
     members: int  # of a slice; as many slices run side by side as there are threads
     segment: int  # layers whose preactivations are kept; if fewer than all, each segment is run forward twice

@@ -122,7 +122,7 @@ def _table(table: Table) -> str:
 
 
 def _key(value: float | str | None) -> str:
-    """What a cell is sorted by, as JavaScript reads it."""
+    """Key by which JavaScript sorts a cell."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -11,7 +11,7 @@ from fastgrad.report.text import decades_factor_text, percent, power_of_ten, pow
 from fastgrad.summary import evenly_spaced
 
 if TYPE_CHECKING:
-    from fastgrad.torch.measure import Call, Magnitudes, Measurement
+    from fastgrad.torch.measurement import Call, Magnitudes, Measurement
 
 
 TABLE_ROWS = 20  # rows, evenly spaced, of a table that cannot show all
@@ -67,7 +67,7 @@ def measurement_figure(measured: Measurement) -> Figure:
 
 
 def _one(measured: Measurement) -> str:
-    """What the figure counts, and the table if it does not show everything."""
+    """Notes below the table: what the figure counts, and rows that are left out."""
     return str(measured.layer_type) if len(measured.layers) > 1 else "module"
 
 
@@ -151,7 +151,7 @@ def _zeros(zeros: dict[str, str]) -> list[Text]:
 
 
 def _linearity(not_linear: dict[str, str] | None) -> list[Text]:
-    """What the check found."""
+    """Result of the check, in words."""
     if not_linear is None:
         return []
     if not not_linear:

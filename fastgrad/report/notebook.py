@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastgrad.jobs.backprop import Gradients
     from fastgrad.jobs.growth import Growth
     from fastgrad.jobs.train import Training
-    from fastgrad.torch.measure import Measurement
+    from fastgrad.torch.measurement import Measurement
 
     Floats = NDArray[np.float64]
 

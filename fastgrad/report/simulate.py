@@ -126,7 +126,7 @@ def growth_figure(growth: Growth) -> Figure:
 
 
 def _words(growth: Growth) -> tuple[str, str, str, str, str]:
-    """What a link, a member, and the size of a gradient are called; the ensemble; and of what units links are."""
+    """Words for a link, a member, the size of a gradient, the ensemble, and the units that links are made of."""
     if growth.is_chain:
         return "link", "chain", "|gradient|", plural(growth.ensemble, "chain"), ""
     units = f" of {plural(growth.width, f'{growth.nonlinearity} unit')}"

@@ -61,7 +61,7 @@ def theory_report(known: Survey, parameters: dict[str, Any]) -> Report:
 
 
 def _items(known: Survey) -> Iterator[tuple[str, float | str, str]]:
-    """What is known, its value, and its unit."""
+    """Rows of the table: a quantity, its value, and its unit."""
     each = "link" if known.sigma_w is None else "layer"
     rate, bound = known.prediction.lyapunov, known.prediction.bound
     if rate is None:
@@ -109,7 +109,7 @@ def _field_items(field: MeanField) -> Iterator[tuple[str, float | str, str]]:
 
 
 def _verdict(known: Survey) -> list[Text]:
-    """What the exponent means, in words."""
+    """Meaning of the exponent, in words."""
     rate, bound = known.prediction.lyapunov, known.prediction.bound.mean
     if rate is None:
         return []

@@ -409,7 +409,7 @@ class Store:
         return self.contents.points
 
     def origins(self) -> list[dict[str, Any]]:
-        """What computed the points: each provenance but for the seed, with the number of its points and their dates."""
+        """Provenances of the points, but for their seeds, each with the number of its points and their dates."""
         found: dict[str, dict[str, Any]] = {}
         for point in self.contents.points.values():
             made = {name: value for name, value in json.loads(point.row.provenance).items() if name != "seed"}

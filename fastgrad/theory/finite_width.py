@@ -1,4 +1,4 @@
-"""What a finite width changes in the exponent of the mean field, to first order in 1/n.
+"""Correction of the mean field's exponent for a finite width, to first order in 1/n.
 
 With weights N(0, sigma_w² / n) and biases N(0, sigma_b²), the mean of ln |a_{l-1}|² - ln |a_l|² over networks of n
 units is ln chi_1 + c / n + O(1/n²). A layer has z = W o + b; with the gradient a by its outputs, v = phi'(z) a, and

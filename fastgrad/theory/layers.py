@@ -1,4 +1,4 @@
-"""Which theory layers with given laws have: exact at their width, or that of the mean field."""
+"""Theory of layers with given laws: exact at their width where it is known, or that of the mean field."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def predict(
 
 
 class Survey(NamedTuple):
-    """What theory knows; what it does not is None.
+    """All that theory knows of some laws; what it does not is None.
 
     Attributes
     ----------

@@ -17,7 +17,8 @@ sigmoids as an operator.
 
 from fastgrad.torch.backward import ScaledTensor, backward
 from fastgrad.torch.exact import exact
-from fastgrad.torch.measure import Call, Decades, LossNotFiniteError, Magnitudes, Measurement, measure, measure_loss
+from fastgrad.torch.measure import LossNotFiniteError, measure, measure_loss
+from fastgrad.torch.measurement import Call, Decades, Magnitudes, Measurement
 from fastgrad.torch.operator import chain
 from fastgrad.torch.recording import RecordedCall, Recording, recording
 from fastgrad.torch.schemes import ModelSchemes, schemes

@@ -1,4 +1,4 @@
-"""What is private in torch, and a test at first use that it still does what is expected of it."""
+"""The private parts of torch that are used, and a test at first use that they still do what is expected."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch.autograd.graph import Node
 
-    from fastgrad.torch.measure import Call
+    from fastgrad.torch.measurement import Call
     from fastgrad.torch.recording import RecordedCall
 
 

@@ -13,12 +13,14 @@ from fastgrad.checks import integer
 from fastgrad.report.console import drawn, plain_text
 from fastgrad.report.model_schemes import model_schemes_figure, model_schemes_report
 from fastgrad.summary import json_ready
-from fastgrad.torch.measure import LossNotFiniteError, Measurement, measure, require_model
+from fastgrad.torch.measure import LossNotFiniteError, measure, require_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from fastgrad.torch.measurement import Measurement
 
 
 AS_BUILT = "as_built"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastgrad.torch.measure import Measurement, measure_loss
+from fastgrad.torch.measure import measure_loss
 from fastgrad.torch.recording import recording
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
+    from fastgrad.torch.measurement import Measurement
     from fastgrad.torch.recording import Recording
 
 

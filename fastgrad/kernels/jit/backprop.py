@@ -37,7 +37,7 @@ BLOCK = 128  # chains, or segments of one chain, side by side: loops over them b
 
 
 class Tape(NamedTuple):
-    """What the way back needs of a segment's links, a row for each."""
+    """Values of a segment's links that the way back needs, a row for each link."""
 
     activation: Floats  #          (rows, lanes)  o_l
     derivative: Floats  #          (rows, lanes)  phi'(z_l)

@@ -476,7 +476,7 @@ def record_norms(to, row, block):
 
 @njit
 def record_layer(job, row, block):
-    """What the preactivations and activations of a layer say of it."""
+    """Record lengths, means and shares of a layer's preactivations and activations."""
     values, z, z_exponents, width = block.values, block.z, block.z_exponents, block.width
     kept = min(len(values), 2)
     for lane in range(block.size):

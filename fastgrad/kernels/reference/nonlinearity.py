@@ -100,7 +100,7 @@ def no_shift(z: Floats) -> Ints:
 
 @dataclass(frozen=True)
 class Nonlinearity:
-    """What the stages of chains and layers know of a nonlinearity.
+    """A nonlinearity, as the stages of chains and layers need it.
 
     Attributes
     ----------
