@@ -1,14 +1,15 @@
-"""The compiled backend, and the page on PyPI; everything else about the package is in pyproject.toml."""
+"""The compiled backend, its headers, and the page on PyPI; everything else about the package is in pyproject.toml."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
-# Strict IEEE arithmetic: no contraction into fused multiply-adds, nothing "fast", no -march. The two
-# -fno-* flags only say that nobody reads errno or the floating-point exception flags; values stay.
+# As in fastgrad/headers.py, which says why.
 STRICT = (
     ["/O2", "/fp:strict"]
     if sys.platform == "win32"
@@ -16,21 +17,26 @@ STRICT = (
 )
 
 SOURCES = ["bindings.cpp", "isa_baseline.cpp", "isa_avx2.cpp", "isa_avx512.cpp"]
-HEADERS = [
-    "constants.h",
-    "jobs.h",
-    "simd.h",
-    "numbers.h",
-    "nonlinearity.h",
-    "draws.h",
-    "arena.h",
-    "forward.h",
-    "backprop.h",
-    "propagate.h",
-    "train.h",
-    "layers.h",
-    "instruction_set.h",
-]
+CSRC = Path("csrc")
+HEADERS = sorted([*CSRC.glob("*.h"), *CSRC.glob("include/fastgrad/*.h")])
+
+
+class BuildWithHeaders(build_py):
+    """Put the headers into the package, in one folder."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:  # there they are found in csrc
+            folder = Path(self.build_lib) / "fastgrad/include/fastgrad"
+            folder.mkdir(parents=True, exist_ok=True)
+            for header in HEADERS:
+                shutil.copy(header, folder)
+
+    def get_outputs(self, include_bytecode=True):
+        folder = Path(self.build_lib) / "fastgrad/include/fastgrad"
+        copied = [] if self.editable_mode else [str(folder / header.name) for header in HEADERS]
+        return super().get_outputs(include_bytecode) + copied
+
 
 # PyPI has no files beside the page: an image becomes the sentence that describes it, a link into the repository text.
 README = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
@@ -38,13 +44,14 @@ PAGE = re.sub(r"!\[([^]]*)\]\(docs/[^)]*\)", r"*(Figure: \1.)*", README)
 PAGE = re.sub(r"\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", PAGE)
 
 setup(
+    cmdclass={"build_py": BuildWithHeaders},
     long_description=PAGE,
     long_description_content_type="text/markdown",
     ext_modules=[
         Pybind11Extension(
             "fastgrad._cpp",
             [f"csrc/{name}" for name in SOURCES],
-            depends=[f"csrc/{name}" for name in HEADERS],
+            depends=[str(header) for header in HEADERS],
             cxx_std=17,
             extra_compile_args=STRICT,
             # Recorded for fastgrad.build_info().

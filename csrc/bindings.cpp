@@ -30,19 +30,20 @@ const fastgrad::InstructionSet* const instruction_sets[] = {
 #endif
 };
 
-const fastgrad::InstructionSet* chosen = nullptr;
+// The kernels of the instruction set that was chosen: what the capsule points to, and so never moves.
+fastgrad_api chosen{};
 
 std::vector<std::string> available() {
     std::vector<std::string> names;
     for (const auto* set : instruction_sets)
-        if (set->runs_here()) names.emplace_back(set->name);
+        if (set->runs_here()) names.emplace_back(set->api.instruction_set);
     return names;
 }
 
 void choose(const std::string& name) {
     for (const auto* set : instruction_sets)
-        if (name == set->name && set->runs_here()) {
-            chosen = set;
+        if (name == set->api.instruction_set && set->runs_here()) {
+            chosen = set->api;
             return;
         }
     throw py::value_error("instruction set " + name + " does not run here");
@@ -82,24 +83,30 @@ struct Reader {
 };
 #define FASTGRAD_READ(type, name) reader.read(#name, job.name);
 
-fastgrad::Slice slice(const Reader& reader, int64_t start, int64_t stop) {
-    const Floats weight = reader.array<double>("weight");
-    return {weight.shape(0), weight.shape(1), start, stop};
+template <typename Job>
+void set_slice(Job& job, int64_t depth, int64_t ensemble, int64_t start, int64_t stop) {
+    job.depth = depth, job.ensemble = ensemble, job.start = start, job.stop = stop;
 }
 
-fastgrad::Page page(fastgrad::Slice slice, const Ints& recorded, int64_t first, int64_t last) {
-    const int64_t record = recorded.shape(0);
-    const auto row = std::lower_bound(recorded.data(), recorded.data() + record, first) - recorded.data();
-    return {slice, first, last, record, row};
+template <typename Job>
+void set_slice(Job& job, const Reader& reader, int64_t start, int64_t stop) {
+    const Floats weight = reader.array<double>("weight");
+    set_slice(job, weight.shape(0), weight.shape(1), start, stop);
+}
+
+template <typename Job>
+void set_page(Job& job, const Ints& recorded, int64_t first, int64_t last) {
+    job.first = first, job.last = last, job.record = recorded.shape(0);
+    job.row = std::lower_bound(recorded.data(), recorded.data() + job.record, first) - recorded.data();
 }
 
 // Returns whether every weight and bias was finite.
 template <typename Job>
-bool run(fastgrad::Status (*kernel)(const Job&), const Job& job) {
-    fastgrad::Status status;
+bool run(int (*kernel)(const Job*), const Job& job) {
+    int status;
     {
         py::gil_scoped_release released;  // the kernel sees only raw memory that the caller's arguments keep alive
-        status = kernel(job);
+        status = kernel(&job);
     }
     if (status == fastgrad::NO_MEMORY) throw std::bad_alloc();
     if (status == fastgrad::NO_KERNEL) throw py::value_error("nonlinearity: no kernel for this code");
@@ -108,9 +115,10 @@ bool run(fastgrad::Status (*kernel)(const Job&), const Job& job) {
 
 bool backprop(py::handle given, int64_t start, int64_t stop) {
     const Reader reader{given};
-    fastgrad::BackpropJob job{slice(reader, start, stop)};
+    fastgrad::BackpropJob job{};
+    set_slice(job, reader, start, stop);
     FASTGRAD_BACKPROP_FIELDS(FASTGRAD_READ)
-    return run(chosen->backprop, job);
+    return run(chosen.backprop, job);
 }
 
 fastgrad::State read_state(const Reader& reader) {
@@ -121,31 +129,69 @@ fastgrad::State read_state(const Reader& reader) {
 
 void propagate(py::handle given, py::handle state, int64_t first, int64_t last, int64_t start, int64_t stop) {
     const Reader reader{given};
-    fastgrad::PropagateJob job{page(slice(reader, start, stop), reader.array<int64_t>("recorded_links"), first, last)};
+    fastgrad::PropagateJob job{};
+    set_slice(job, reader, start, stop);
+    set_page(job, reader.array<int64_t>("recorded_links"), first, last);
     FASTGRAD_PROPAGATE_FIELDS(FASTGRAD_READ)
     job.state = read_state({state});
-    run(chosen->propagate, job);
+    run(chosen.propagate, job);
 }
 
 void train(py::handle given, int64_t first, int64_t last, int64_t start, int64_t stop) {
     const Reader reader{given};
-    fastgrad::TrainJob job{page(slice(reader, start, stop), reader.array<int64_t>("recorded_steps"), first, last)};
+    fastgrad::TrainJob job{};
+    set_slice(job, reader, start, stop);
+    set_page(job, reader.array<int64_t>("recorded_steps"), first, last);
     FASTGRAD_TRAIN_FIELDS(FASTGRAD_READ)
-    run(chosen->train, job);
+    run(chosen.train, job);
 }
 
-void layers(fastgrad::Status (*kernel)(const fastgrad::LayersJob&), py::handle given, py::handle vectors, Floats tape,
-            int64_t first, int64_t last, int64_t start, int64_t stop) {
+void layers(int (*kernel)(const fastgrad::LayersJob*), py::handle given, py::handle vectors, Floats tape, int64_t first,
+            int64_t last, int64_t start, int64_t stop) {
     const Reader reader{given}, state{vectors};
     const Floats value = state.array<double>("value");
-    const fastgrad::Slice members{0, value.shape(0), start, stop};
-    fastgrad::LayersJob job{page(members, reader.array<int64_t>("recorded_layers"), first, last)};
+    fastgrad::LayersJob job{};
+    set_slice(job, 0, value.shape(0), start, stop);
+    set_page(job, reader.array<int64_t>("recorded_layers"), first, last);
     FASTGRAD_LAYERS_FIELDS(FASTGRAD_READ)
     job.state = {state.array<double>("value").mutable_data(), state.array<int64_t>("exponent").mutable_data(),
                  value.shape(1)};
     job.width = value.shape(2);
     job.tape = tape.shape(0) ? tape.mutable_data() : nullptr;
     run(kernel, job);
+}
+
+// For those who have no struct at hand: the arguments are the fields of a job, and members 0 to ensemble - 1 are run.
+int backprop_arrays(int64_t depth, int64_t ensemble, const double* weight, const double* bias, const double* x,
+                    const double* cotangent, double* output, double* grad_weight, int64_t* grad_weight_exponent,
+                    double* grad_bias, int64_t* grad_bias_exponent, double* grad_x, int64_t* grad_x_exponent) {
+    fastgrad::BackpropJob job{};
+    set_slice(job, depth, ensemble, 0, ensemble);
+    job.weight = weight, job.bias = bias, job.nonlinearity = fastgrad::SIGMOID, job.x = x, job.cotangent = cotangent;
+    job.output = output;
+    job.grad_weight = {grad_weight, grad_weight_exponent};
+    job.grad_bias = {grad_bias, grad_bias_exponent};
+    job.grad_x = {grad_x, grad_x_exponent};
+    return chosen.backprop(&job);
+}
+
+int backprop_job(const fastgrad_backprop_job* job) { return chosen.backprop(job); }
+int propagate_job(const fastgrad_propagate_job* job) { return chosen.propagate(job); }
+int train_job(const fastgrad_train_job* job) { return chosen.train(job); }
+
+// The functions as Cython exports its own: each a capsule that is named as its type in C.
+void export_functions(py::module_& module) {
+    py::dict functions;
+    const auto add = [&](const char* name, auto* function, const char* type) {
+        functions[name] = py::capsule(reinterpret_cast<void*>(function), type);
+    };
+    add("backprop", &backprop_job, "int (fastgrad_backprop_job const *)");
+    add("propagate", &propagate_job, "int (fastgrad_propagate_job const *)");
+    add("train", &train_job, "int (fastgrad_train_job const *)");
+    add("backprop_arrays", &backprop_arrays,
+        "int (int64_t, int64_t, double const *, double const *, double const *, double const *, double *, double *, "
+        "int64_t *, double *, int64_t *, double *, int64_t *)");
+    module.attr("__pyx_capi__") = functions;
 }
 
 }  // namespace
@@ -164,7 +210,7 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     choose(available().back());
     module.def("instruction_sets", &available, "Names of the instruction sets that run here, slowest first.");
     module.def("choose", &choose, py::arg("instruction_set"), "Choose the instruction set; before any kernel runs.");
-    module.def("chosen", [] { return chosen->name; });
+    module.def("chosen", [] { return chosen.instruction_set; });
     module.def("backprop", &backprop, "A slice, with (job, start, stop): fastgrad/kernels/contract.py.");
     module.def("propagate", &propagate, "A page, with (job, state, first, last, start, stop).");
     module.def("train", &train, "A page, with (job, first, last, start, stop).");
@@ -172,10 +218,12 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
         module.def(
             name,
             [kernel](py::handle job, py::handle state, Floats tape, int64_t first, int64_t last, int64_t start,
-                     int64_t stop) { layers(chosen->*kernel, job, state, tape, first, last, start, stop); },
+                     int64_t stop) { layers(chosen.*kernel, job, state, tape, first, last, start, stop); },
             py::arg("job"), py::arg("state"), py::arg("tape").noconvert(), py::arg("first"), py::arg("last"),
             py::arg("start"), py::arg("stop"));
     };
-    def_layers("layers_forward", &fastgrad::InstructionSet::layers_forward);
-    def_layers("layers_backward", &fastgrad::InstructionSet::layers_backward);
+    def_layers("layers_forward", &fastgrad_api::layers_forward);
+    def_layers("layers_backward", &fastgrad_api::layers_backward);
+    module.attr("_C_API") = py::capsule(&chosen, "fastgrad._cpp._C_API");
+    export_functions(module);
 }

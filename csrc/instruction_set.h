@@ -23,19 +23,23 @@ static Status run_chains(Kernel kernel, const Job& job, Nonlinearities<Phis...>)
 }
 
 #define FASTGRAD_CHAINS(kernel, Job)                                                             \
-    [](const Job& given) {                                                                       \
+    [](const Job* given) -> int {                                                                \
         const auto chosen = [](auto phi, const Job& job) { return kernel<decltype(phi)>(job); }; \
-        return run_chains(chosen, given, ChainNonlinearities{});                                 \
+        return run_chains(chosen, *given, ChainNonlinearities{});                                \
     }
 
 // A constant: no code for a newer processor runs when the module is loaded.
-const InstructionSet instruction_set{FASTGRAD_NAME(FASTGRAD_ISA),
-                                     runs_here,
-                                     FASTGRAD_CHAINS(backprop, BackpropJob),
-                                     FASTGRAD_CHAINS(propagate, PropagateJob),
-                                     FASTGRAD_CHAINS(train, TrainJob),
-                                     layers_forward,
-                                     layers_backward};
+const InstructionSet instruction_set{runs_here,
+                                     {
+                                         FASTGRAD_API_VERSION,
+                                         KERNEL_VERSION,
+                                         FASTGRAD_NAME(FASTGRAD_ISA),
+                                         FASTGRAD_CHAINS(backprop, BackpropJob),
+                                         FASTGRAD_CHAINS(propagate, PropagateJob),
+                                         FASTGRAD_CHAINS(train, TrainJob),
+                                         [](const LayersJob* job) -> int { return layers_forward(*job); },
+                                         [](const LayersJob* job) -> int { return layers_backward(*job); },
+                                     }};
 
 }  // namespace FASTGRAD_ISA
 }  // namespace fastgrad

@@ -1,4 +1,4 @@
-// The jobs of fastgrad/kernels/contract.py as the kernels see them, in its names, and the table of instruction sets.
+// The jobs of api.h under the names that kernels have for them, and the table of instruction sets.
 // Plain data only: this is shared by code for different instruction sets.
 //
 // Five words for parts of a job, here and in fastgrad/:
@@ -13,6 +13,11 @@
 #include <cstddef>
 
 #include "constants.h"
+#if __has_include("api.h")  // as they are installed, side by side
+#include "api.h"
+#else
+#include "include/fastgrad/api.h"
+#endif
 
 // Kernels for newer processors are compiled by target attributes, which GCC and Clang have; clang-cl does not define
 // __GNUC__.
@@ -22,98 +27,31 @@
 
 namespace fastgrad {
 
-// value = location + scale * variate; a constant is its location; centered biases are such that units rest.
-struct Law {
-    int family;  // of enum Family
-    double location, scale;
-};
+using Law = fastgrad_law;
+using ScaledArrays = fastgrad_scaled;
+using State = fastgrad_state;
+using BackpropJob = fastgrad_backprop_job;
+using PropagateJob = fastgrad_propagate_job;
+using TrainJob = fastgrad_train_job;
+using ScaledVectors = fastgrad_scaled_vectors;
+using LayersJob = fastgrad_layers_job;
 
-// value = mantissa * 2^exponent
-struct ScaledArrays {
-    double* mantissa;
-    int64_t* exponent;
-};
+enum Status { OK = FASTGRAD_OK, NOT_FINITE, NO_MEMORY, NO_KERNEL };
 
-// The fields that jobs have in Python, as lists: structs are made of them here, and bindings.cpp reads them by name.
-// clang-format off
-#define FASTGRAD_BACKPROP_FIELDS(FIELD)                                                                                \
-    FIELD(const double*, weight) FIELD(const double*, bias) FIELD(int, nonlinearity) FIELD(const double*, x)           \
-    FIELD(const double*, cotangent) FIELD(double*, output) FIELD(ScaledArrays, grad_weight)                            \
-    FIELD(ScaledArrays, grad_bias) FIELD(ScaledArrays, grad_x)
-#define FASTGRAD_STATE_FIELDS(FIELD)                                                                                   \
-    FIELD(double*, activation) FIELD(ScaledArrays, scaled) FIELD(ScaledArrays, product_before)                         \
-    FIELD(ScaledArrays, bound_before)
-#define FASTGRAD_PROPAGATE_FIELDS(FIELD)                                                                               \
-    FIELD(Law, weight_law) FIELD(Law, bias_law) FIELD(uint64_t, seed) FIELD(int, nonlinearity)                         \
-    FIELD(const int64_t*, recorded_links) FIELD(double*, weight) FIELD(ScaledArrays, input)                            \
-    FIELD(ScaledArrays, slope) FIELD(ScaledArrays, product) FIELD(ScaledArrays, bound)
-#define FASTGRAD_TRAIN_FIELDS(FIELD)                                                                                   \
-    FIELD(double*, weight) FIELD(double*, bias) FIELD(int, nonlinearity) FIELD(const double*, x)                       \
-    FIELD(const double*, target) FIELD(const double*, min_loss) FIELD(int, loss_code) FIELD(double, learning_rate)     \
-    FIELD(double, clip_value) FIELD(double, clip_norm) FIELD(double, tolerance) FIELD(int64_t, steps)                  \
-    FIELD(const int64_t*, recorded_steps) FIELD(double*, loss) FIELD(int64_t*, last_update)                            \
-    FIELD(int64_t*, converged_at) FIELD(int64_t*, diverged_at)
-#define FASTGRAD_LAYERS_FIELDS(FIELD)                                                                                  \
-    FIELD(Law, weight_law) FIELD(Law, bias_law) FIELD(uint64_t, seed) FIELD(int, nonlinearity)                         \
-    FIELD(const int64_t*, recorded_layers) FIELD(ScaledArrays, length) FIELD(ScaledArrays, mean_activation)            \
-    FIELD(double*, saturated) FIELD(double*, dead) FIELD(double*, correlation) FIELD(ScaledArrays, input_norm)         \
-    FIELD(ScaledArrays, delta_norm) FIELD(ScaledArrays, adjoint_norm)
-#define FASTGRAD_SCALEDVECTORS_FIELDS(FIELD) FIELD(double*, value) FIELD(int64_t*, exponent)
-// clang-format on
-#define FASTGRAD_DECLARE(type, name) type name;
-
-// Sizes of the job's arrays, and the slice of a call.
-struct Slice {
-    int64_t depth, ensemble, start, stop;
-};
-
-// The page of a call too; `row` is that of the first of the `record` recorded links or steps that is not below `first`.
-struct Page : Slice {
-    int64_t first, last, record, row;
-};
-
-struct State {
-    FASTGRAD_STATE_FIELDS(FASTGRAD_DECLARE)
-};
-
-struct BackpropJob : Slice {
-    FASTGRAD_BACKPROP_FIELDS(FASTGRAD_DECLARE)
-};
-
-struct PropagateJob : Page {
-    FASTGRAD_PROPAGATE_FIELDS(FASTGRAD_DECLARE)
-    State state;
-};
-
-struct TrainJob : Page {
-    FASTGRAD_TRAIN_FIELDS(FASTGRAD_DECLARE)
-};
-
-struct ScaledVectors {
-    FASTGRAD_SCALEDVECTORS_FIELDS(FASTGRAD_DECLARE)
-    int64_t vectors;
-};
-
-struct LayersJob : Page {
-    FASTGRAD_LAYERS_FIELDS(FASTGRAD_DECLARE)
-    ScaledVectors state;  // activations, or adjoints
-    double* tape;         // (last - first, stop - start, width), or null where nothing is kept
-    int64_t width;
-};
-
-// NOT_FINITE: some weight or bias; the results mean nothing. NO_KERNEL: for a job's nonlinearity.
-enum Status { OK, NOT_FINITE, NO_MEMORY, NO_KERNEL };
+static_assert(int{FASTGRAD_NO_KERNEL} == NO_KERNEL && int{FASTGRAD_ORTHOGONAL} == ORTHOGONAL &&
+                  int{FASTGRAD_CENTERED} == CENTERED && int{FASTGRAD_UNIFORM} == UNIFORM &&
+                  int{FASTGRAD_NORMAL} == NORMAL && int{FASTGRAD_CONSTANT} == CONSTANT &&
+                  int{FASTGRAD_SIGMOID} == SIGMOID && int{FASTGRAD_TANH} == TANH && int{FASTGRAD_RELU} == RELU &&
+                  int{FASTGRAD_LINEAR} == LINEAR && int{FASTGRAD_SQUARED} == SQUARED &&
+                  int{FASTGRAD_CROSS_ENTROPY} == CROSS_ENTROPY,
+              "api.h has the codes of constants.h");
 
 struct InstructionSet {
-    const char* name;
     bool (*runs_here)();
-    Status (*backprop)(const BackpropJob&);
-    Status (*propagate)(const PropagateJob&);
-    Status (*train)(const TrainJob&);
-    Status (*layers_forward)(const LayersJob&);
-    Status (*layers_backward)(const LayersJob&);
+    fastgrad_api api;
 };
 
+#if !defined(FASTGRAD_HEADER_ONLY)  // there each file has a set of its own
 namespace baseline {
 extern const InstructionSet instruction_set;
 }
@@ -124,6 +62,7 @@ extern const InstructionSet instruction_set;
 namespace avx512 {
 extern const InstructionSet instruction_set;
 }
+#endif
 #endif
 
 }  // namespace fastgrad

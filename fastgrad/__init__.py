@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastgrad import laws, theory
     from fastgrad.chain import Chain, agreement_rtol
     from fastgrad.checks import TooLargeError
+    from fastgrad.headers import get_include
     from fastgrad.info import build_info
     from fastgrad.jobs.backprop import Gradients, backprop
     from fastgrad.jobs.draw import draw
@@ -52,6 +53,7 @@ __all__ = [
     "backprop",
     "build_info",
     "draw",
+    "get_include",
     "laws",
     "log2_distance",
     "lyapunov_spectrum",
@@ -79,6 +81,7 @@ _HOMES = {
     "backprop": "jobs.backprop",
     "build_info": "info",
     "draw": "jobs.draw",
+    "get_include": "headers",
     "log2_distance": "scaled",
     "lyapunov_spectrum": "jobs.spectrum",
     "simulate": "jobs.simulate",

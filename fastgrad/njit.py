@@ -28,6 +28,7 @@ not checked. A caller that is compiled with ``cache=True`` keeps their machine c
 ``draw_normal``       two standard normals of a link
 ``draw``              weight and bias of a link of given laws, those of `fastgrad.simulate`
 ``backprop``          gradients of one chain, or of an ensemble, into given arrays
+``backprop_cpp``      the same by the C++ kernel, which is faster and takes no time to compile
 ``gradients``         arrays for it
 ``chain_gradient``    derivative of a chain's output by its input
 ====================  ==============================================================================================
@@ -43,13 +44,16 @@ compile again.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import inspect
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
+from llvmlite import binding
+from numba import types
+from numba.extending import get_cython_function_address, overload
 
 from fastgrad.kernels.constants import NORMAL, SEGMENTED_DEPTH_MIN, SEGMENTED_ENSEMBLE_MAX, SIGMOID, UNIFORM
 from fastgrad.kernels.contract import ScaledArrays
@@ -65,6 +69,7 @@ __all__ = [
     "VERSION",
     "Gradients",
     "backprop",
+    "backprop_cpp",
     "chain_gradient",
     "draw",
     "draw_normal",
@@ -241,6 +246,65 @@ def backprop(weight, bias, x, cotangent, out):
     for member in range(ensemble):
         finite &= backprop_deep(PHI, given, x, cotangent, out.output, grads, grad_x, member)
     return finite
+
+
+# Machine code that is cached names the function, and not its address, which is another in each process. The number is
+# that of the arguments: raise it when they change.
+CPP_SYMBOL = "fastgrad_backprop_arrays_1"
+CPP_ARGUMENTS = types.int32(types.int64, types.int64, *[types.intp] * 11)
+NO_CPP = -1  # status where there is no extension
+NO_MEMORY = 2  # as in csrc/include/fastgrad/api.h
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int32)
+def _no_cpp() -> int:
+    """Stand in for the C++ kernel: machine code that names an unknown function would end the process."""
+    return NO_CPP
+
+
+def _address_of_cpp() -> int:
+    try:
+        import fastgrad.kernels.native  # noqa: F401 (compares the versions, and looks at FASTGRAD_ISA)
+    except ImportError:
+        return ctypes.cast(_no_cpp, ctypes.c_void_p).value or 0
+    return int(get_cython_function_address("fastgrad._cpp", "backprop_arrays"))
+
+
+binding.add_symbol(CPP_SYMBOL, _address_of_cpp())
+_backprop_arrays = types.ExternalFunction(CPP_SYMBOL, CPP_ARGUMENTS)
+
+
+@_public
+def backprop_cpp(weight, bias, x, cotangent, out):
+    """Fill the gradients of given chains by the C++ kernel: arguments, bits and result are those of `backprop`.
+
+    Raises
+    ------
+    RuntimeError
+        If the extension is not there.
+    MemoryError
+    """
+    depth, ensemble = weight.shape
+    status = _backprop_arrays(
+        depth,
+        ensemble,
+        weight.ctypes.data,
+        bias.ctypes.data,
+        x.ctypes.data,
+        cotangent.ctypes.data,
+        out.output.ctypes.data,
+        out.grad_weight.ctypes.data,
+        out.grad_weight_exponent.ctypes.data,
+        out.grad_bias.ctypes.data,
+        out.grad_bias_exponent.ctypes.data,
+        out.grad_x.ctypes.data,
+        out.grad_x_exponent.ctypes.data,
+    )
+    if status == NO_CPP:
+        raise RuntimeError("backprop_cpp: the extension fastgrad._cpp is not there; see fastgrad info")
+    if status == NO_MEMORY:
+        raise MemoryError("backprop_cpp")
+    return status == 0
 
 
 @_public

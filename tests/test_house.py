@@ -26,6 +26,7 @@ FLOORS = [
         "philox",
         "chain",
         "files",
+        "headers",
     },
     {"theory"},
     {"kernels"},

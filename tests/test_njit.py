@@ -92,18 +92,20 @@ def test_python_calls_have_the_bits_of_backprop(compiled, rng):
     for depth, ensemble in ((1, 1), (70, 130), (9000, 2)):
         w, b = rng.normal(scale=6, size=(2, depth, ensemble))
         x, c = rng.random((2, ensemble))
-        out = fj.gradients(depth, ensemble)
-        assert fj.backprop(w, b, x, c, out)
         expected = fg.backprop(w, b, x, c, backend="cpp")
-        assert out.output.tolist() == expected.output.tolist()
-        for name in ("grad_weight", "grad_bias", "grad_x"):
-            found = fg.Scaled(getattr(out, name), getattr(out, f"{name}_exponent"))
-            assert np.all(found == getattr(expected, name))
+        for backprop in (fj.backprop, fj.backprop_cpp):
+            out = fj.gradients(depth, ensemble)
+            assert backprop(w, b, x, c, out)
+            assert out.output.tolist() == expected.output.tolist()
+            for name in ("grad_weight", "grad_bias", "grad_x"):
+                found = fg.Scaled(getattr(out, name), getattr(out, f"{name}_exponent"))
+                assert np.all(found == getattr(expected, name))
         output, mantissa, exponent = fj.chain_gradient(w[:, 0], b[:, 0], x[0])
         alone = fg.backprop(w[:, 0], b[:, 0], x[0], backend="cpp")
         assert (output, mantissa, exponent) == (alone.output, alone.grad_x.mantissa, alone.grad_x.exponent)
     w[3, 0] = np.inf
     assert not fj.backprop(w, b, x, c, out)
+    assert not fj.backprop_cpp(w, b, x, c, out)
 
 
 USER = """
@@ -162,3 +164,38 @@ def test_a_module_of_a_user_is_cached_and_runs_in_parallel(tmp_path):
 def test_the_version_is_that_of_the_sources():
     assert len(fj.VERSION) == 16
     assert set(fj.VERSION) <= set("0123456789abcdef")
+
+
+CPP_USER = """
+import numba, numpy as np
+import fastgrad.njit as fj
+
+@numba.njit(cache=True)
+def loss(w, b):
+    out = fj.gradients(*w.shape)
+    fj.backprop_cpp(w, b, np.full(w.shape[1], 0.3), np.ones(w.shape[1]), out)
+    return out.grad_x, out.grad_x_exponent
+"""
+CPP_RUN = """
+import numpy as np, fastgrad as fg
+import sys
+{hide}
+import user
+w, b = fg.draw(50, 100, "normal:std=10", "normal:std=1", seed=3)
+try:
+    mantissa, exponent = user.loss(w, b)
+    expected = fg.backprop(w, b, 0.3).grad_x
+    assert mantissa.tolist() == expected.mantissa.tolist() and exponent.tolist() == expected.exponent.tolist()
+    print(*user.loss.stats.cache_hits.values())
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_machine_code_that_calls_cpp_is_cached_and_refuses_where_it_is_gone(tmp_path, compiled, python):
+    (tmp_path / "user.py").write_text(CPP_USER, encoding="utf-8")
+    told = "backprop_cpp: the extension fastgrad._cpp is not there; see fastgrad info"
+    hide = "sys.modules['fastgrad._cpp'] = None"
+    for hidden, expected in (("", ""), ("", "1"), (hide, told)):
+        printed = python(CPP_RUN.format(hide=hidden), cwd=tmp_path, PYTHONPATH=str(tmp_path), FASTGRAD_BACKEND=None)
+        assert printed.strip() == expected

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 import fastgrad
+from fastgrad import headers
 from fastgrad.cli.backprop import backprop
 from fastgrad.cli.compare import compare
 from fastgrad.cli.errors import Main
@@ -38,11 +41,29 @@ COMMANDS = (
     compare,
     info,
 )
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def prints(text: Callable[[], str], name: str, help_line: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add an option that prints a line and ends, as --version does."""
+
+    def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted and not ctx.resilient_parsing:
+            click.echo(text())
+            ctx.exit()
+
+    return click.option(name, is_flag=True, expose_value=False, is_eager=True, callback=show, help=help_line)
 
 
 @click.group(cls=Main, context_settings=CONTEXT)
 @click.version_option(fastgrad.__version__, prog_name="fastgrad")
+@prints(headers.includes, "--includes", "Print the compiler's flag for the C and C++ headers, and exit.")
+@prints(headers.cflags, "--cflags", "Print a C++ compiler's flags for the kernels, and exit.")
+@prints(headers.cmake_directory, "--cmakedir", "Print the folder for CMake's fastgrad_DIR, and exit.")
+@prints(headers.pkgconfig_directory, "--pkgconfigdir", "Print the folder for PKG_CONFIG_PATH, and exit.")
 def main() -> None:
     """How gradients grow or vanish through very deep sigmoid networks.
 

@@ -168,7 +168,7 @@ class Growth:
 
     @property
     def is_chain(self) -> bool:
-        """Tell if its links are single units: see `nonlinearities.is_chain`. Its gradients then have a sign."""
+        """Tell if its links are single units, and not layers: its gradients then have a sign."""
         return self.length is None
 
     def plot(self) -> Canvas:

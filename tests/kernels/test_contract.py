@@ -30,8 +30,8 @@ CONST = {  # the arrays that are only read
 
 
 def declarations(job):
-    """Field names that jobs.h has for a job, in its order, with their types."""
-    text = (ROOT / "csrc/jobs.h").read_text(encoding="utf-8").replace("\\\n", "")
+    """Field names that api.h has for a job, in its order, with their types."""
+    text = (ROOT / "csrc/include/fastgrad/api.h").read_text(encoding="utf-8").replace("\\\n", "")
     (fields,) = re.findall(rf"define FASTGRAD_{job.__name__.removesuffix('Job').upper()}_FIELDS\(FIELD\)(.*)", text)
     return {name: kind for kind, name in re.findall(r"FIELD\((.*?), (\w+)\)", fields)}
 
@@ -43,7 +43,7 @@ def test_structs_have_the_fields_of_the_contract(job):
 
 @pytest.mark.parametrize("job", [BackpropJob, PropagateJob, TrainJob, State, LayersJob, ScaledVectors])
 def test_structs_have_the_types_of_the_contract(job):
-    kinds = {"Floats": "double*", "Ints": "int64_t*", "ScaledArrays": "ScaledArrays", "LawCode": "Law"}
+    kinds = {"Floats": "double*", "Ints": "int64_t*", "ScaledArrays": "fastgrad_scaled", "LawCode": "fastgrad_law"}
     kinds |= {"float": "double"}
     found = declarations(job)
     for field, kind in job.__annotations__.items():
