@@ -256,10 +256,8 @@ NO_CPP = -1  # status where there is no extension
 NO_MEMORY = 2  # as in csrc/include/fastgrad/api.h
 
 
-@ctypes.CFUNCTYPE(ctypes.c_int32)
-def _no_cpp() -> int:
-    """Stand in for the C++ kernel: machine code that names an unknown function would end the process."""
-    return NO_CPP
+# In the place of the C++ kernel: machine code that names an unknown function would end the process.
+_no_cpp = ctypes.CFUNCTYPE(ctypes.c_int32)(lambda: NO_CPP)
 
 
 def _address_of_cpp() -> int:
