@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "jobs.h"
+#include "xla_ffi.h"
 
 namespace py = pybind11;
 
@@ -175,6 +176,8 @@ int backprop_arrays(int64_t depth, int64_t ensemble, const double* weight, const
     return chosen.backprop(&job);
 }
 
+void* xla_backprop(const fastgrad::xla::CallFrame* frame) { return fastgrad::xla::backprop(frame, chosen.backprop); }
+
 int backprop_job(const fastgrad_backprop_job* job) { return chosen.backprop(job); }
 int propagate_job(const fastgrad_propagate_job* job) { return chosen.propagate(job); }
 int train_job(const fastgrad_train_job* job) { return chosen.train(job); }
@@ -225,5 +228,6 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     def_layers("layers_forward", &fastgrad_api::layers_forward);
     def_layers("layers_backward", &fastgrad_api::layers_backward);
     module.attr("_C_API") = py::capsule(&chosen, "fastgrad._cpp._C_API");
+    module.attr("xla_backprop") = py::capsule(reinterpret_cast<void*>(&xla_backprop), "xla._CUSTOM_CALL_TARGET");
     export_functions(module);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "backprop.h"
+#include "floating_point.h"
 #include "layers.h"
 #include "propagate.h"
 #include "train.h"
@@ -17,15 +18,21 @@ namespace FASTGRAD_ISA {
 // Runs a kernel of chains with the nonlinearity whose code the job has.
 template <class Kernel, class Job, class... Phis>
 static Status run_chains(Kernel kernel, const Job& job, Nonlinearities<Phis...>) {
-    Status status = NO_KERNEL;
-    ((job.nonlinearity == Phis::CODE && (status = kernel(Phis{}, job), true)) || ...);
-    return status;
+    Status status{};
+    const bool has_kernel = ((job.nonlinearity == Phis::CODE && (status = kernel(Phis{}, job), true)) || ...);
+    return has_kernel ? status : NO_KERNEL;
 }
 
 #define FASTGRAD_CHAINS(kernel, Job)                                                             \
     [](const Job* given) -> int {                                                                \
+        const IeeeArithmetic arithmetic;                                                         \
         const auto chosen = [](auto phi, const Job& job) { return kernel<decltype(phi)>(job); }; \
         return run_chains(chosen, *given, ChainNonlinearities{});                                \
+    }
+#define FASTGRAD_LAYERS(kernel)          \
+    [](const LayersJob* job) -> int {    \
+        const IeeeArithmetic arithmetic; \
+        return kernel(*job);             \
     }
 
 // A constant: no code for a newer processor runs when the module is loaded.
@@ -37,8 +44,8 @@ const InstructionSet instruction_set{runs_here,
                                          FASTGRAD_CHAINS(backprop, BackpropJob),
                                          FASTGRAD_CHAINS(propagate, PropagateJob),
                                          FASTGRAD_CHAINS(train, TrainJob),
-                                         [](const LayersJob* job) -> int { return layers_forward(*job); },
-                                         [](const LayersJob* job) -> int { return layers_backward(*job); },
+                                         FASTGRAD_LAYERS(layers_forward),
+                                         FASTGRAD_LAYERS(layers_backward),
                                      }};
 
 }  // namespace FASTGRAD_ISA

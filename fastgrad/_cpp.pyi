@@ -6,6 +6,9 @@ from fastgrad.kernels.contract import BackpropJob, LayersJob, PropagateJob, Scal
 compiler: str
 compile_flags: str
 kernel_version: int
+xla_backprop: object  # a capsule that XLA knows
+_C_API: object  # csrc/include/fastgrad/capsule.h
+__pyx_capi__: dict[str, object]
 
 def instruction_sets() -> list[str]: ...
 def choose(instruction_set: str) -> None: ...

@@ -30,7 +30,7 @@ FLOORS = [
     },
     {"theory"},
     {"kernels"},
-    {"njit"},
+    {"njit", "jax"},
     {"jobs"},
     {"info"},
     {"sweeps"},

@@ -1,6 +1,8 @@
 """The kernels' contract: one file states it, C++ spells the same names, and takes nothing else."""
 
+import platform
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +96,30 @@ def test_cpp_misses_no_field(field, compiled):
 
     with pytest.raises(AttributeError, match=field):
         load("cpp")[1].backprop(Without(), 0, 2)
+
+
+def test_an_unknown_nonlinearity_is_refused(compiled):
+    for name, error in (("cpp", ValueError), ("numba", KeyError), ("numpy", KeyError)):
+        with pytest.raises(error):
+            load(name)[1].backprop(small_job()._replace(nonlinearity=99), 0, 2)
+
+
+def test_cpp_computes_as_ieee_has_it_whatever_the_thread_does(python, compiled, tmp_path):
+    # A library that is linked with -ffast-math lets the thread that loads it take subnormal numbers for 0.
+    source = tmp_path / "flush.c"
+    source.write_text(
+        "#include <xmmintrin.h>\nvoid flush(void) { _mm_setcsr(_mm_getcsr() | 0x8040 | 0x2000); }\n"
+        if platform.machine() in ("x86_64", "AMD64")
+        else "void flush(void) {}\n"
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", tmp_path / "flush.so"], check=True, timeout=60)
+    code = (
+        "import ctypes, numpy as np, fastgrad as fg\n"
+        "given = [5e-324, -3.0, 2.0], [1e-320, 0.3, -0.1], 0.3, 1e-310\n"
+        "before = fg.backprop(*given, backend='cpp')\n"
+        f"ctypes.CDLL({str(tmp_path / 'flush.so')!r}).flush()\n"
+        "after = fg.backprop(*given, backend='cpp')\n"
+        "same = lambda a, b: np.array_equal(a.mantissa, b.mantissa) and np.array_equal(a.exponent, b.exponent)\n"
+        "print(all(same(getattr(before, n), getattr(after, n)) for n in ('grad_weight', 'grad_bias', 'grad_x')))"
+    )
+    assert python(code).strip() == "True"
