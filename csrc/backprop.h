@@ -544,10 +544,15 @@ static Status backprop_copied(const BackpropJob& job, int64_t begin, int64_t cou
     return finite ? OK : NOT_FINITE;
 }
 
+FASTGRAD_INLINE LaneStates starts_of(const SegmentsJob& job) { return {job.segments.activation, job.segments.scaled}; }
+FASTGRAD_INLINE LaneStates end_of(const SegmentsJob& job) {
+    return {job.segments.end_activation, job.segments.end_scaled};
+}
+
 // One deep chain, cut into segments.
 struct SegmentedChain {
     Links links;           // of the whole chain
-    int64_t segments;      // their number
+    int64_t end;           // one after the last segment of the run
     LaneStates starts;     // (segments,)   the state in which each begins
     ScaledArrays product;  // (segments,)   of w phi' over each
 };
@@ -562,7 +567,7 @@ static void run_forward(const SegmentedChain& chain, int64_t first, int64_t spac
     ForwardState forward;
     load_activations(forward, ends);
     for (int64_t s = first; s < first + length; ++s) {
-        const int64_t running = s + (count - 1) * spacing < chain.segments ? count : count - 1;
+        const int64_t running = s + (count - 1) * spacing < chain.end ? count : count - 1;
         const LaneLayout lanes{chain.links, spacing * COPIED_SEGMENT * chain.links.stride, running, 4 * TILE};
         for (int64_t i = 0; i < running; ++i) copy_state(chain.starts, s + i * spacing, ends, i);
         begin_product(forward);
@@ -580,78 +585,154 @@ FASTGRAD_INLINE bool same_state(LaneStates a, int64_t i, LaneStates b, int64_t k
            a.scaled.mantissa[i] == b.scaled.mantissa[k] && a.scaled.exponent[i] == b.scaled.exponent[k];
 }
 
-// One deep chain, in segments. Its adjoints are defined segment by segment: at the end of each the cotangent times the
-// products of the segments after it, within it link by link.
+// Burns lanes in over the segment before segment first + i * spacing each, from rest.
 template <class Phi>
-static Status backprop_deep(const BackpropJob& job, int64_t member) {
-    const int64_t segments = job.depth / COPIED_SEGMENT, rest = job.depth % COPIED_SEGMENT;
+static void guess_states(const Links& links, int64_t first, int64_t spacing, int64_t count, LaneStates guesses) {
+    for (int i = 0; i < BLOCK; ++i) set_state(guesses, i, Phi::REST);
+    ForwardState forward;
+    load_activations(forward, guesses);
+    const LaneLayout lanes{links, spacing * COPIED_SEGMENT * links.stride, count, 0};
+    advance_segment<Phi, false>(forward, at_link(lanes, (first - 1) * COPIED_SEGMENT));
+    store_states(guesses, forward);
+}
+
+// The segments `first` to `last` - 1 forward, from a state that is known: each lane but the first is burnt in.
+template <class Phi>
+static Status forward_segments(const SegmentsJob& job) {
+    const int64_t segments = job.last - job.first;
     const int64_t length = ((segments + BLOCK - 1) / BLOCK) | 1;  // odd: powers of two would collide in the cache
-    const int64_t count = (segments + length - 1) / length;       // of lanes forward
-    const int64_t padded = (segments + BLOCK) / BLOCK * BLOCK;
-    Arena arena(tape_bytes(COPIED_SEGMENT) + states_bytes(padded) + 3 * states_bytes(BLOCK) +
-                2 * Arena::scaled_bytes(padded));
+    const int64_t count = (segments + length - 1) / length;       // of lanes
+    Arena arena(3 * states_bytes(BLOCK));
     if (!arena.memory) return NO_MEMORY;
-    TapedSegment at;
-    at.tape = take_tape(arena, COPIED_SEGMENT);
-    const LaneStates starts = take_states(arena, padded);
-    const SegmentedChain chain{links_at(job, 0, member), segments, starts, arena.take_scaled(padded)};
-    const ScaledArrays adjoints = arena.take_scaled(padded);
     const LaneStates guesses = take_states(arena, BLOCK), ends = take_states(arena, BLOCK);
     const LaneStates alone = take_states(arena, BLOCK);
-    const int64_t stride = chain.links.stride;
-
-    // Forward: each lane but the first is burnt in over the segment before its own.
+    const SegmentedChain chain{links_at(job.chains, 0, job.chains.start), job.last, starts_of(job),
+                               job.segments.product};
     for (int i = 0; i < BLOCK; ++i) set_state(guesses, i, Phi::REST);
     if (count > 1) {
-        ForwardState forward;
-        load_activations(forward, guesses);
-        const LaneLayout lanes{chain.links, length * COPIED_SEGMENT * stride, count - 1, 0};
-        advance_segment<Phi, false>(forward, at_link(lanes, (length - 1) * COPIED_SEGMENT));
-        store_states(ends, forward);
+        guess_states<Phi>(chain.links, job.first + length, length, count - 1, ends);
         for (int64_t i = 1; i < count; ++i) copy_state(guesses, i, ends, i - 1);
     }
-    set_state(guesses, 0, job.x[member]);
+    copy_state(guesses, 0, chain.starts, job.first);
     for (int i = 0; i < BLOCK; ++i) copy_state(ends, i, guesses, i);
-    run_forward<Phi>(chain, 0, length, count, length, ends);
+    run_forward<Phi>(chain, job.first, length, count, length, ends);
     for (int64_t i = 1; i < count; ++i) {
         if (same_state(guesses, i, ends, i - 1)) continue;
+        const int64_t begin = job.first + i * length;
         copy_state(alone, 0, ends, i - 1);
-        run_forward<Phi>(chain, i * length, 0, 1, min(length, segments - i * length), alone);
+        run_forward<Phi>(chain, begin, 0, 1, min(length, job.last - begin), alone);
         copy_state(ends, i, alone, 0);
     }
+    copy_state(end_of(job), 0, ends, count - 1);
+    return OK;
+}
 
-    // Back: the links that fill no segment, and then a lane for each segment.
+// The state before segment `first`, guessed.
+template <class Phi>
+static Status guess_segment(const SegmentsJob& job) {
+    Arena arena(states_bytes(BLOCK));
+    if (!arena.memory) return NO_MEMORY;
+    const LaneStates guesses = take_states(arena, BLOCK);
+    guess_states<Phi>(links_at(job.chains, 0, job.chains.start), job.first, 0, 1, guesses);
+    copy_state(starts_of(job), job.first, guesses, 0);
+    return OK;
+}
+
+// The adjoints at the ends of all segments, which are `last`, from the cotangent back: the links after them, which fill
+// no segment, are run here, forward and back.
+template <class Phi>
+static Status define_adjoints(const SegmentsJob& job) {
+    const BackpropJob& chains = job.chains;
+    const int64_t member = chains.start, rest = chains.depth % COPIED_SEGMENT;
+    Arena arena(tape_bytes(COPIED_SEGMENT) + states_bytes(BLOCK));
+    if (!arena.memory) return NO_MEMORY;
     bool finite = true;
-    ScaledNumber adjoint = to_scaled(job.cotangent[member]);
-    job.output[member] = ends.activation[count - 1];
+    ScaledNumber adjoint = to_scaled(chains.cotangent[member]);
+    chains.output[member] = job.segments.end_activation[0];
     if (rest) {
+        TapedSegment at;
+        at.tape = take_tape(arena, COPIED_SEGMENT);
+        const LaneStates alone = take_states(arena, BLOCK);
         for (int i = 0; i < BLOCK; ++i) {
-            copy_state(alone, i, ends, count - 1);
+            copy_state(alone, i, end_of(job), 0);
             set_lane(at.adjoint, i, adjoint);
         }
         start_segment(at, alone);
-        finite &= run_segment<Phi>(at, at_link({chain.links, 0, 1, 0}, segments * COPIED_SEGMENT), rest);
-        job.output[member] = lane(at.activation, 0);
+        finite = run_segment<Phi>(at, at_link({links_at(chains, 0, member), 0, 1, 0}, job.last * COPIED_SEGMENT), rest);
+        chains.output[member] = lane(at.activation, 0);
         adjoint = adjoint_of(at, 0);
     }
-    for (int64_t s = segments - 1; s >= 0; --s) {
-        set(adjoints, s, adjoint);
-        adjoint = times(adjoint, get(chain.product, s));
+    for (int64_t s = job.last - 1; s >= 0; --s) {
+        set(job.segments.adjoint, s, adjoint);
+        adjoint = times(adjoint, get(job.segments.product, s));
     }
-    set(job.grad_x, member, adjoint);
-    for (int64_t s = segments; s < padded; ++s) {
-        copy_state(starts, s, starts, 0);
-        set(adjoints, s, ONE);
-    }
-    for (int64_t first = (segments - 1) / BLOCK * BLOCK; first >= 0; first -= BLOCK) {
-        const int64_t distance = -BLOCK * COPIED_SEGMENT;
-        const LaneLayout lanes{chain.links, COPIED_SEGMENT * stride, min(segments - first, BLOCK), distance};
-        start_segment(at, starts + first);
-        for (int j = 0; j < VECTORS; ++j) at.adjoint[j] = load(adjoints + first + j * VECTOR_LANES);
+    set(chains.grad_x, member, adjoint);
+    return finite ? OK : NOT_FINITE;
+}
+
+// The gradients of the segments `first` to `last` - 1, a lane for each.
+template <class Phi>
+static Status backward_segments(const SegmentsJob& job) {
+    Arena arena(tape_bytes(COPIED_SEGMENT) + states_bytes(BLOCK));
+    if (!arena.memory) return NO_MEMORY;
+    TapedSegment at;
+    at.tape = take_tape(arena, COPIED_SEGMENT);
+    const LaneStates begins = take_states(arena, BLOCK);
+    const Links links = links_at(job.chains, 0, job.chains.start);
+    bool finite = true;
+    for (int64_t first = job.first + (job.last - job.first - 1) / BLOCK * BLOCK; first >= job.first; first -= BLOCK) {
+        const int64_t distance = -BLOCK * COPIED_SEGMENT, count = min(job.last - first, BLOCK);
+        for (int i = 0; i < BLOCK; ++i) {  // lanes that are not there do what the first one does
+            const int64_t s = first + (i < count ? i : 0);
+            copy_state(begins, i, starts_of(job), s);
+            set_lane(at.adjoint, i, get(job.segments.adjoint, s));
+        }
+        start_segment(at, begins);
+        const LaneLayout lanes{links, COPIED_SEGMENT * links.stride, count, distance};
         finite &= run_segment<Phi>(at, at_link(lanes, first * COPIED_SEGMENT), COPIED_SEGMENT);
     }
     stream_end();
     return finite ? OK : NOT_FINITE;
+}
+
+// A stage of one deep chain, `chains.start`. Its adjoints are defined segment by segment: at the end of each the
+// cotangent times the products of the segments after it, within it link by link.
+template <class Phi>
+static Status backprop_segments(const SegmentsJob& job) {
+    switch (job.stage) {
+        case GUESS:
+            return guess_segment<Phi>(job);
+        case FORWARD:
+            return forward_segments<Phi>(job);
+        case ADJOINTS:
+            return define_adjoints<Phi>(job);
+        default:
+            return backward_segments<Phi>(job);
+    }
+}
+
+// One deep chain, all stages.
+template <class Phi>
+static Status backprop_deep(const BackpropJob& job, int64_t member) {
+    const int64_t segments = job.depth / COPIED_SEGMENT, padded = (segments + BLOCK) / BLOCK * BLOCK;
+    Arena arena(2 * states_bytes(padded) + 2 * Arena::scaled_bytes(padded));
+    if (!arena.memory) return NO_MEMORY;
+    const LaneStates starts = take_states(arena, padded), end = take_states(arena, BLOCK);
+    SegmentsJob stages{};
+    stages.chains = job;
+    stages.chains.start = member, stages.chains.stop = member + 1;
+    stages.segments.activation = starts.activation, stages.segments.scaled = starts.scaled;
+    stages.segments.end_activation = end.activation, stages.segments.end_scaled = end.scaled;
+    stages.segments.product = arena.take_scaled(padded), stages.segments.adjoint = arena.take_scaled(padded);
+    stages.last = segments;
+    set_state(starts, 0, job.x[member]);
+    Status status = OK;
+    for (int stage = FORWARD; stage <= BACKWARD; ++stage) {
+        stages.stage = stage;
+        const Status of_stage = backprop_segments<Phi>(stages);
+        if (of_stage > status) status = of_stage;
+    }
+    return status;
 }
 
 // The gradients of the members start to stop - 1.

@@ -122,6 +122,23 @@ bool backprop(py::handle given, int64_t start, int64_t stop) {
     return run(chosen.backprop, job);
 }
 
+bool backprop_segments(py::handle given, py::handle segments, int stage, int64_t first, int64_t last, int64_t member) {
+    fastgrad::SegmentsJob stages{};
+    {
+        const Reader reader{given};
+        fastgrad::BackpropJob& job = stages.chains;
+        set_slice(job, reader, member, member + 1);
+        FASTGRAD_BACKPROP_FIELDS(FASTGRAD_READ)
+    }
+    {
+        const Reader reader{segments};
+        fastgrad_segments& job = stages.segments;
+        FASTGRAD_SEGMENTS_FIELDS(FASTGRAD_READ)
+    }
+    stages.stage = stage, stages.first = first, stages.last = last;
+    return run(chosen.backprop_segments, stages);
+}
+
 fastgrad::State read_state(const Reader& reader) {
     fastgrad::State job{};
     FASTGRAD_STATE_FIELDS(FASTGRAD_READ)
@@ -215,6 +232,8 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     module.def("choose", &choose, py::arg("instruction_set"), "Choose the instruction set; before any kernel runs.");
     module.def("chosen", [] { return chosen.instruction_set; });
     module.def("backprop", &backprop, "A slice, with (job, start, stop): fastgrad/kernels/contract.py.");
+    module.def("backprop_segments", &backprop_segments,
+               "A stage of a deep chain, with (job, segments, stage, first, last, member).");
     module.def("propagate", &propagate, "A page, with (job, state, first, last, start, stop).");
     module.def("train", &train, "A page, with (job, first, last, start, stop).");
     const auto def_layers = [&](const char* name, auto kernel) {

@@ -9,6 +9,8 @@ enum Family : int { CONSTANT = 0, NORMAL = 1, UNIFORM = 2, CENTERED = 3, ORTHOGO
 
 enum Loss : int { SQUARED = 0, CROSS_ENTROPY = 1 };
 
+enum Stage : int { GUESS = 0, FORWARD = 1, ADJOINTS = 2, BACKWARD = 3 };
+
 enum NonlinearityCode : int { SIGMOID = 0, TANH = 1, RELU = 2, LINEAR = 3 };
 
 // Version of the bits of all results.

@@ -104,6 +104,7 @@ KERNEL_VERSION = 2
 CODES = {
     "Family": {name.upper(): code for name, code in laws.FAMILY_CODES.items()},
     "Loss": {name.upper(): of.code for name, of in losses.LOSSES.items()},
+    "Stage": {"GUESS": 0, "FORWARD": 1, "ADJOINTS": 2, "BACKWARD": 3},  # of one deep chain: see the contract
     "NonlinearityCode": {name.upper(): of.code for name, of in nonlinearities.NONLINEARITIES.items()},
 }
 

@@ -15,11 +15,17 @@
 namespace fastgrad {
 namespace FASTGRAD_ISA {
 
+template <class Job>
+static int nonlinearity_of(const Job& job) {
+    return job.nonlinearity;
+}
+[[maybe_unused]] static int nonlinearity_of(const SegmentsJob& job) { return job.chains.nonlinearity; }
+
 // Runs a kernel of chains with the nonlinearity whose code the job has.
 template <class Kernel, class Job, class... Phis>
 static Status run_chains(Kernel kernel, const Job& job, Nonlinearities<Phis...>) {
     Status status{};
-    const bool has_kernel = ((job.nonlinearity == Phis::CODE && (status = kernel(Phis{}, job), true)) || ...);
+    const bool has_kernel = ((nonlinearity_of(job) == Phis::CODE && (status = kernel(Phis{}, job), true)) || ...);
     return has_kernel ? status : NO_KERNEL;
 }
 
@@ -42,6 +48,7 @@ const InstructionSet instruction_set{runs_here,
                                          KERNEL_VERSION,
                                          FASTGRAD_NAME(FASTGRAD_ISA),
                                          FASTGRAD_CHAINS(backprop, BackpropJob),
+                                         FASTGRAD_CHAINS(backprop_segments, SegmentsJob),
                                          FASTGRAD_CHAINS(propagate, PropagateJob),
                                          FASTGRAD_CHAINS(train, TrainJob),
                                          FASTGRAD_LAYERS(layers_forward),

@@ -31,6 +31,7 @@ using Law = fastgrad_law;
 using ScaledArrays = fastgrad_scaled;
 using State = fastgrad_state;
 using BackpropJob = fastgrad_backprop_job;
+using SegmentsJob = fastgrad_segments_job;
 using PropagateJob = fastgrad_propagate_job;
 using TrainJob = fastgrad_train_job;
 using ScaledVectors = fastgrad_scaled_vectors;
@@ -43,7 +44,9 @@ static_assert(int{FASTGRAD_NO_KERNEL} == NO_KERNEL && int{FASTGRAD_ORTHOGONAL} =
                   int{FASTGRAD_NORMAL} == NORMAL && int{FASTGRAD_CONSTANT} == CONSTANT &&
                   int{FASTGRAD_SIGMOID} == SIGMOID && int{FASTGRAD_TANH} == TANH && int{FASTGRAD_RELU} == RELU &&
                   int{FASTGRAD_LINEAR} == LINEAR && int{FASTGRAD_SQUARED} == SQUARED &&
-                  int{FASTGRAD_CROSS_ENTROPY} == CROSS_ENTROPY,
+                  int{FASTGRAD_CROSS_ENTROPY} == CROSS_ENTROPY && int{FASTGRAD_GUESS} == GUESS &&
+                  int{FASTGRAD_FORWARD} == FORWARD && int{FASTGRAD_ADJOINTS} == ADJOINTS &&
+                  int{FASTGRAD_BACKWARD} == BACKWARD,
               "api.h has the codes of constants.h");
 
 struct InstructionSet {

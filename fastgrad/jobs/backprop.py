@@ -11,6 +11,7 @@ import numpy as np
 
 from fastgrad.chain import DEFAULT_COTANGENT, Chain
 from fastgrad.checks import require_memory
+from fastgrad.jobs.segments import is_cut, run_segments
 from fastgrad.jobs.threads import Threads
 from fastgrad.kernels import BACKENDS, BackendName, BackpropJob, ScaledArrays, load
 from fastgrad.kernels.constants import SIGMOID
@@ -214,7 +215,11 @@ def _fill(
             run(0, chain.ensemble)
     else:
         with Threads(threads) as pool:
-            pool.run(run, chain.ensemble)
+            if pool.count > 1 and is_cut(kernels, chain.depth, chain.ensemble):
+                if not run_segments(kernels, job, pool):
+                    raise NotFiniteError("weight or bias: expected finite numbers")
+            else:
+                pool.run(run, chain.ensemble)
     result.backend = name
     return result
 

@@ -16,6 +16,7 @@ from fastgrad.kernels.contract import (
     PropagateJob,
     ScaledArrays,
     ScaledVectors,
+    Segments,
     State,
     TrainJob,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "PropagateJob",
     "ScaledArrays",
     "ScaledVectors",
+    "Segments",
     "State",
     "TrainJob",
     "available_backends",

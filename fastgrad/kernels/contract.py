@@ -112,6 +112,17 @@ class BackpropJob(NamedTuple):
     grad_x: ScaledArrays  #         (ensemble,)        out     dloss/do_0
 
 
+class Segments(NamedTuple):
+    """States, products and adjoints of one deep chain, cut into segments: what its stages leave to each other."""
+
+    activation: Floats  #           (segments,)        in, out o at the start of each
+    scaled: ScaledArrays  #         (segments,)        in, out o at the start of each
+    end_activation: Floats  #       (1,)               in, out o after the last segment of the call, as in `activation`
+    end_scaled: ScaledArrays  #     (1,)               in, out likewise
+    product: ScaledArrays  #        (segments,)        in, out product of w_l phi'(z_l) over each
+    adjoint: ScaledArrays  #        (segments,)        in, out a at the end of each
+
+
 class State(NamedTuple):
     """State of drawn chains between two calls of `propagate`, and the products that a call leaves behind."""
 
@@ -205,6 +216,7 @@ class Limits(NamedTuple):
     lanes: int  # members that `train` works on side by side, in memory of its own; 0: in whole arrays
     work_bytes: int  # memory that `backprop` takes for each link of each member beside the arrays of its job
     weights: int  # layers x members x width² of a call of `layers_forward` or `layers_backward`
+    segment: int  # links of a segment of a deep chain; 0: chains are not cut, and there is no `backprop_segments`
 
 
 class Backend(Protocol):
@@ -216,6 +228,19 @@ class Backend(Protocol):
         """Fill the gradients of the members start … stop - 1; False where a weight or bias is not finite.
 
         The results then mean nothing, and the caller says where.
+        """
+
+    def backprop_segments(
+        self, job: BackpropJob, segments: Segments, stage: int, first: int, last: int, member: int
+    ) -> bool:
+        """Run a stage of one deep chain over its segments first … last - 1 (counted from 0); the result as `backprop`.
+
+        Chains are cut that have SEGMENTED_DEPTH_MIN links or more, in ensembles of SEGMENTED_ENSEMBLE_MAX at most.
+        Their stages are FORWARD, from the state at the start of segment `first`, which fills states and products and
+        leaves the state after the last one; ADJOINTS, with the state after all segments and `last` their number, which
+        also does the links that fill no segment; and BACKWARD. FORWARD and BACKWARD may be cut at any segment. GUESS
+        fills the state at the start of `first` by running the segment before it from rest: it is right if it has the
+        bits of the state that FORWARD leaves there, as it has as a rule.
         """
 
     def propagate(self, job: PropagateJob, state: State, first: int, last: int, start: int, stop: int) -> None:

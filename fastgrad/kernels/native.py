@@ -8,6 +8,7 @@ here is a ValueError, for "auto" too. All return the same bits.
 import os
 
 from fastgrad.kernels import KERNEL_VERSION
+from fastgrad.kernels.constants import COPIED_SEGMENT
 from fastgrad.kernels.contract import Limits
 
 try:
@@ -26,9 +27,12 @@ if _compiled_version != KERNEL_VERSION:  # a sweep would store its bits as those
 INSTRUCTION_SET_VARIABLE = "FASTGRAD_ISA"
 
 # No memory for `backprop`: the result's own holds what reverse mode keeps, or a few MiB per thread.
-LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=32, work_bytes=0, weights=2**26)
+LIMITS = Limits(
+    links=2**18, elements=2**22, members=2**9, lanes=32, work_bytes=0, weights=2**26, segment=COPIED_SEGMENT
+)
 
 backprop = _cpp.backprop
+backprop_segments = _cpp.backprop_segments
 propagate = _cpp.propagate
 train = _cpp.train
 layers_forward = _cpp.layers_forward

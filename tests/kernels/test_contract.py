@@ -15,6 +15,7 @@ from fastgrad.kernels import (
     PropagateJob,
     ScaledArrays,
     ScaledVectors,
+    Segments,
     State,
     TrainJob,
     load,
@@ -26,6 +27,7 @@ CONST = {  # the arrays that are only read
     "PropagateJob": {"recorded_links"},
     "TrainJob": {"x", "target", "min_loss", "recorded_steps"},
     "State": set(),
+    "Segments": set(),
     "LayersJob": {"recorded_layers"},
     "ScaledVectors": set(),
 }
@@ -38,12 +40,12 @@ def declarations(job):
     return {name: kind for kind, name in re.findall(r"FIELD\((.*?), (\w+)\)", fields)}
 
 
-@pytest.mark.parametrize("job", [BackpropJob, PropagateJob, TrainJob, State, LayersJob, ScaledVectors])
+@pytest.mark.parametrize("job", [BackpropJob, Segments, PropagateJob, TrainJob, State, LayersJob, ScaledVectors])
 def test_structs_have_the_fields_of_the_contract(job):
     assert list(declarations(job)) == list(job._fields)
 
 
-@pytest.mark.parametrize("job", [BackpropJob, PropagateJob, TrainJob, State, LayersJob, ScaledVectors])
+@pytest.mark.parametrize("job", [BackpropJob, Segments, PropagateJob, TrainJob, State, LayersJob, ScaledVectors])
 def test_structs_have_the_types_of_the_contract(job):
     kinds = {"Floats": "double*", "Ints": "int64_t*", "ScaledArrays": "fastgrad_scaled", "LawCode": "fastgrad_law"}
     kinds |= {"float": "double"}

@@ -39,6 +39,8 @@ enum fastgrad_status {
     FASTGRAD_NO_KERNEL = 3 /* for the nonlinearity of the job */
 };
 
+enum fastgrad_stage { FASTGRAD_GUESS = 0, FASTGRAD_FORWARD = 1, FASTGRAD_ADJOINTS = 2, FASTGRAD_BACKWARD = 3 };
+
 /* value = location + scale * variate; a constant is its location; centered biases are such that units rest. */
 typedef struct fastgrad_law {
     int family;
@@ -64,6 +66,9 @@ typedef struct fastgrad_scaled {
     FIELD(const double*, weight) FIELD(const double*, bias) FIELD(int, nonlinearity) FIELD(const double*, x)           \
     FIELD(const double*, cotangent) FIELD(double*, output) FIELD(fastgrad_scaled, grad_weight)                         \
     FIELD(fastgrad_scaled, grad_bias) FIELD(fastgrad_scaled, grad_x)
+#define FASTGRAD_SEGMENTS_FIELDS(FIELD)                                                                                \
+    FIELD(double*, activation) FIELD(fastgrad_scaled, scaled) FIELD(double*, end_activation)                           \
+    FIELD(fastgrad_scaled, end_scaled) FIELD(fastgrad_scaled, product) FIELD(fastgrad_scaled, adjoint)
 #define FASTGRAD_STATE_FIELDS(FIELD)                                                                                   \
     FIELD(double*, activation) FIELD(fastgrad_scaled, scaled) FIELD(fastgrad_scaled, product_before)                   \
     FIELD(fastgrad_scaled, bound_before)
@@ -91,6 +96,18 @@ typedef struct fastgrad_backprop_job {
     FASTGRAD_SLICE_FIELDS(FASTGRAD_DECLARE)
     FASTGRAD_BACKPROP_FIELDS(FASTGRAD_DECLARE)
 } fastgrad_backprop_job;
+
+typedef struct fastgrad_segments {
+    FASTGRAD_SEGMENTS_FIELDS(FASTGRAD_DECLARE)
+} fastgrad_segments;
+
+/* A stage of one deep chain, member `chains.start`, over its segments first to last - 1. */
+typedef struct fastgrad_segments_job {
+    fastgrad_backprop_job chains;
+    fastgrad_segments segments;
+    int stage; /* a fastgrad_stage */
+    int64_t first, last;
+} fastgrad_segments_job;
 
 typedef struct fastgrad_state {
     FASTGRAD_STATE_FIELDS(FASTGRAD_DECLARE)
@@ -126,6 +143,7 @@ typedef struct fastgrad_api {
     int kernel_version;          /* of the bits of all results */
     const char* instruction_set; /* of the kernels */
     int (*backprop)(const fastgrad_backprop_job* job);
+    int (*backprop_segments)(const fastgrad_segments_job* job);
     int (*propagate)(const fastgrad_propagate_job* job);
     int (*train)(const fastgrad_train_job* job);
     int (*layers_forward)(const fastgrad_layers_job* job);

@@ -4,16 +4,28 @@ The contract is `fastgrad.kernels.contract`. Each file is the twin of a header i
 of one of the same name there, with the same bits.
 """
 
+from fastgrad.kernels.constants import COPIED_SEGMENT
 from fastgrad.kernels.contract import Limits
-from fastgrad.kernels.jit.backprop import BLOCK, backprop
+from fastgrad.kernels.jit.backprop import BLOCK, backprop, backprop_segments
 from fastgrad.kernels.jit.layers import layers_backward, layers_forward
 from fastgrad.kernels.jit.propagate import propagate
 from fastgrad.kernels.jit.train import train
 
-__all__ = ["LIMITS", "backprop", "build", "layers_backward", "layers_forward", "propagate", "train"]
+__all__ = [
+    "LIMITS",
+    "backprop",
+    "backprop_segments",
+    "build",
+    "layers_backward",
+    "layers_forward",
+    "propagate",
+    "train",
+]
 
 # No memory for `backprop`: the result's own holds what reverse mode keeps.
-LIMITS = Limits(links=2**18, elements=2**22, members=2**9, lanes=BLOCK, work_bytes=0, weights=2**26)
+LIMITS = Limits(
+    links=2**18, elements=2**22, members=2**9, lanes=BLOCK, work_bytes=0, weights=2**26, segment=COPIED_SEGMENT
+)
 
 
 def build() -> dict[str, str]:

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastgrad.kernels.constants import COPIED_SEGMENT, IN_PLACE_SEGMENT, SEGMENTED_DEPTH_MIN, SEGMENTED_ENSEMBLE_MAX
-from fastgrad.kernels.contract import ScaledArrays
+from fastgrad.kernels.constants import (
+    ADJOINTS,
+    BACKWARD,
+    COPIED_SEGMENT,
+    FORWARD,
+    GUESS,
+    IN_PLACE_SEGMENT,
+    SEGMENTED_DEPTH_MIN,
+    SEGMENTED_ENSEMBLE_MAX,
+)
+from fastgrad.kernels.contract import ScaledArrays, Segments
 from fastgrad.kernels.jit.compiler import LINE, bits_of, njit, njit_row, prefetch, read_only, stream_row
 from fastgrad.kernels.jit.forward import (
     LARGEST,
     PREFETCH_DISTANCE,
     UINT,
+    ForwardState,
     advance_rows,
     copy_state,
     new_scaled,
@@ -360,13 +370,12 @@ def scatter(array, member, first, lane_stride, tile, lanes, line_of_lanes, strea
 
 
 @njit
-def run_forward(phi, given, member, first, lane_stride, runs, length, ends, starts, products):
+def run_forward(phi, given, member, first, lane_stride, runs, length, end, ends, starts, products):
     """Run segments of one deep chain forward, several runs side by side: see csrc/backprop.h."""
-    segments = len(products.mantissa)
     tile = np.empty((COPIED_SEGMENT, runs)), np.empty((COPIED_SEGMENT, runs))
     z, product = np.empty(runs), new_scaled(runs)
     for s in range(first, first + length):
-        running = runs if s + (runs - 1) * lane_stride < segments else runs - 1
+        running = runs if s + (runs - 1) * lane_stride < end else runs - 1
         gather(tile[0], running, given[0], member, s * COPIED_SEGMENT, lane_stride * COPIED_SEGMENT, COPIED_SEGMENT)
         gather(tile[1], running, given[1], member, s * COPIED_SEGMENT, lane_stride * COPIED_SEGMENT, COPIED_SEGMENT)
         for i in range(running):
@@ -378,16 +387,19 @@ def run_forward(phi, given, member, first, lane_stride, runs, length, ends, star
 
 
 @njit
-def run_page(phi, given, out, member, first, lanes, count, tape, row_buffer, tiles, starts, adjoint, carried):
-    """Segments of one deep chain, `first` and those after it, a lane each: forward, and back."""
+def run_page(phi, given, out, member, first, row, lanes, count, tape, row_buffer, tiles, starts, adjoint, carried):
+    """Segments of one deep chain, `first` and those after it, a lane each: forward, and back.
+
+    The state of the first is that of `row` in `starts`.
+    """
     tile, tile_out, (floats, integers), may_stream = tiles
     streams = may_stream and count == COPIED_SEGMENT
     at = first * COPIED_SEGMENT
     gather(tile[0][:count], lanes, given[0], member, at, COPIED_SEGMENT, -BLOCK * COPIED_SEGMENT)
     gather(tile[1][:count], lanes, given[1], member, at, COPIED_SEGMENT, -BLOCK * COPIED_SEGMENT)
     for lane in range(lanes):
-        carried[0][lane] = starts.activation[first + lane]
-    origin = ScaledArrays(starts.scaled.mantissa[first:], starts.scaled.exponent[first:])
+        carried[0][lane] = starts.activation[row + lane]
+    origin = ScaledArrays(starts.scaled.mantissa[row:], starts.scaled.exponent[row:])
     finite = True
     for back in (0, 1):  # one call, which is compiled once
         ahead = 0, (1 - back) * count, 0, (1 - back) * lanes, tile, carried
@@ -401,28 +413,32 @@ def run_page(phi, given, out, member, first, lanes, count, tape, row_buffer, til
 
 
 @njit
-def backprop_deep(phi, given, x, cotangent, output, out, grad_x, member):
-    """One deep chain, in segments whose adjoints are defined one by one: see csrc/backprop.h."""
-    depth = given[0].shape[0]
-    segments, rest = depth // COPIED_SEGMENT, depth % COPIED_SEGMENT
-    length = (segments + BLOCK - 1) // BLOCK
-    runs = (segments + length - 1) // length
-    starts, guesses, ends = new_states(segments + 1), new_states(runs), new_states(runs)
-    products = new_scaled(segments)
+def guess_states(phi, given, member, first, lane_stride, guesses):
+    """Burn lanes in over the segment before segment first + i * lane_stride each, from rest."""
+    count = len(guesses.activation)
+    for i in range(count):
+        set_state(guesses, i, phi.REST)
+    nowhere, unused = new_states(first + count * lane_stride), new_scaled(first + count * lane_stride)
+    end = first + count * lane_stride
+    run_forward(phi, given, member, first - 1, lane_stride, count, 1, end, guesses, nowhere, unused)
 
-    # Forward: each run but the first is warmed up over the segment before it.
+
+@njit
+def forward_segments(phi, given, segments, first, last, member):
+    """Run segments forward, from a state that is known: each lane but the first is burnt in."""
+    length = (last - first + BLOCK - 1) // BLOCK
+    runs = (last - first + length - 1) // length
+    starts, products = ForwardState(segments.activation, segments.scaled), segments.product
+    guesses, ends = new_states(runs), new_states(runs)
     if runs > 1:
         warm = new_states(runs - 1)
-        for i in range(runs - 1):
-            set_state(warm, i, phi.REST)
-        nowhere = new_states(segments)
-        run_forward(phi, given, member, length - 1, length, runs - 1, 1, warm, nowhere, new_scaled(segments))
+        guess_states(phi, given, member, first + length, length, warm)
         for i in range(1, runs):
             copy_state(guesses, i, warm, i - 1)
-    set_state(guesses, 0, x[member])
+    copy_state(guesses, 0, starts, first)
     for i in range(runs):
         copy_state(ends, i, guesses, i)
-    run_forward(phi, given, member, 0, length, runs, length, ends, starts, products)
+    run_forward(phi, given, member, first, length, runs, length, last, ends, starts, products)
     for i in range(1, runs):
         same = (
             bits_of(guesses.activation[i]) == bits_of(ends.activation[i - 1])
@@ -430,44 +446,106 @@ def backprop_deep(phi, given, x, cotangent, output, out, grad_x, member):
             and guesses.scaled.exponent[i] == ends.scaled.exponent[i - 1]
         )
         if not same:
+            begin = first + i * length
             alone = new_states(1)
             copy_state(alone, 0, ends, i - 1)
-            run = min(length, segments - i * length)
-            run_forward(phi, given, member, i * length, 0, 1, run, alone, starts, products)
+            run_forward(phi, given, member, begin, 0, 1, min(length, last - begin), last, alone, starts, products)
             copy_state(ends, i, alone, 0)
-    copy_state(starts, segments, ends, runs - 1)
+    copy_state(ForwardState(segments.end_activation, segments.end_scaled), 0, ends, runs - 1)
 
-    # Back: the links that fill no segment, and then a lane for each segment.
-    tape = new_tape(COPIED_SEGMENT)
-    tile_out = new_gradients(COPIED_SEGMENT)
+
+@njit
+def new_workspace(given, out):
+    """Room for `run_page`: the tape, a row of gradients, tiles, and what lanes carry."""
     tiles = (
         (np.empty((COPIED_SEGMENT, BLOCK)), np.empty((COPIED_SEGMENT, BLOCK))),
-        tile_out,
+        new_gradients(COPIED_SEGMENT),
         (np.empty((LINE, COPIED_SEGMENT)), np.empty((LINE, COPIED_SEGMENT), dtype=np.int64)),
         given[0].shape[1] == 1 and all_begin_lines(out),
     )
-    carried = np.empty(BLOCK), np.empty(BLOCK)
     row_buffer = RowBuffer(False, new_scaled((1, BLOCK)), new_scaled((1, BLOCK)))
-    adjoints = new_scaled(segments + 1)
-    mantissa, exponent = to_scaled(cotangent[member])
-    adjoints.mantissa[segments], adjoints.exponent[segments] = mantissa, exponent
-    output[member] = ends.activation[runs - 1]
+    return new_tape(COPIED_SEGMENT), row_buffer, tiles, (np.empty(BLOCK), np.empty(BLOCK))
+
+
+@njit
+def define_adjoints(phi, given, cotangent, output, out, grad_x, segments, last, member):
+    """Fill the adjoints at the ends of all segments, and the gradients of the links after them."""
+    depth = given[0].shape[0]
     finite = True
-    if rest > 0:
-        last = ScaledArrays(adjoints.mantissa[segments:], adjoints.exponent[segments:])
-        finite &= run_page(phi, given, out, member, segments, 1, rest, tape, row_buffer, tiles, starts, last, carried)
+    mantissa, exponent = to_scaled(cotangent[member])
+    output[member] = segments.end_activation[0]
+    if depth > last * COPIED_SEGMENT:
+        tape, row_buffer, tiles, carried = new_workspace(given, out)
+        begin, adjoint = ForwardState(segments.end_activation, segments.end_scaled), new_scaled(1)
+        adjoint.mantissa[0], adjoint.exponent[0] = mantissa, exponent
+        rest = depth - last * COPIED_SEGMENT
+        finite &= run_page(phi, given, out, member, last, 0, 1, rest, tape, row_buffer, tiles, begin, adjoint, carried)
         output[member] = carried[0][0]
-        mantissa, exponent = renormalize(last.mantissa[0], last.exponent[0])
-    for s in range(segments - 1, -1, -1):
-        adjoints.mantissa[s], adjoints.exponent[s] = mantissa, exponent
-        mantissa, exponent = renormalize(mantissa * products.mantissa[s], exponent + products.exponent[s])
-    grad_x.mantissa[member], grad_x.exponent[member] = mantissa, exponent
-    for first in range((segments - 1) // BLOCK * BLOCK, -1, -BLOCK):
-        lanes = min(segments - first, BLOCK)
-        page = ScaledArrays(adjoints.mantissa[first : first + lanes], adjoints.exponent[first : first + lanes])
-        finite &= run_page(
-            phi, given, out, member, first, lanes, COPIED_SEGMENT, tape, row_buffer, tiles, starts, page, carried
+        mantissa, exponent = renormalize(adjoint.mantissa[0], adjoint.exponent[0])
+    for s in range(last - 1, -1, -1):
+        segments.adjoint.mantissa[s], segments.adjoint.exponent[s] = mantissa, exponent
+        mantissa, exponent = renormalize(
+            mantissa * segments.product.mantissa[s], exponent + segments.product.exponent[s]
         )
+    grad_x.mantissa[member], grad_x.exponent[member] = mantissa, exponent
+    return finite
+
+
+@njit
+def backward_segments(phi, given, out, segments, first, last, member):
+    """Fill the gradients of segments, a lane for each."""
+    tape, row_buffer, tiles, carried = new_workspace(given, out)
+    starts, finite = ForwardState(segments.activation, segments.scaled), True
+    for begin in range(first + (last - first - 1) // BLOCK * BLOCK, first - 1, -BLOCK):
+        lanes = min(last - begin, BLOCK)
+        of_page = slice(begin, begin + lanes)
+        adjoint = ScaledArrays(segments.adjoint.mantissa[of_page], segments.adjoint.exponent[of_page])
+        finite &= run_page(
+            phi,
+            given,
+            out,
+            member,
+            begin,
+            begin,
+            lanes,
+            COPIED_SEGMENT,
+            tape,
+            row_buffer,
+            tiles,
+            starts,
+            adjoint,
+            carried,
+        )
+    return finite
+
+
+@njit
+def run_stage(phi, given, cotangent, output, out, grad_x, segments, stage, first, last, member):
+    """Run a stage of one deep chain: see the contract."""
+    if stage == GUESS:
+        guess = new_states(1)
+        guess_states(phi, given, member, first, 1, guess)
+        copy_state(ForwardState(segments.activation, segments.scaled), first, guess, 0)
+        return True
+    if stage == FORWARD:
+        forward_segments(phi, given, segments, first, last, member)
+        return True
+    if stage == ADJOINTS:
+        return define_adjoints(phi, given, cotangent, output, out, grad_x, segments, last, member)
+    return backward_segments(phi, given, out, segments, first, last, member)
+
+
+@njit
+def backprop_deep(phi, given, x, cotangent, output, out, grad_x, member):
+    """One deep chain, all stages."""
+    count = given[0].shape[0] // COPIED_SEGMENT
+    segments = Segments(
+        np.empty(count), new_scaled(count), np.empty(1), new_scaled(1), new_scaled(count), new_scaled(count)
+    )
+    set_state(ForwardState(segments.activation, segments.scaled), 0, x[member])
+    finite = True
+    for stage in range(FORWARD, BACKWARD + 1):
+        finite &= run_stage(phi, given, cotangent, output, out, grad_x, segments, stage, 0, count, member)
     return finite
 
 
@@ -482,3 +560,11 @@ def backprop(job: BackpropJob, start: int, stop: int) -> bool:
     if ensemble > SEGMENTED_ENSEMBLE_MAX or depth < SEGMENTED_DEPTH_MIN:
         return bool(backprop_blocks(phi, given, *ends, out, grad_x, start, stop))
     return all(backprop_deep(phi, given, *ends, out, grad_x, member) for member in range(start, stop))
+
+
+def backprop_segments(job: BackpropJob, segments: Segments, stage: int, first: int, last: int, member: int) -> bool:
+    """A stage of one deep chain."""
+    phi, given = CHAIN_NONLINEARITIES[job.nonlinearity], (read_only(job.weight), read_only(job.bias))
+    out = Gradients(job.grad_weight, job.grad_bias)
+    cotangent = read_only(job.cotangent)
+    return bool(run_stage(phi, given, cotangent, job.output, out, job.grad_x, segments, stage, first, last, member))
