@@ -155,6 +155,15 @@ void propagate(py::handle given, py::handle state, int64_t first, int64_t last, 
     run(chosen.propagate, job);
 }
 
+void suffix_products(py::handle given, int64_t start, int64_t stop) {
+    const Reader reader{given};
+    fastgrad::PropagateJob job{};
+    set_slice(job, reader, start, stop);
+    set_page(job, reader.array<int64_t>("recorded_links"), 0, 0);
+    FASTGRAD_PROPAGATE_FIELDS(FASTGRAD_READ)
+    run(chosen.suffix_products, job);
+}
+
 void train(py::handle given, int64_t first, int64_t last, int64_t start, int64_t stop) {
     const Reader reader{given};
     fastgrad::TrainJob job{};
@@ -235,6 +244,8 @@ PYBIND11_MODULE(_cpp, module, py::mod_gil_not_used()) {
     module.def("backprop_segments", &backprop_segments,
                "A stage of a deep chain, with (job, segments, stage, first, last, member).");
     module.def("propagate", &propagate, "A page, with (job, state, first, last, start, stop).");
+    module.def("suffix_products", &suffix_products,
+               "Recorded gradients of a slice, in place, with (job, start, stop).");
     module.def("train", &train, "A page, with (job, first, last, start, stop).");
     const auto def_layers = [&](const char* name, auto kernel) {
         module.def(

@@ -420,5 +420,31 @@ static Status propagate(const PropagateJob& job) {
     return OK;
 }
 
+// The recorded gradients of members start to stop - 1 from what `propagate` leaves, in place, from the last row up.
+template <class Phi>
+static Status suffix_products(const PropagateJob& job) {
+    for (int64_t begin = job.start; begin < job.stop; begin += BLOCK) {
+        const int64_t count = min(job.stop - begin, BLOCK), vectors = (count + VECTOR_LANES - 1) / VECTOR_LANES;
+        Scaled adjoint[VECTORS], bound[VECTORS];
+        for (int j = 0; j < VECTORS; ++j) adjoint[j] = bound[j] = one();
+        for (int64_t row = job.record - 1; row >= 0; --row)
+            for (int64_t j = 0; j < vectors; ++j) {
+                const int lanes = (int)min(count - j * VECTOR_LANES, VECTOR_LANES);
+                const int64_t cell = row * job.ensemble + begin + j * VECTOR_LANES;
+                const Scaled w = to_scaled(load(job.weight + cell, lanes, 0.0));
+                const Scaled product = times(adjoint[j], load(job.product + cell, lanes));
+                const Scaled delta = times(product, load(job.slope + cell, lanes));
+                adjoint[j] = times(delta, w);
+                bound[j] = times(times(bound[j], load(job.bound + cell, lanes)), abs(w.mantissa),
+                                 w.exponent + Phi::SLOPE_EXPONENT);
+                store(job.input + cell, times(delta, load(job.input + cell, lanes)), lanes);
+                store(job.slope + cell, delta, lanes);
+                store(job.product + cell, adjoint[j], lanes);
+                store(job.bound + cell, bound[j], lanes);
+            }
+    }
+    return OK;
+}
+
 }  // namespace FASTGRAD_ISA
 }  // namespace fastgrad

@@ -61,9 +61,8 @@ def burn_in_links(weight: Law, bias: Law, phi: Nonlinearity, x: Floats, seed: in
         offset = np.abs(x - phi.rest)
         if not offset.any():
             return 0
-        low, high = np.full(len(members), _nearest_start(weight, phi, offset)), np.full(len(members), top - phi.rest)
-    else:
-        low, high = np.full(len(members), bottom), np.full(len(members), top)
+        bottom, top = _nearest_start(weight, phi, offset), top - phi.rest
+    ends = np.repeat([[bottom], [top]], len(members), axis=1)
     expands = centered and _ln_slope(weight, phi) > 0
     pages = min(at_most, LINKS_MAX) // MARGIN // PAGE_LINKS
     for page in range(pages):
@@ -71,15 +70,13 @@ def burn_in_links(weight: Law, bias: Law, phi: Nonlinearity, x: Floats, seed: in
         links = np.arange(PAGE_LINKS) + page * PAGE_LINKS + 2
         w, b = draw(weight, bias, seed, links, members)
         for i in range(PAGE_LINKS):
-            if centered:
-                low, high = (phi.offset(np.abs(w[i]) * distance) for distance in (low, high))
-            else:
-                low, high = phi.value(w[i] * low + b[i]), phi.value(w[i] * high + b[i])
+            ends = phi.offset(np.abs(w[i]) * ends) if centered else phi.value(w[i] * ends + b[i])
+        low, high = ends
         # Chains that expand near rest rise from there again: they have met where they do so together.
         apart = np.abs(high - low) > (MET * high if expands else MET)
         if not apart.any():
             return MARGIN * (page + 1) * PAGE_LINKS
-        members, low, high = members[apart], low[apart], high[apart]
+        members, ends = members[apart], ends[:, apart]
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,11 +23,9 @@ from fastgrad.summary import spaced
 from fastgrad.theory.linear import WIDTH_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
-
-    from fastgrad.nonlinearities import Nonlinearity
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
 
 LINKS_MAX = 10**15  # depth times ensemble; at 5 ns a link that is two months
 BURN_IN_WASTE = 1 / 8  # of the links after the burn-in: the share that a recorded link may leave unused
-BLOCK_ROWS = 300  # recorded links whose products are taken at a time: three mantissas each, from 1/2, end above 2^-901
-BLOCK_ELEMENTS = 2**17  # of such a block: it stays in the cache, and beside the records it is small
-EXPONENT_SUM_MAX = 2**61  # beyond it, sums of exponents might leave int64
 RECORD_BYTES = 80  # a recorded link of a member: four Scaled, a weight, and what summing up takes
 
 
@@ -165,8 +160,9 @@ def simulate(
     start_state = State.at(given, phi.rest, bias_law.family == "centered")
     with Threads(threads) as pool:
         state = run_pages(kernels, job, start_state, depth, pool, progress)
+        pool.run(partial(kernels.suffix_products, job), ensemble)
 
-    adjoint, grad_weight, grad_bias = suffix_products(weight_at, input_at, slope, product, bound, phi)
+    adjoint, grad_weight, grad_bias = product, input_at, slope
     lyapunov = lyapunov_of(links, adjoint, depth)
     stationary, stationary_link = Lyapunov(np.nan, np.nan), None
     if burn_in is not None:  # a chain that begins after it
@@ -204,80 +200,3 @@ def _with_link_after(links: Ints, burn_in: int, depth: int) -> Ints:
     """Links to record with one soon after the burn-in among them; most have it already."""
     first = links[np.searchsorted(links, burn_in, side="right")]
     return links if first - burn_in - 1 <= BURN_IN_WASTE * (depth - burn_in) else np.union1d(links, burn_in + 1)
-
-
-def suffix_products(
-    weight: Floats, input_at: Scaled, slope: Scaled, product: Scaled, bound: Scaled, phi: Nonlinearity
-) -> tuple[Scaled, Scaled, Scaled]:
-    """Recorded gradients from what `propagate` leaves, in place.
-
-    With a the adjoint of the link after a recorded one, ``delta = product a phi'``, ``grad_bias = delta``,
-    ``grad_weight = delta o_{l-1}`` and ``adjoint = delta w``.
-
-    Parameters
-    ----------
-    weight : ndarray, shape (record, ensemble)
-    input_at, slope, product, bound : Scaled, shape (record, ensemble)
-        Overwritten by grad_weight, grad_bias, the adjoint and the bound.
-    phi : Nonlinearity
-
-    Returns
-    -------
-    adjoint, grad_weight, grad_bias : Scaled
-    """
-    slope_exponent = int(math.log2(phi.slope))  # of the bound: a power of two
-    following = bound_following = Scaled.from_float(np.ones(weight.shape[1]))
-    rows = max(1, min(BLOCK_ROWS, BLOCK_ELEMENTS // weight.shape[1]))
-    for last in range(len(weight), 0, -rows):
-        block = slice(max(0, last - rows), last)
-        w = Scaled.from_float(weight[block])
-        of_bound = Scaled.of_parts(np.abs(w.mantissa), w.exponent + slope_exponent)
-        delta, adjoint = _running_products((product[block], slope[block], w), following)
-        (bounds,) = _running_products((bound[block], of_bound), bound_following)
-        input_at[block] = delta * input_at[block]
-        slope[block], product[block], bound[block] = delta, adjoint, bounds
-        following, bound_following = adjoint[0], bounds[0]
-    return product, input_at, slope
-
-
-def _running_products(factors: tuple[Scaled, ...], start: Scaled) -> Iterator[Scaled]:
-    """Products from the last row up, beginning with `start`: for each factor, all that has been multiplied after it.
-
-    The bits are those of one product after the other. Renormalizing is exact, and is done once at the end: until then
-    mantissas alone are multiplied, which over `BLOCK_ROWS` rows stay normal numbers, and exponents are summed.
-
-    Parameters
-    ----------
-    factors : tuple of Scaled, shape (rows, ensemble)
-        At most three, and at most `BLOCK_ROWS` rows. The first one's products are not given back.
-    start : Scaled, shape (ensemble,)
-    """
-    rows = len(factors[0])
-    largest = [int(np.abs(factor.exponent).max(initial=0)) for factor in (*factors, start)]
-    if rows * sum(largest) > EXPONENT_SUM_MAX:
-        results = [Scaled.empty(factors[0].shape) for _ in factors]
-        run = start
-        for row in range(rows - 1, -1, -1):
-            for factor, result in zip(factors, results, strict=True):
-                run = run * factor[row]
-                result[row] = run
-        yield from results[1:]
-        return
-    mantissas = [np.empty(factor.shape) for factor in factors]
-    mantissa: Floats = start.mantissa
-    for row in range(rows - 1, -1, -1):
-        for factor, products in zip(factors, mantissas, strict=True):
-            mantissa = np.multiply(mantissa, factor.mantissa[row], out=products[row])
-    of_row = np.sum([factor.exponent for factor in factors], axis=0)
-    exponent: Ints = np.cumsum(of_row[::-1], axis=0)[::-1]
-    exponent += start.exponent
-    exponent -= of_row  # before the first factor of each row
-    for i, (factor, products) in enumerate(zip(factors, mantissas, strict=True)):
-        exponent += factor.exponent
-        if i:
-            fraction, shift = np.frexp(products)
-            shifted = exponent + shift
-            if not fraction.all():
-                zero = fraction == 0
-                fraction[zero], shifted[zero] = 0.0, 0
-            yield Scaled.of_parts(fraction, shifted)

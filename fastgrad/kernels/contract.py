@@ -16,8 +16,8 @@ Backprop
     instruction sets.
 
 Propagate
-    Links are drawn and run forward, and only the recorded ones kept: `simulate` makes their gradients by suffix
-    products, and memory does not grow with depth. The compiled backends take products over whole blocks of 1024 links
+    Links are drawn and run forward, and only the recorded ones kept: `suffix_products` makes their gradients at the
+    end, and memory does not grow with depth. The compiled backends take products over whole blocks of 1024 links
     first (links 1 … 1024, and so on), and then over the blocks: a chain can be cut in depth, and the bits don't depend
     on how. A call should begin with a block.
 
@@ -245,6 +245,14 @@ class Backend(Protocol):
 
     def propagate(self, job: PropagateJob, state: State, first: int, last: int, start: int, stop: int) -> None:
         """Run the links first … last - 1 (counted from 1) of the members start … stop - 1."""
+
+    def suffix_products(self, job: PropagateJob, start: int, stop: int) -> None:
+        """Make recorded gradients of what `propagate` left of the members start … stop - 1, in place.
+
+        With a the adjoint of the link after a recorded one, 1 after the last: delta = (product a) phi', and a of the
+        recorded link is delta w. `product` becomes a, `slope` delta = grad_bias, `input` delta o_{l-1} = grad_weight,
+        and `bound` the bound from the link to the output.
+        """
 
     def train(self, job: TrainJob, first: int, last: int, start: int, stop: int) -> None:
         """Take the steps first … last - 1 of the members start … stop - 1; `last` is at most `job.steps` + 1."""

@@ -34,6 +34,7 @@ LIMITS = Limits(
 backprop = _cpp.backprop
 backprop_segments = _cpp.backprop_segments
 propagate = _cpp.propagate
+suffix_products = _cpp.suffix_products
 train = _cpp.train
 layers_forward = _cpp.layers_forward
 layers_backward = _cpp.layers_backward

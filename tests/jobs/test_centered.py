@@ -29,12 +29,15 @@ def drawn_weights(monkeypatch):
     class DrawnError(Exception):
         pass
 
-    def stop(weight, *more):
-        raise DrawnError(weight)
+    run_pages = simulate.run_pages
+
+    def stop(backend, job, *more):
+        run_pages(backend, job, *more)
+        raise DrawnError(job.weight)
 
     def draw(depth, ensemble, weight, **more):
         with monkeypatch.context() as patched:
-            patched.setattr(simulate, "suffix_products", stop)
+            patched.setattr(simulate, "run_pages", stop)
             with pytest.raises(DrawnError) as drawn:
                 fg.simulate(depth, ensemble, weight, "centered", record=depth, **more)
         return drawn.value.args[0]

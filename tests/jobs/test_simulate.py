@@ -14,8 +14,6 @@ import fastgrad as fg
 from fastgrad.jobs.compare import compare
 from fastgrad.jobs.growth import Lyapunov
 from fastgrad.jobs.schemes import schemes
-from fastgrad.jobs.simulate import suffix_products
-from fastgrad.nonlinearities import NONLINEARITIES
 
 LAWS = [
     ("normal:std=4", "zero"),
@@ -605,27 +603,3 @@ def test_a_missing_distance_has_a_reason(weight, bias, depth, why_not):
 
 def test_a_bound_of_zero_has_no_distance():
     assert fg.simulate(5, 2, "zero", backend="numpy").beside_theory().bound_deviation is None
-
-
-@pytest.mark.parametrize(("rows", "ensemble", "largest"), [(1, 1, 3), (64, 50, 1000), (901, 3, 10**6), (60, 7, 2**57)])
-def test_suffix_products_are_one_product_after_the_other(rows, ensemble, largest, rng):
-    def drawn():
-        exponent = -rng.integers(0, largest, (rows, ensemble))
-        mantissa = rng.uniform(0.5, 1, exponent.shape) * rng.choice([-1, 1], exponent.shape)
-        is_zero = rng.random(exponent.shape) < 0.001
-        return fg.Scaled(np.where(is_zero, 0, mantissa), np.where(is_zero, 0, exponent))
-
-    weight = rng.normal(size=(rows, ensemble)) * 10.0 ** rng.integers(-300, 300, (rows, ensemble))
-    input_at, slope, product, bound = drawn(), drawn(), drawn(), abs(drawn())
-    following = bound_following = fg.Scaled(np.ones(ensemble))
-    expected = []
-    for row in range(rows - 1, -1, -1):
-        w = fg.Scaled(weight[row])
-        delta = product[row] * following * slope[row]
-        following = delta * w
-        bound_following = bound[row] * bound_following * fg.Scaled(abs(w.mantissa), w.exponent - 2)
-        expected.append((following, delta * input_at[row], delta, bound_following))
-    found = (*suffix_products(weight, input_at, slope, product, bound, NONLINEARITIES["sigmoid"]), bound)
-    for row, each in enumerate(reversed(expected)):
-        for ours, theirs in zip(found, each, strict=True):
-            assert np.all(ours[row] == theirs)

@@ -145,6 +145,7 @@ typedef struct fastgrad_api {
     int (*backprop)(const fastgrad_backprop_job* job);
     int (*backprop_segments)(const fastgrad_segments_job* job);
     int (*propagate)(const fastgrad_propagate_job* job);
+    int (*suffix_products)(const fastgrad_propagate_job* job);
     int (*train)(const fastgrad_train_job* job);
     int (*layers_forward)(const fastgrad_layers_job* job);
     int (*layers_backward)(const fastgrad_layers_job* job);

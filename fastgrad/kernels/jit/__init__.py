@@ -8,7 +8,7 @@ from fastgrad.kernels.constants import COPIED_SEGMENT
 from fastgrad.kernels.contract import Limits
 from fastgrad.kernels.jit.backprop import BLOCK, backprop, backprop_segments
 from fastgrad.kernels.jit.layers import layers_backward, layers_forward
-from fastgrad.kernels.jit.propagate import propagate
+from fastgrad.kernels.jit.propagate import propagate, suffix_products
 from fastgrad.kernels.jit.train import train
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "layers_backward",
     "layers_forward",
     "propagate",
+    "suffix_products",
     "train",
 ]
 

@@ -574,6 +574,43 @@ def propagate_compiled(phi, job, state, first, last, start, stop):
             propagate_abreast(phi, job, state, first, last, begin, min(BLOCK, stop - begin))
 
 
+@njit
+def suffix_products_compiled(phi, job, start, stop):
+    """Recorded gradients from what `propagate` leaves, in place, from the last row up."""
+    (input_at, input_exponent), (slope, slope_exponent), (product, product_exponent), (bound, bound_exponent) = (
+        job.input,
+        job.slope,
+        job.product,
+        job.bound,
+    )
+    lanes = stop - start
+    adjoint, exponent = np.full(lanes, 0.5), np.ones(lanes, dtype=np.int64)
+    limit, limit_exponent = np.full(lanes, 0.5), np.ones(lanes, dtype=np.int64)
+    for row in range(len(job.recorded_links) - 1, -1, -1):
+        for lane in range(lanes):
+            cell = row, start + lane
+            factor, factor_exponent = to_scaled(job.weight[cell])
+            delta, delta_exponent = renormalize(adjoint[lane] * product[cell], exponent[lane] + product_exponent[cell])
+            delta, delta_exponent = renormalize(delta * slope[cell], delta_exponent + slope_exponent[cell])
+            adjoint[lane], exponent[lane] = renormalize(delta * factor, delta_exponent + factor_exponent)
+            upper, upper_exponent = renormalize(limit[lane] * bound[cell], limit_exponent[lane] + bound_exponent[cell])
+            limit[lane], limit_exponent[lane] = renormalize(
+                upper * abs(factor), upper_exponent + (factor_exponent + phi.SLOPE_EXPONENT)
+            )
+            input_at[cell], input_exponent[cell] = renormalize(
+                delta * input_at[cell], delta_exponent + input_exponent[cell]
+            )
+            slope[cell], slope_exponent[cell] = delta, delta_exponent
+            product[cell], product_exponent[cell] = adjoint[lane], exponent[lane]
+            bound[cell], bound_exponent[cell] = limit[lane], limit_exponent[lane]
+
+
+def suffix_products(job: PropagateJob, start: int, stop: int) -> None:
+    """Recorded gradients, in place."""
+    seed: Any = np.uint64(job.seed)
+    suffix_products_compiled(CHAIN_NONLINEARITIES[job.nonlinearity], job._replace(seed=seed), start, stop)
+
+
 def propagate(job: PropagateJob, state: State, first: int, last: int, start: int, stop: int) -> None:
     """Drawn chains, streamed forward."""
     seed: Any = np.uint64(job.seed)

@@ -20,8 +20,11 @@ from fastgrad.kernels.constants import (
 )
 from fastgrad.kernels.reference.nonlinearity import NONLINEARITIES, Nonlinearity, renormalize
 from fastgrad.laws import FAMILY_CODES, Law
+from fastgrad.scaled import Scaled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from fastgrad.kernels.contract import BackpropJob, PropagateJob, State, TrainJob
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
 WORK_ELEMENTS = 2**18  # links times members that `propagate` makes arrays of at a time
 PRODUCT_LINKS = 64  # links whose product is taken at once
+BLOCK_ROWS = 300  # recorded links whose products are taken at a time: three mantissas each, from 1/2, end above 2^-901
+BLOCK_ELEMENTS = 2**17  # of such a block: it stays in the cache, and beside the records it is small
+EXPONENT_SUM_MAX = 2**61  # beyond it, sums of exponents might leave int64
 
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
 
@@ -286,3 +292,67 @@ def propagate(job: PropagateJob, state: State, first: int, last: int, start: int
                 for (mantissa, exponent), factor in zip(products, (product_factor, bound_factor), strict=True):
                     fraction, shift = product(factor[0][between], factor[1][between])
                     mantissa[cell], exponent[cell] = renormalize(mantissa[cell] * fraction, exponent[cell] + shift)
+
+
+def suffix_products(job: PropagateJob, start: int, stop: int) -> None:
+    """Recorded gradients from what `propagate` leaves, in place."""
+    phi, members = NONLINEARITIES[job.nonlinearity], slice(start, stop)
+    weight = job.weight[:, members]
+    input_at, slope, product, bound = (
+        Scaled.of_parts(of.mantissa[:, members], of.exponent[:, members])
+        for of in (job.input, job.slope, job.product, job.bound)
+    )
+    following = bound_following = Scaled.from_float(np.ones(stop - start))
+    rows = max(1, min(BLOCK_ROWS, BLOCK_ELEMENTS // (stop - start)))
+    for last in range(len(weight), 0, -rows):
+        block = slice(max(0, last - rows), last)
+        w = Scaled.from_float(weight[block])
+        of_bound = Scaled.of_parts(np.abs(w.mantissa), w.exponent + phi.slope_exponent)
+        delta, adjoint = running_products((product[block], slope[block], w), following)
+        (bounds,) = running_products((bound[block], of_bound), bound_following)
+        input_at[block] = delta * input_at[block]
+        slope[block], product[block], bound[block] = delta, adjoint, bounds
+        following, bound_following = adjoint[0], bounds[0]
+
+
+def running_products(factors: tuple[Scaled, ...], start: Scaled) -> Iterator[Scaled]:
+    """Products from the last row up, beginning with `start`: for each factor, all that has been multiplied after it.
+
+    The bits are those of one product after the other. Renormalizing is exact, and is done once at the end: until then
+    mantissas alone are multiplied, which over `BLOCK_ROWS` rows stay normal numbers, and exponents are summed.
+
+    Parameters
+    ----------
+    factors : tuple of Scaled, shape (rows, ensemble)
+        At most three, and at most `BLOCK_ROWS` rows. The first one's products are not given back.
+    start : Scaled, shape (ensemble,)
+    """
+    rows = len(factors[0])
+    largest = [int(np.abs(factor.exponent).max(initial=0)) for factor in (*factors, start)]
+    if rows * sum(largest) > EXPONENT_SUM_MAX:
+        results = [Scaled.empty(factors[0].shape) for _ in factors]
+        run = start
+        for row in range(rows - 1, -1, -1):
+            for factor, result in zip(factors, results, strict=True):
+                run = run * factor[row]
+                result[row] = run
+        yield from results[1:]
+        return
+    mantissas = [np.empty(factor.shape) for factor in factors]
+    mantissa: Floats = start.mantissa
+    for row in range(rows - 1, -1, -1):
+        for factor, products in zip(factors, mantissas, strict=True):
+            mantissa = np.multiply(mantissa, factor.mantissa[row], out=products[row])
+    of_row = np.sum([factor.exponent for factor in factors], axis=0)
+    exponent: Ints = np.cumsum(of_row[::-1], axis=0)[::-1]
+    exponent += start.exponent
+    exponent -= of_row  # before the first factor of each row
+    for i, (factor, products) in enumerate(zip(factors, mantissas, strict=True)):
+        exponent += factor.exponent
+        if i:
+            fraction, shift = np.frexp(products)
+            shifted = exponent + shift
+            if not fraction.all():
+                zero = fraction == 0
+                fraction[zero], shifted[zero] = 0.0, 0
+            yield Scaled.of_parts(fraction, shifted)
