@@ -1,10 +1,10 @@
 // The kernels for AVX2. The headers of the standard library come before the target: what they inline stays neutral.
-#include "jobs.h"
+#include "processor.h"
 
 #if defined(FASTGRAD_X86_64_SETS)
 #include <immintrin.h>
 
-static bool runs_here() { return __builtin_cpu_supports("avx2") != 0; }
+static bool runs_here() { return fastgrad::processor_has(fastgrad::AVX2, fastgrad::YMM_SAVED); }
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)

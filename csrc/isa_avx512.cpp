@@ -1,11 +1,11 @@
 // The kernels for AVX-512 (F and DQ). The headers of the standard library come before the target: what they inline
 // stays neutral.
-#include "jobs.h"
+#include "processor.h"
 
 #if defined(FASTGRAD_X86_64_SETS)
 #include <immintrin.h>
 
-static bool runs_here() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
+static bool runs_here() { return fastgrad::processor_has(fastgrad::AVX512F | fastgrad::AVX512DQ, fastgrad::ZMM_SAVED); }
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq"))), apply_to = function)
