@@ -251,7 +251,7 @@ def test_damaged_stores(sound, tmp_path, read):
 
 @pytest.mark.slow
 def test_many_damaged_stores(sound, tmp_path, read):
-    attack(sound, tmp_path, 20260102, 78, read)
+    attack(sound, tmp_path, 20260102, 40, read)
 
 
 def test_a_damaged_store_on_the_command_line(sound, tmp_path):
