@@ -9,7 +9,7 @@ project = "fastgrad"
 author = copyright = "The fastgrad developers"  # noqa: A001 (Sphinx's name)
 release = version = fastgrad.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_parser", "sphinx_click"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_nb", "sphinx_click"]
 exclude_patterns = ["images"]
 nitpicky = True  # a name in a docstring that leads nowhere is a warning, and warnings are errors in .ci/run
 nitpick_ignore = [("py:obj", "json.dumps"), ("py:obj", "mantissa")]  # Python's own; a slot, described with its class
@@ -23,6 +23,11 @@ html_show_sourcelink = False
 
 myst_heading_anchors = 3  # links to #headings
 myst_links_external_new_tab = False
+
+nb_execution_mode = "force"  # notebook.md shows what it prints here and now
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True  # what a cell prints is one block
 
 autodoc_mock_imports = ["torch"]  # an optional dependency
 autodoc_typehints = "none"  # the docstrings say types and shapes

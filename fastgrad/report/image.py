@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -29,11 +31,24 @@ LEGEND_WIDTH = 80  # characters, of a line below the figure
 MARKED = 60  # points, of a series: so many can be told apart
 
 
+@functools.cache
+def _canvas_class() -> type[Canvas]:
+    from matplotlib.figure import Figure as Canvas
+
+    class ShownCanvas(Canvas):
+        """A figure that shows itself in a notebook: IPython knows matplotlib's own only once pyplot is imported."""
+
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png")
+            return file.getvalue()
+
+    return ShownCanvas
+
+
 def drawn(figure: Figure | Map) -> Canvas:
     """Draw with matplotlib."""
-    from matplotlib.figure import Figure as NewCanvas
-
-    canvas = NewCanvas(figsize=(7.2, 4.5), layout="constrained")
+    canvas = _canvas_class()(figsize=(7.2, 4.5), layout="constrained")
     axes = canvas.subplots()
     if isinstance(figure, Map):
         _draw_map(figure, canvas, axes)

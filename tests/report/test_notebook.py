@@ -52,6 +52,7 @@ def test_plot_is_matplotlibs_figure(name, tmp_path):
     canvas = RESULTS[name]().plot()
     assert isinstance(canvas, Canvas)
     canvas.savefig(tmp_path / "a.png")
+    assert canvas._repr_png_().startswith(b"\x89PNG")  # which IPython asks for
 
 
 def test_plot_without_matplotlib(monkeypatch):
