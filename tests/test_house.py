@@ -36,6 +36,7 @@ FLOORS = [
     {"sweeps"},
     {""},  # the package's face, which commands use as everybody does
     {"report"},
+    {"explore"},
     {"torch"},  # other people's models, which are reported as chains are
     {"cli"},
     {"__main__"},

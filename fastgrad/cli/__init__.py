@@ -12,6 +12,7 @@ from fastgrad.cli.backprop import backprop
 from fastgrad.cli.compare import compare
 from fastgrad.cli.errors import Main
 from fastgrad.cli.example import example
+from fastgrad.cli.explore import explore
 from fastgrad.cli.export import export
 from fastgrad.cli.info import info
 from fastgrad.cli.measure import measure
@@ -39,6 +40,7 @@ COMMANDS = (
     report,
     merge,
     compare,
+    explore,
     info,
 )
 if TYPE_CHECKING:

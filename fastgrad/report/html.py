@@ -63,7 +63,7 @@ def page(content: Sequence[Part], title: str, details: dict[str, Any] | None = N
     script, libraries = "", ""
     divisions: Sequence[str] = ()
     if figures:
-        script, divisions = components([_drawn(figure) for figure in figures])
+        script, divisions = components([drawn(figure) for figure in figures])
         libraries = Resources(mode="inline", components=["bokeh"], log_level="error").render_js()
     places = iter(divisions)
     body = []
@@ -86,6 +86,17 @@ def page(content: Sequence[Part], title: str, details: dict[str, Any] | None = N
         f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{STYLE}</style>{libraries}</head>'
         f"<body><main>{''.join(body)}</main>{script}<script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def words(content: Sequence[Part]) -> str:
+    """Make the texts and tables of a content, without its figures."""
+    made = []
+    for part in content:
+        if isinstance(part, Text):
+            made.append(_text(part))
+        elif isinstance(part, Table):
+            made.append(_table(part))
+    return "".join(made)
 
 
 def _text(text: Text) -> str:
@@ -130,7 +141,8 @@ def _key(value: float | str | None) -> str:
     return repr(float(value)).replace("inf", "Infinity")
 
 
-def _drawn(figure: Figure | Map) -> Any:
+def drawn(figure: Figure | Map) -> Any:
+    """Draw with bokeh."""
     from bokeh.plotting import figure as new_plot
 
     plot = new_plot(

@@ -34,7 +34,7 @@ def write(report: Report, form: Format | Binary, output: str | None, color: bool
         if sys.stdout is None:
             raise OSError("stdout is closed")
         try:
-            _write_text(report, form, sys.stdout, color)
+            write_text(report, form, sys.stdout, color)
             sys.stdout.flush()
         except BrokenPipeError:
             raise
@@ -60,10 +60,11 @@ def _write_file(report: Report, form: Format | Binary, path: Path, color: bool |
         )
     else:
         with path.open("w", encoding="utf-8", newline="") as text:
-            _write_text(report, form, text, color or False)
+            write_text(report, form, text, color or False)
 
 
-def _write_text(report: Report, form: Format, file: IO[str], color: bool | None) -> None:
+def write_text(report: Report, form: Format, file: IO[str], color: bool | None) -> None:
+    """Write a report to an open file."""
     if form == "table":
         show(report.content, file, color)
     elif form == "json":
