@@ -7,12 +7,13 @@ import io
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import fastgrad
 from fastgrad.explore.settings import DEFAULTS, PRESETS, address_of, command_of, from_address, read
 from fastgrad.nonlinearities import NONLINEARITIES, is_chain
-from fastgrad.report.html import STYLE, drawn, words
+from fastgrad.report.html import STYLE, drawn, redraw, words
 from fastgrad.report.simulate import growth_figure, growth_report
 from fastgrad.report.writing import write_text
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 SECONDS_PER_LINK = 1e-8  # of a chain, or of a weight of a layer, both ways; on a slow processor
 SECONDS_MAX = 60  # a setting that would take longer is refused
 LOG10_STD = (-1.0, 3.0)  # ends of the slider
+WORDS_AFTER = 0.2  # seconds after the figure, if no other setting is wanted by then
 CONTROL_WIDTH = 220  # pixels, at least: on a narrow screen controls stand below each other
 # The place of the page: it fits a narrow screen, and follows the system's dark or light.
 TEMPLATE = """{% block postamble %}<meta name="viewport" content="width=device-width, initial-scale=1">
@@ -60,6 +62,7 @@ class DepthPage:
         self._settings: Settings = dict(DEFAULTS)
         self._wanted = 0  # the number of the job whose result is shown; earlier ones end
         self._pool = ThreadPoolExecutor(1)
+        self._changed = Event()
         self._is_setting = False
         self._texts = {
             key: TextInput(title=title, value=str(DEFAULTS[key]), sizing_mode="stretch_width")
@@ -100,6 +103,8 @@ class DepthPage:
         self._download = TextInput(visible=False)
         self.words = Div(text="", sizing_mode="stretch_width")
         self.growth: Growth | None = None
+        self._plot: Any = None
+        self._shown: Figure | None = None  # what the plot shows
         self._parameters: dict[str, Any] = {}
         copy = Button(label="copy the command", width=160)
         copy.js_on_click(
@@ -208,6 +213,7 @@ class DepthPage:
     def stop(self) -> None:
         """End the job that runs."""
         self._wanted += 1
+        self._changed.set()
         self._stop.disabled = True
         self._say("stopped")
 
@@ -222,6 +228,7 @@ class DepthPage:
     def leave(self, session_context: Any) -> None:
         """End all that runs: the page was closed."""
         self._wanted += 1
+        self._changed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # What is shown
@@ -255,6 +262,7 @@ class DepthPage:
             return
         self._stop.disabled = False
         self._say("…")
+        self._changed.set()  # for the job that runs
         self._pool.submit(self._job, self._wanted, dict(self._settings))
 
     def _job(self, number: int, settings: Settings) -> None:
@@ -264,11 +272,14 @@ class DepthPage:
             if done < total:
                 self._soon(number, partial(self._say, f"{100 * done // total} %"))
 
+        if number == self._wanted:
+            self._changed.clear()
         try:
             progress(1, 1)
             parameters = {"x": 0.5, "record": 64, "inputs": 1, **settings}
             growth = fastgrad.simulate(**parameters, progress=progress)
             self._soon(number, partial(self._show_figure, growth, parameters, growth_figure(growth)))
+            self._changed.wait(WORDS_AFTER)  # the figure is drawn meanwhile, and another setting is not kept waiting
             progress(1, 1)
             report = growth_report(growth, parameters)  # with what a framework reads, which takes 0.1 s
         except SupersededError:
@@ -292,9 +303,11 @@ class DepthPage:
     def _show_figure(self, growth: Growth, parameters: dict[str, Any], figure: Figure) -> None:
         self.growth, self._parameters = growth, parameters
         self._stop.disabled = True
-        plot = drawn(figure)
-        plot.styles = {"background": "#fff", "border-radius": ".4rem"}
-        self._figure.children = [plot]
+        if self._shown is None or not redraw(self._plot, self._shown, figure):
+            self._plot = drawn(figure)
+            self._plot.styles = {"background": "#fff", "border-radius": ".4rem"}
+            self._figure.children = [self._plot]
+        self._shown = figure
         self._say(figure.title)
 
     def _show_words(self, report: Report) -> None:

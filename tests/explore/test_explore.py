@@ -15,9 +15,12 @@ import pytest
 import fastgrad as fg
 from fastgrad.explore import depth
 from fastgrad.explore.settings import DEFAULTS, PRESETS, address_of, command_of, from_address, read
+from fastgrad.report.html import drawn
+from fastgrad.report.simulate import growth_figure
 
 pytest.importorskip("bokeh")
 from bokeh.document import Document
+from bokeh.models.annotations import Title
 
 WEIGHTS = ["normal:std={}", "uniform:low=-{0},high={0}", "constant:{}", "glorot_normal", "orthogonal:gain={}"]
 BIASES = ["zero", "normal:std={}", "centered", "constant:-{}"]
@@ -64,6 +67,12 @@ class Page:
         self.page.change(settings)
         self.settle()
         return self.page.status.text
+
+
+@pytest.fixture(autouse=True)
+def words_at_once(monkeypatch):
+    """No pause between the figure and the tables: nobody looks."""
+    monkeypatch.setattr(depth, "WORDS_AFTER", 0.0)
 
 
 @pytest.fixture
@@ -152,6 +161,27 @@ def test_bad_input_is_told_and_changes_nothing(page, key, text, told):
     page.settle()
     assert page.page.status.text.startswith(told)
     assert page.page.growth is before
+
+
+def drawn_numbers(plot):
+    """What the renderers of a plot show."""
+    return [{name: np.asarray(values) for name, values in of.data_source.data.items()} for of in plot.renderers]
+
+
+def test_a_figure_of_the_same_look_gets_new_numbers_and_another_is_drawn_anew(page):
+    first = page.page._plot
+    page.show({**DEFAULTS, "weight": "normal:std=500", "depth": 40})
+    assert page.page._plot is first
+    expected = drawn_numbers(drawn(growth_figure(page.page.growth)))
+    found = drawn_numbers(first)
+    assert len(found) == len(expected) == 5  # two bands and three lines
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[name], theirs[name], equal_nan=True) for name in ours)
+    page.show({**DEFAULTS, "width": 4, "nonlinearity": "tanh"})  # of layers: other labels
+    assert page.page._plot is not first
+    page.show({**DEFAULTS, "weight": "zero"})  # nothing to draw, and why
+    assert [part for part in page.page._plot.below if isinstance(part, Title)]
 
 
 def test_what_would_take_minutes_is_refused_with_a_word(page):
