@@ -86,7 +86,7 @@ constexpr int64_t ZERO_EXPONENT = -0x4000000000000000;
 constexpr int64_t LAW_EXPONENT_MAX = 1000;
 constexpr int64_t LINEAR_EXPONENT = -400;
 
-// Sizes |z|: preactivations of sigmoid and tanh are held to the first, and are called saturated above the second.
+// Sizes |z|: sigmoid and tanh are taken of preactivations held to the first, and are called saturated above the second.
 constexpr double LARGEST_Z = 0x1.0000000000000p+1000;
 constexpr double SATURATED_Z = 0x1.8000000000000p+2;
 

@@ -207,8 +207,8 @@ NUMBERS: list[tuple[str, str, dict[str, float]]] = [
         {"ZERO_EXPONENT": -(2**62), "LAW_EXPONENT_MAX": 1000, "LINEAR_EXPONENT": -400},
     ),
     (
-        """Sizes |z|: preactivations of sigmoid and tanh are held to the first, and are called saturated above the
-        second.""",
+        """Sizes |z|: sigmoid and tanh are taken of preactivations held to the first, and are called saturated above
+        the second.""",
         "double",
         {"LARGEST_Z": 2.0**1000, "SATURATED_Z": 6.0},
     ),

@@ -511,12 +511,11 @@ struct LayerBlock {
             for (int j = 0; j < N; ++j) {
                 const Ints of_products = exponents[j] + weight.exponent, of_bias = broadcast(bias.exponent);
                 common[j] = select(of_products > of_bias, of_products, of_bias);
-                if (!homogeneous) common[j] = select(common[j] < LINEAR_EXPONENT, common[j], Ints{});
                 factor[j] = clipped_power(of_products - common[j]);
                 bias_factor[j] = clipped_power(of_bias - common[j]);
                 argument_factor[j] = homogeneous ? broadcast(1.0) : clipped_power(common[j]);
-                const bool keeps_exponent = homogeneous || job.nonlinearity == TANH;
-                base[j] = keeps_exponent ? common[j] : Ints{};
+                base[j] = homogeneous ? common[j] : Ints{};
+                if (job.nonlinearity == TANH) base[j] = select(common[j] < LINEAR_EXPONENT, common[j], Ints{});
                 if (v < 2) z_exponent[v][j] = common[j];
             }
             for (int64_t row = 0; row < at.rows; ++row)
@@ -524,11 +523,12 @@ struct LayerBlock {
                     const int64_t cell = row * at.LANES + j * VECTOR_LANES;
                     const Floats b =
                         bias.law.family == CONSTANT ? broadcast(bias.law.location) : load(work.biases + cell);
-                    Floats z = load(products + cell) * factor[j] + b * bias_factor[j];
-                    z = select(z > LARGEST_Z, broadcast(LARGEST_Z), select(z < -LARGEST_Z, broadcast(-LARGEST_Z), z));
-                    const Floats argument = z * argument_factor[j];
+                    const Floats z = load(products + cell) * factor[j] + b * bias_factor[j];
+                    Floats argument = z * argument_factor[j];
+                    argument = select(argument > LARGEST_Z, broadcast(LARGEST_Z), argument);
+                    argument = select(argument < -LARGEST_Z, broadcast(-LARGEST_Z), argument);
                     Scaled next = activation_of(job.nonlinearity, argument);
-                    if (job.nonlinearity == TANH) next.mantissa = select(common[j] != 0, z, next.mantissa);
+                    if (job.nonlinearity == TANH) next.mantissa = select(common[j] < LINEAR_EXPONENT, z, next.mantissa);
                     store(z_kept + cell, z);
                     store(values + cell, next.mantissa);
                     store(work.shift + cell, next.exponent);
@@ -553,11 +553,11 @@ struct LayerBlock {
         double* const z = work.preactivation;
         double saturated[LayerLayout<ACROSS>::LANES], dead[LayerLayout<ACROSS>::LANES];
         each(*this, [&](int64_t, int64_t lane) {
-            const bool plain = exponent(z_exponent[0], lane) == 0;
-            saturated[lane] =
-                saturates && plain
-                    ? sum_units(at, lane, [&](int64_t of) { return __builtin_fabs(z[of]) > SATURATED_Z ? 1.0 : 0.0; })
-                    : 0.0;
+            const double power = clipped_power(broadcast(exponent(z_exponent[0], lane)))[0];
+            const auto is_saturated = [&](int64_t of) {
+                return __builtin_fabs(z[of] * power) > SATURATED_Z ? 1.0 : 0.0;
+            };
+            saturated[lane] = saturates ? sum_units(at, lane, is_saturated) : 0.0;
             dead[lane] = job.nonlinearity == RELU
                              ? sum_units(at, lane, [&](int64_t of) { return z[of] <= 0.0 ? 1.0 : 0.0; })
                              : 0.0;

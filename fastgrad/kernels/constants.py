@@ -78,7 +78,7 @@ ZERO_EXPONENT = -0x4000000000000000
 LAW_EXPONENT_MAX = 1000
 LINEAR_EXPONENT = -400
 
-# Sizes |z|: preactivations of sigmoid and tanh are held to the first, and are called saturated above the second.
+# Sizes |z|: sigmoid and tanh are taken of preactivations held to the first, and are called saturated above the second.
 LARGEST_Z = float.fromhex("0x1.0000000000000p+1000")
 SATURATED_Z = float.fromhex("0x1.8000000000000p+2")
 

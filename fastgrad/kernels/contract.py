@@ -46,14 +46,14 @@ Layers
 
     A vector of activations or adjoints has one exponent, those of its largest element: elements 2^-1022 below it may
     become 0. phi' of each unit is mantissa and exponent until it has been multiplied. Laws are drawn with their
-    parameters scaled by a power of two, exactly, so that no sum leaves float64. Those preactivations of sigmoid and
-    tanh that pass ±2^1000 are held there: only laws of 1e290 and more reach it. Where those of a layer are so small
-    that phi is linear, below 2^-400, they have an exponent too.
+    parameters scaled by a power of two, exactly, so that no sum leaves float64, and the preactivations of a layer have
+    one exponent as well. Sigmoid and tanh are taken of doubles: of preactivations held to ±2^1000, which only laws of
+    1e290 and more pass; where those of a layer are all below 2^-400, tanh is linear, and they keep their exponent.
 
     The compiled backends take every sum in the order of its index (over columns forward, over rows backward, over the
     units in norms), so that bits depend neither on vectors nor on threads; in a reflection, by the index modulo 8
-    first. They do not depend either on how layers are cut into calls, on what is recorded, or on whether the tape was
-    kept or made again from a state in between.
+    first. The reference sums in an order of its own. Nowhere do they depend on how members are cut into slices and
+    layers into calls, on what is recorded, or on whether the tape was kept or made again from a state in between.
 
     What "exact" means: where chi_1 > 1 a network is chaotic. A rounding error grows by sqrt(chi_1) a layer, and after
     some 73 / ln(chi_1) layers the activations depend on every rounding before: the numpy backend, which rounds

@@ -536,6 +536,36 @@ def test_weights_near_the_end_of_float64(kernels):
         assert alive.all() if nonlinearity in ("relu", "linear") else not alive.any()
 
 
+@pytest.mark.parametrize("nonlinearity", ["sigmoid", "tanh"])
+def test_preactivations_beyond_float64(nonlinearity, kernels):
+    """W o and b may both be beyond every double: phi takes the sign of their sum, records have its size and angle."""
+    rng = np.random.default_rng(11)
+    width, members = 3, np.arange(1)
+    for _ in range(60):
+        weight, bias = (laws.normal(std=10.0 ** rng.uniform(285, 307.2)) for _ in range(2))
+        x = rng.standard_normal((1, 2, width)) * 10.0 ** rng.uniform(-10, 307)
+        job = make_job(weight, bias, nonlinearity, [1], 1)
+        state = ScaledVectors.of(x)
+        kernels.layers_forward(job, state, np.empty((0, 1, width)), 1, 2, 0, 1)
+        w = exact(philox.draw_weights(weight, SEED, 1, members, width, np.arange(width))[0])
+        b = exact(philox.draw_biases(bias, SEED, 1, members, width)[0])
+        with mp.workdps(DIGITS):
+            z, other = ([mp.fdot(w[i], exact(x[0, t])) + b[i] for i in range(width)] for t in range(2))
+            assert distance(ScaledArrays(*(of[0] for of in job.length)), [mp.fdot(z, z) / width]) < 1e-11
+            cosine = mp.fdot(z, other) / (norm(z) * norm(other))
+        assert job.correlation[0, 0] == pytest.approx(float(cosine), abs=1e-12)
+        assert job.saturated.tolist() == [[1.0]]
+        low = 0.0 if nonlinearity == "sigmoid" else -1.0
+        assert vectors(state).to_float()[0, 0].tolist() == [1.0 if zi > 0 else low for zi in z]
+
+
+@pytest.mark.parametrize("law", [laws.normal(std=0.1), laws.uniform(-0.1, 0.1), orthogonal()], ids=str)
+@pytest.mark.parametrize("width", [63, 127])
+def test_slices_of_members_change_no_bit(width, law, kernels):
+    arguments = kernels, law, laws.normal(std=0.5), "tanh", 3, 5, width, 2
+    assert_equal_runs(measure(*arguments), measure(*arguments, slices=[1, 3]))
+
+
 def test_several_cotangents_run_through_the_same_weights(kernels):
     depth, ensemble, width = 6, 3, 9
     job = make_job(laws.normal(std=0.5), laws.normal(), "tanh", [], ensemble)

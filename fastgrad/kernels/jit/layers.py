@@ -408,11 +408,11 @@ def activate_row(nonlinearity, z, arguments, row, lanes, common, values, vector,
         if 2.0 * size <= SIGMOID_RANGE:
             for lane in range(lanes):
                 offset, _ = offset_in_range(2.0 * arguments[row, lane])
-                values[vector, row, lane] = 2.0 * offset if common[lane] == 0 else z[row, lane]
+                values[vector, row, lane] = z[row, lane] if common[lane] < LINEAR_EXPONENT else 2.0 * offset
         else:
             for lane in range(lanes):
                 offset = 2.0 * offset_of(2.0 * arguments[row, lane])
-                values[vector, row, lane] = offset if common[lane] == 0 else z[row, lane]
+                values[vector, row, lane] = z[row, lane] if common[lane] < LINEAR_EXPONENT else offset
     elif nonlinearity == RELU:
         for lane in range(lanes):
             values[vector, row, lane] = z[row, lane] if z[row, lane] > 0.0 else 0.0
@@ -444,9 +444,8 @@ def slope_row(nonlinearity, slope, row, lanes, shift):
 def preactivation_row(products, vector, row, lanes, biases, factor, bias_factor, argument_factor, z, arguments):
     """Fill z of one row, and what phi is taken of."""
     for lane in range(lanes):
-        sum_ = products[vector, row, lane] * factor[lane] + biases[row, lane] * bias_factor[lane]
-        z[row, lane] = min(max(sum_, -LARGEST_Z), LARGEST_Z)
-        arguments[row, lane] = z[row, lane] * argument_factor[lane]
+        z[row, lane] = products[vector, row, lane] * factor[lane] + biases[row, lane] * bias_factor[lane]
+        arguments[row, lane] = min(max(z[row, lane] * argument_factor[lane], -LARGEST_Z), LARGEST_Z)
 
 
 @njit
@@ -481,12 +480,13 @@ def record_layer(job, row, block):
     kept = min(len(values), 2)
     for lane in range(block.size):
         saturated, dead, mean, member = 0.0, 0.0, 0.0, block.begin + lane
+        power = clipped_power(z_exponents[0, lane])
         for unit in range(width):
             of_unit = z[0, 0, unit] if block.across else z[0, unit, lane]
-            saturated += 1.0 if abs(of_unit) > SATURATED_Z else 0.0
+            saturated += 1.0 if abs(of_unit * power) > SATURATED_Z else 0.0
             dead += 1.0 if of_unit <= 0.0 else 0.0
             mean += values[0, 0, unit] if block.across else values[0, unit, lane]
-        saturates = (job.nonlinearity == SIGMOID or job.nonlinearity == TANH) and z_exponents[0, lane] == 0
+        saturates = job.nonlinearity == SIGMOID or job.nonlinearity == TANH
         job.saturated[row, member] = saturated / width if saturates else 0.0
         job.dead[row, member] = dead / width if job.nonlinearity == RELU else 0.0
         store_number(job.mean_activation, row, member, mean / width, block.exponents[0, lane])
@@ -523,13 +523,13 @@ def forward_layer(job, weight, bias, layer, row, tape, block):
         vector, kept = np.uintp(v), min(v, 1)
         for lane in range(len(common)):
             of_products = exponents[v, lane] + weight_exponent
-            larger = max(of_products, bias_exponent)
-            common[lane] = larger if homogeneous or larger < LINEAR_EXPONENT else 0
+            common[lane] = max(of_products, bias_exponent)
             factor[lane] = clipped_power(of_products - common[lane])
             bias_factor[lane] = clipped_power(bias_exponent - common[lane])
             argument_factor[lane] = 1.0 if homogeneous else clipped_power(common[lane])
             block.z_exponents[kept, lane] = common[lane]
-            exponents[v, lane] = 0 if job.nonlinearity == SIGMOID else common[lane]
+            is_linear = homogeneous or (job.nonlinearity == TANH and common[lane] < LINEAR_EXPONENT)
+            exponents[v, lane] = common[lane] if is_linear else 0
         z = block.z[kept]
         for at in range(rows):
             unit = np.uintp(at)

@@ -109,7 +109,8 @@ def multiply(law: Law, seed: int, layer: int, members: Ints, vectors: Floats) ->
         return law.scale * products
     for rows in row_blocks(width, len(members)):
         weight = philox.draw_weights(law, seed, layer, members, width, rows)
-        products[..., rows] = vectors @ weight.transpose(0, 2, 1)
+        for v in range(vectors.shape[1]):  # no matrix product: its order of summation is not the same for every slice
+            products[:, v, rows] = (weight * vectors[:, v, None]).sum(axis=-1)
     return products
 
 
@@ -126,7 +127,10 @@ def multiply_transposed(law: Law, seed: int, layer: int, members: Ints, vectors:
         return law.scale * products
     products = np.zeros_like(vectors)
     for rows in row_blocks(width, len(members)):
-        products += vectors[..., rows] @ philox.draw_weights(law, seed, layer, members, width, rows)
+        weight = philox.draw_weights(law, seed, layer, members, width, rows)
+        for v in range(vectors.shape[1]):  # row after row, whatever the blocks are
+            terms = np.concatenate([products[:, v, None], weight * vectors[:, v, rows, None]], axis=1)
+            products[:, v] = terms.sum(axis=1)
     return products
 
 
@@ -151,20 +155,20 @@ def reflect(normals: Floats, row: int, vectors: Floats) -> None:
 
 
 def preactivations(job: LayersJob, layer: int, members: Ints, values: Floats, exponent: Ints) -> tuple[Floats, Ints]:
-    """Return z = W o + b of each vector as doubles times a power of two.
-
-    For sigmoid and tanh that is 1, but for layers so small that phi is linear.
-    """
+    """Return z = W o + b of each vector as doubles times a power of two."""
     weight, bias = Drawn.of(job.weight_law), Drawn.of(job.bias_law)
     products = multiply(weight.law, job.seed, layer, members, values)
     biases = philox.draw_biases(bias.law, job.seed, layer, members, values.shape[-1])[:, None]
     products_exponent = exponent + weight.exponent
     common = np.maximum(products_exponent, bias.exponent)
-    if not is_homogeneous(job):
-        common = np.where(common < LINEAR_EXPONENT, common, 0)
+    z = products * power_of_two(products_exponent - common) + biases * power_of_two(bias.exponent - common)
+    return z, common
+
+
+def in_range(z: Floats, exponent: Ints) -> Floats:
+    """Preactivations as doubles, held to LARGEST_Z."""
     with np.errstate(over="ignore"):
-        z = products * power_of_two(products_exponent - common) + biases * power_of_two(bias.exponent - common)
-    return np.clip(z, -LARGEST_Z, LARGEST_Z), common
+        return np.clip(z * power_of_two(exponent), -LARGEST_Z, LARGEST_Z)
 
 
 def is_homogeneous(job: LayersJob) -> bool:
@@ -179,18 +183,16 @@ def recorded_row(job: LayersJob, layer: int) -> int | None:
 
 
 def record_forward(
-    job: LayersJob, cell: tuple[int, slice], z: Floats, values: Floats, exponents: tuple[Ints, Ints]
+    job: LayersJob, cell: tuple[int, slice], z: Floats, argument: Floats, values: Floats, exponents: tuple[Ints, Ints]
 ) -> None:
-    """Record what the preactivations and activations of a layer say of it."""
+    """Record what the preactivations and activations of a layer say of it; `argument` is what phi was taken of."""
     width = z.shape[-1]
     z_values, z_exponent = common_exponent(z, exponents[0])  # whose squares are within float64
     squares = np.square(z_values).sum(axis=-1)
     store(job.length, cell, scaled(squares[:, 0] / width, 2 * z_exponent[:, 0, 0]))
     store(job.mean_activation, cell, scaled(values[:, 0].sum(axis=-1) / width, exponents[1][:, 0, 0]))
     job.saturated[cell] = (
-        ((np.abs(z[:, 0]) > SATURATED_Z) & (exponents[0][:, 0] == 0)).mean(axis=-1)
-        if job.nonlinearity in (SIGMOID, TANH)
-        else 0.0
+        (np.abs(argument[:, 0]) > SATURATED_Z).mean(axis=-1) if job.nonlinearity in (SIGMOID, TANH) else 0.0
     )
     job.dead[cell] = (z[:, 0] <= 0).mean(axis=-1) if job.nonlinearity == RELU else 0.0
     if z.shape[1] > 1:
@@ -213,13 +215,13 @@ def layers_forward(
     for layer in range(first, last):
         input_norm = norm(values[:, 0], exponent[:, 0])
         z, z_exponent = preactivations(job, layer, np.arange(start, stop), values, exponent)
-        argument = z if is_homogeneous(job) else z * power_of_two(z_exponent)
+        argument = z if is_homogeneous(job) else in_range(z, z_exponent)
         phi = NONLINEARITIES[job.nonlinearity].extended(argument)
         mantissa, shift = phi.mantissa, phi.exponent
         if is_homogeneous(job):
             shift = shift + z_exponent
         elif job.nonlinearity == TANH:
-            is_linear = z_exponent != 0
+            is_linear = z_exponent < LINEAR_EXPONENT
             mantissa, shift = np.where(is_linear, z, mantissa), np.where(is_linear, z_exponent, shift)
         values, exponent = common_exponent(mantissa, shift)
         if len(tape):
@@ -227,7 +229,7 @@ def layers_forward(
         row = recorded_row(job, layer)
         if row is not None:
             store(job.input_norm, (row, members), input_norm)
-            record_forward(job, (row, members), z, values, (z_exponent, exponent))
+            record_forward(job, (row, members), z, argument, values, (z_exponent, exponent))
     state.value[members], state.exponent[members] = values, exponent[..., 0]
 
 
