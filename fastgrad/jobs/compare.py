@@ -33,6 +33,7 @@ REFERENCE: BackendName = list(BACKENDS)[-1]
 PERTURBATION = 2.0**-40  # of all weights, relatively: by it is measured how rounding grows from layer to layer
 ROUNDINGS = 8  # rounding changes layers in other directions than that, of which some grow more
 ROUNDING_MAX = 1e-6  # of a gradient, relatively: beyond it two trajectories of a chaotic network are on their way apart
+LARGEST = float(np.finfo(np.float64).max)
 FIELDS = {
     "backprop": ("grad_weight", "grad_bias", "grad_x"),
     "simulate": ("adjoint", "grad_weight", "grad_bias", "bound"),
@@ -89,7 +90,8 @@ class Comparison:
     width : int
         Units of a layer; 1 of chains.
     compared_depth : int
-        Layers over which distances were taken: fewer than all where rounding grows too large. None for chains.
+        Layers over which distances were taken: fewer than all where rounding grows too large, none where it decides
+        the first one already, as whether a relu unit is alive. None for chains.
     """
 
     job: Job
@@ -203,12 +205,12 @@ def compare(
         rtol = agreement_rtol(w, b, DEFAULT_X)
     else:
         rtol, at = _rtol_of_layers(drawn, depth, width, parse(weight, "weight", width))
-        if at < depth:
+        if 0 < at < depth:
             compared = {name: drawn(name, at) for name in names}
     rows = [
         BackendTimes(
             backend=name,
-            distance=_distance(job, compared[name], compared[REFERENCE], rtol),
+            distance=0.0 if at == 0 else _distance(job, compared[name], compared[REFERENCE], rtol),
             same_bits_as=[other for other in names if other != name and _same_bits(job, results[name], results[other])],
             warm_up=warm_up[name],
             seconds=[],
@@ -236,13 +238,14 @@ def _rtol_of_layers(
     """Relative distance that rounding can make between backends, and the layers over which it can be told."""
     factor = 1 + PERTURBATION
     larger = replace(weight, location=weight.location * factor, scale=weight.scale * factor)
-    while True:
+    while depth:
         pairs = zip(*(_gradients("simulate", drawn(REFERENCE, depth, law)) for law in (weight, larger)), strict=True)
         change = max(float(np.max(log2_distance(a, b))) * LN_2 for a, b in pairs)
         rtol = 2.0**-52 * (width + 16) * ROUNDINGS * (depth + change / PERTURBATION)
-        if rtol <= ROUNDING_MAX or depth == 1:
+        if rtol <= ROUNDING_MAX:
             return np.array(rtol), depth
         depth //= 2
+    return np.array(np.inf), 0
 
 
 def _gradients(job: Job, result: Gradients | Growth) -> Iterator[Scaled]:
@@ -252,10 +255,11 @@ def _gradients(job: Job, result: Gradients | Growth) -> Iterator[Scaled]:
 def _distance(job: Job, result: Gradients | Growth, reference: Gradients | Growth, rtol: NDArray[np.float64]) -> float:
     pairs = zip(_gradients(job, result), _gradients(job, reference), strict=True)
     gradients = max(float(np.max(log2_distance(a, b) * LN_2 / rtol)) for a, b in pairs)
-    # Outputs are doubles: what is subnormal is rounded more coarsely. The units of a layer are sums of like errors.
-    size = reference.output if reference.output.ndim < 2 else np.abs(reference.output).max(axis=1, keepdims=True)
-    room = rtol * size + 2.0**-1022
-    outputs = float(np.max(np.abs(result.output - reference.output) / room))
+    # Outputs are doubles: what is subnormal is rounded more coarsely, and those of layers may be beyond all. Half of
+    # them, so that differences are not. The units of a layer are sums of like errors.
+    ours, theirs = (np.clip(of.output, -LARGEST, LARGEST) / 2 for of in (result, reference))
+    size = theirs if theirs.ndim < 2 else np.abs(theirs).max(axis=1, keepdims=True)
+    outputs = float(np.max(np.abs(ours - theirs) / (rtol * size + 2.0**-1022)))
     return max(gradients, outputs if np.isfinite(outputs) else np.inf)
 
 

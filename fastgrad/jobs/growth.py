@@ -270,9 +270,12 @@ class Growth:
             why_not = "no theory"
         elif theory.holds_for == "n -> infinity":
             deviation, why_not = None, f"theory is of n -> infinity, and the width is {self.width}"
+        elif deviation is None and self.is_chain and self.stationary_link is None:
+            why_not = NOT_FORGOTTEN
         elif deviation is None:
-            forgotten = self.stationary_link is not None
-            why_not = "the measurement has no standard error" if forgotten else NOT_FORGOTTEN
+            why_not = "the measurement has no standard error"
+            if not math.isfinite(self.lyapunov.mean):
+                why_not = "a gradient is exactly zero"
         bound_deviation, rate = None, self._bound_rate()
         if self.is_chain and theory.bound.variance and math.isfinite(rate):
             error = math.sqrt(theory.bound.variance / (self.depth * self.ensemble))

@@ -127,7 +127,7 @@ def simulate(
         of_run = backend, threads, progress
         return simulate_layers(depth, ensemble, weight, bias, x, seed, recorded, links, width, phi, inputs, *of_run)
     if inputs > 1:
-        raise ValueError(f"inputs: a chain has one, got {inputs}; layers, of a width of at least 2, may have two")
+        raise ValueError(f"inputs: a chain has one, got {inputs}; layers (another width or nonlinearity) may have two")
     weight_law, bias_law = parse(weight, "weight"), parse(bias, "bias")
     memory = simulation_bytes(len(links), ensemble)
     if depth * ensemble > LINKS_MAX:

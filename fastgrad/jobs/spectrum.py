@@ -121,7 +121,7 @@ def lyapunov_spectrum(
     -------
     LyapunovSpectrum
         -inf for exponents of relu networks in which fewer than so many units were alive in some layer: no more
-        gradients than that come through.
+        gradients than that come through; and for all exponents where every gradient becomes exactly zero.
 
     Raises
     ------
@@ -189,6 +189,8 @@ class _Growth:
             self._rank = min(self._rank, int((preactivations[0] > 0).sum(axis=-1).min()))
         values, exponents = self._adjoint.value[0], self._adjoint.exponent[0]
         sizes = np.sqrt(np.square(values).sum(axis=1))
+        if not sizes.any():  # weights of 0, or every unit saturated beyond all exponents: there is no direction left
+            self._rank = 0
         q, r = np.linalg.qr(values.T)
         left = np.abs(np.diag(r))
         lost = np.arange(len(left)) >= self._rank

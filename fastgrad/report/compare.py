@@ -37,7 +37,9 @@ def comparison_report(comparison: Comparison, parameters: dict[str, Any]) -> Rep
     else:
         what = f"{plural(depth, 'layer')} of {width} units x {plural(ensemble, 'network')}"
     content: list[Part] = [Text(f"{comparison.job}: {what}"), agreement]
-    if comparison.compared_depth is not None and comparison.compared_depth < depth:
+    if comparison.compared_depth == 0:
+        content.append(Text("no distances: rounding decides the first layer already; bits are compared", "note"))
+    elif comparison.compared_depth is not None and comparison.compared_depth < depth:
         content.append(Text(f"distances over {comparison.compared_depth} layers: beyond, rounding has grown", "note"))
     if comparison.agree:
         times = Table(

@@ -28,6 +28,7 @@ TITLE_WIDTH_BESIDE_LEGEND = 56  # characters: as wide as axes with a legend to t
 LABEL_WIDTH = 48  # characters: as high as the axes
 LEGEND_BELOW = 3  # curves, whose names stand below the figure; those of more stand to its right
 LEGEND_WIDTH = 80  # characters, of a line below the figure
+NAME_WIDTH = 32  # characters, of a line beside it
 MARKED = 60  # points, of a series: so many can be told apart
 
 
@@ -80,6 +81,7 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
 
     if any(curve.kind == "gradient" for curve in figure.curves):
         axes.axhline(0, color="0.8", linewidth=0.8)
+    many = _has_legend_beside(figure)
     for curve in figure.curves:
         kept = np.isfinite(curve.y)
         color = curve.colors[0]
@@ -89,7 +91,7 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
         alone = "o" if kept.sum() == 1 else None  # a line of one point can't be seen
         if curve.kind == "series" and len(figure.x) <= MARKED:
             alone = "."
-        label = curve_label(curve, figure)
+        label = _wrapped(curve_label(curve, figure), NAME_WIDTH if many else LEGEND_WIDTH)
         # A broken line lies above the whole ones, so that both are seen where they coincide.
         order = 2 if style == "-" else 3
         axes.plot(
@@ -102,8 +104,8 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
             zorder=order,
         )
         if not kept.any():
-            text = f"{curve.label}: {reason_empty([curve])}"
-            axes.text(0.98, 0.9, text, transform=axes.transAxes, ha="right", color=color)
+            text = _wrapped(f"{curve.label}: {reason_empty([curve])}", TITLE_WIDTH)
+            axes.text(0.98, 0.95, text, transform=axes.transAxes, ha="right", va="top", color=color)
         if curve.band is not None:
             inside = np.isfinite(curve.band[0]) & np.isfinite(curve.band[1])
             low, high = (edge[inside] for edge in curve.band)
@@ -118,7 +120,6 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     named = [curve for curve in figure.curves if curve.label]
-    many = _has_legend_beside(figure)
     in_one_line = sum(len(curve_label(curve, figure)) + 8 for curve in named) <= LEGEND_WIDTH
     axes.figure.legend(
         frameon=False,

@@ -30,7 +30,7 @@ def layer_schemes_report(found: LayerSchemes, parameters: dict[str, Any]) -> Rep
         table.add(
             name,
             Cell(mean, with_error(mean, stderr)) if np.isfinite(mean) else Cell(-np.inf, "-inf"),
-            Cell.of(scheme.theory.lyapunov, lambda rate: "-" if rate is None else f"{round(rate, 4) + 0.0:.4f}"),
+            Cell.of(scheme.theory.best, lambda rate: "-" if rate is None else f"{round(rate, 4) + 0.0:.4f}"),
             Cell.of(median[0], power_of_ten),
             *(_lost(first[each], found.depth) for each in FORMATS),
         )
@@ -44,7 +44,7 @@ def layer_schemes_report(found: LayerSchemes, parameters: dict[str, Any]) -> Rep
         Text(f"{networks} of each scheme, {layers};\nbiases are 0, or with * drawn as the weights"),
         table,
         Text("exponent: of the gradient's norm, in nats per layer, finite-depth"),
-        Text("theory: exact for linear and relu layers, else of n -> infinity"),
+        *_theory_notes(found),
         Text("gradient: its norm at the first layer, median"),
         Text(f"{', '.join(FORMATS)}: layers until it leaves their range, to 0 or (inf)"),
         Text(f"backend {found.backend}", "note"),
@@ -72,6 +72,17 @@ def layer_schemes_report(found: LayerSchemes, parameters: dict[str, Any]) -> Rep
     return Report("schemes", parameters, result, rows, content, found.backend, parameters["seed"])
 
 
+def _theory_notes(found: LayerSchemes) -> list[Text]:
+    """Say what the theory of the schemes is exact for."""
+    predictions = [scheme.theory for scheme in found.schemes]
+    exact = {"relu": "normal weights", "linear": "normal and orthogonal weights"}.get(found.nonlinearity)
+    corrected = "theory: of n -> infinity, with normal weights corrected to order 1/n"
+    notes = [Text(f"theory: exact for {exact}, else of n -> infinity" if exact else corrected)]
+    if any(prediction.is_too_narrow for prediction in predictions):
+        notes.append(Text(f"theory -: {found.width} units are too few for n -> infinity to say much"))
+    return notes
+
+
 def _lost(events: dict[str, int | None], depth: int) -> Cell:
     for event, mark in (("underflow", ""), ("overflow", " (inf)")):
         if events[event] is not None:
@@ -87,5 +98,7 @@ def _row(scheme: LayerScheme, first: dict[str, dict[str, int | None]]) -> dict[s
         "lyapunov_stderr": scheme.growth.lyapunov.stderr,
         "theory": scheme.theory.lyapunov,
         "theory_holds_for": scheme.theory.holds_for,
+        "theory_at_width": scheme.theory.at_width,
+        "theory_is_too_narrow": scheme.theory.is_too_narrow,
         **{f"{name}_{event}": layers for name, events in first.items() for event, layers in events.items()},
     }

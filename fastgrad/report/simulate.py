@@ -92,6 +92,7 @@ def growth_report(growth: Growth, parameters: dict[str, Any]) -> Report:
             "bound_rate": theory.bound.mean,
             "bound_variance": theory.bound.variance,
             **({} if chain else {"holds_for": theory.holds_for, "at_width": theory.at_width}),
+            **({} if chain else {"is_too_narrow": theory.is_too_narrow}),
         },
     }
     return Report("simulate", parameters, result, rows, content, growth.backend, growth.seed)
@@ -181,6 +182,8 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any], beside: BesideTheor
             lines.append(Text(f"   theory of {_theory_name(growth, beside)} {theory.lyapunov:.6f}{away}"))
             if theory.at_width is not None:
                 lines.append(Text(f"   of {growth.width} units, to order 1/n, {theory.at_width:.6f}"))
+            elif theory.is_too_narrow:
+                lines.append(Text(f"   {growth.width} units are too few for it to say much", "note"))
             if growth.is_chain and not forgotten:
                 lines.append(Text(f"   not compared: {NOT_FORGOTTEN}", "note"))
     if rate is not None:
@@ -188,7 +191,8 @@ def _exponent_lines(growth: Growth, summary: dict[str, Any], beside: BesideTheor
             lines.append(Text(f"Textbook's bound  {rate:.6g} nats per link: a factor {factor_text(rate)} a link."))
         else:
             lines.append(Text(f"Bound  {rate:.6g} nats per layer: a factor {factor_text(rate)} a layer."))
-            lines.append(Text("   the largest singular value as n -> infinity, times the largest slope", "note"))
+            of = "the largest singular value as n -> infinity" if growth.width > 1 else "a typical |w|, exp(E ln|w|)"
+            lines.append(Text(f"   {of}, times the largest slope", "note"))
     if beside.bound_deviation is not None:
         lines.append(Text(f"   theory {theory.bound.mean:.6g}{away_text(beside.bound_deviation)}"))
     if theory.why_not is not None:

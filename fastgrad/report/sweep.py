@@ -172,7 +172,8 @@ def _theory_lines(job: JobName, rows: list[dict[str, Any]]) -> list[Text]:
         lines.append(
             Text(
                 "layers: the exponent is finite-depth; theory and bound are of n -> infinity,\n"
-                "but for linear and relu layers with normal weights, whose theory is compared",
+                "but for relu layers with normal weights and linear ones with normal or\n"
+                "orthogonal weights, whose theory is exact and is compared",
                 "note",
             )
         )

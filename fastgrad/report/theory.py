@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from fastgrad.theory import MeanField, Survey
 
 SPECTRUM_SHOWN = 4  # exponents
+ROUNDING = 1e-12  # of a rate, in nats
 HOLDS_FOR = {
     "chains": "an endless chain",
     "every width": "exact at every width",
     "n -> infinity": "n -> infinity; a network of n units differs by some 1/n",
+    "too narrow": "n -> infinity; of this width the mean field says little",
 }
 
 
@@ -32,11 +34,12 @@ def theory_report(known: Survey, parameters: dict[str, Any]) -> Report:
         rows.append({"what": what, "value": None if isinstance(value, str) else value})
     kind = "chains" if is_chain else f"layers of {plural(known.width, f'{known.nonlinearity} unit')}"
     prediction = known.prediction
+    holds_for = "too narrow" if prediction.is_too_narrow else prediction.holds_for
     content: list[Part] = [
         Text(f"{kind[0].upper()}{kind[1:]}, weight {known.weight}, bias {known.bias}"),
         table,
         *_verdict(known),
-        *([] if prediction.lyapunov is None else [Text(f"exponent: {HOLDS_FOR[prediction.holds_for]}", "note")]),
+        *([] if prediction.lyapunov is None else [Text(f"exponent: {HOLDS_FOR[holds_for]}", "note")]),
     ]
     result = {
         "width": known.width,
@@ -45,6 +48,7 @@ def theory_report(known: Survey, parameters: dict[str, Any]) -> Report:
         **({} if prediction.why_not is None else {"lyapunov_why": prediction.why_not}),
         "holds_for": prediction.holds_for,
         "at_width": prediction.at_width,
+        "is_too_narrow": prediction.is_too_narrow,
         "bound": prediction.bound._asdict(),
         "lost_after": known.lost_after,
         "ln_weight": known.ln_weight and known.ln_weight._asdict(),
@@ -110,12 +114,18 @@ def _field_items(field: MeanField) -> Iterator[tuple[str, float | str, str]]:
 
 def _verdict(known: Survey) -> list[Text]:
     """Meaning of the exponent, in words."""
-    rate, bound = known.prediction.lyapunov, known.prediction.bound.mean
-    if rate is None:
+    limit, rate, bound = known.prediction.lyapunov, known.prediction.best, known.prediction.bound.mean
+    if limit is None:
         return []
-    if known.mean_field is None or known.prediction.holds_for == "every width":
-        word = "vanish" if rate < 0 else "explode" if rate > 0 else "stay"
-        ending = ", while the bound explodes" if rate < 0 < bound else ""
+    word = "vanish" if limit < 0 else "explode" if limit > 0 else "stay"
+    if rate is None:
+        ending = f" as n -> infinity, for which {known.width} units are too few: simulate shows theirs."
+        return [Text.emphasizing("Gradients ", word, ending)]
+    if rate * limit < 0:
+        at_width = "vanish" if rate < 0 else "explode"
+        return [Text.emphasizing("Gradients ", at_width, f" at {known.width} units, and {word} as n -> infinity.")]
+    if known.mean_field is None or known.nonlinearity in ("relu", "linear"):
+        ending = ", while the bound explodes" if rate < 0 and bound > ROUNDING else ""
         return [Text.emphasizing("Gradients ", word, f"{ending}.")]
     if rate < 0:
         return [Text.emphasizing("Ordered: gradients ", "vanish", ", and different inputs become alike.")]

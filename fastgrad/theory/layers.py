@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fastgrad.theory.linear import layer_growth
@@ -17,12 +18,22 @@ HoldsFor = Literal["every width", "n -> infinity"]
 
 
 def gain(weight: Law, width: int) -> float:
-    """Return sigma_w: of an orthogonal law its gain, of others √n times the standard deviation of a weight."""
+    """Return sigma_w: of an orthogonal law its gain, of others √n times the standard deviation; inf beyond float64."""
     return weight.scale if weight.family == "orthogonal" else math.sqrt(width) * weight.std
+
+
+def ln_gain(weight: Law, width: int) -> float:
+    """Return the logarithm of `gain`, which float64 holds for every law; -inf for 0."""
+    sigma_w = gain(weight, width)
+    if math.isfinite(sigma_w):
+        return math.log(sigma_w) if sigma_w else -math.inf
+    return math.log(weight.std) + math.log(width) / 2
 
 
 def layers_bound(weight: Law, width: int, phi: Nonlinearity) -> Moments:
     """Logarithm of the largest singular value times the largest slope as the width grows, in nats per layer.
+
+    Of one unit the mean and the variance of the logarithm of |w| times that slope.
 
     A random matrix has 2 sigma_w (Geman, Ann. Probab. 8, 252 (1980)); if its elements have a mean m with n |m| above
     sigma_w, it has n |m| + sigma_w² / (n |m|) (Benaych-Georges and Nadakuditi, J. Multivar. Anal. 111, 120 (2012)).
@@ -32,17 +43,20 @@ def layers_bound(weight: Law, width: int, phi: Nonlinearity) -> Moments:
     weight : Law
         At this width; that of one unit is a chain's.
     """
-    sigma_w, shift = gain(weight, width), width * abs(weight.mean)
     if width == 1:
         mean, variance = ln_weight(weight)
         return Moments(mean + math.log(phi.slope), variance)
+    sigma_w, shift = gain(weight, width), width * abs(weight.mean)
     if weight.family == "orthogonal":
         largest = sigma_w
     elif shift > sigma_w:
         largest = shift + sigma_w * (sigma_w / shift)
     else:
         largest = 2 * sigma_w
-    return Moments(math.log(largest) + math.log(phi.slope) if largest else -math.inf, 0.0)
+    if not math.isfinite(largest):  # 1 / width of it is in range
+        unit = replace(weight, location=weight.location / width, scale=weight.scale / width)
+        return Moments(layers_bound(unit, width, phi).mean + math.log(width), 0.0)
+    return Moments(math.log(largest * phi.slope) if largest else -math.inf, 0.0)
 
 
 def layers_exponent(weight: Law, bias: Law, width: int, phi: Nonlinearity) -> tuple[float | None, str | None, HoldsFor]:
@@ -65,7 +79,8 @@ def layers_exponent(weight: Law, bias: Law, width: int, phi: Nonlinearity) -> tu
     if bias.mean != 0 and phi.name != "linear":
         return None, "the biases have a mean", "n -> infinity"
     if phi.name in ("linear", "relu") and weight.family == "normal":
-        return layer_growth(width, sigma_w, phi.name).mean, None, "every width"  # type: ignore[arg-type]
+        growth = layer_growth(width, 1.0, phi.name)  # type: ignore[arg-type]
+        return growth.mean + ln_gain(weight, width), None, "every width"
     if width == 1:
         return None, f"no theory of chains of {phi.name} units", "every width"
     if bias.family == "uniform" and bias.fan_in is None and bias.scale > 0:

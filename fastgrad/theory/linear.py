@@ -27,6 +27,7 @@ Homogeneous = Literal["linear", "relu"]
 
 WIDTH_MAX = 2**16  # units of a layer, as kernels draw them
 ASYMPTOTIC_FROM = 12.0  # where six terms of the asymptotic series have 1e-16
+NEGLIGIBLE = 1e-20  # share of a probability
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)  # B_2, B_4, …
 
 
@@ -66,7 +67,7 @@ def layer_growth(width: int, sigma_w: float = 1.0, nonlinearity: Homogeneous = "
 def dead_probability(width: int, depth: int = 1) -> float:
     """Probability that all units of some layer of a relu network are dead, and every gradient before it is zero.
 
-    1 - (1 - 2^-n)^L, for weights and biases of symmetric laws.
+    1 - (1 - 2^-n)^L, for weights and biases of symmetric laws, which are not both 0.
 
     Raises
     ------
@@ -74,6 +75,8 @@ def dead_probability(width: int, depth: int = 1) -> float:
         If an argument is no positive integer, or the width above 65536.
     """
     width, depth = integer("width", width, 1, WIDTH_MAX), integer("depth", depth, 1, 10**18)
+    if width > 200:  # L 2^-n is far below rounding, and may be below float64 where 2^-n alone is
+        return math.ldexp(float(depth), -width)
     return -math.expm1(depth * math.log1p(-(2.0**-width)))
 
 
@@ -109,10 +112,15 @@ def spectrum(width: int, sigma_w: float = 1.0, nonlinearity: Homogeneous = "line
         means = half[::-1]
     else:
         means = np.empty(width)
-        for i in range(width):  # units alive: i + 1 at least
-            # Beyond the most probable number in units of the probability of i + 1, which may underflow.
-            given = share[i:] if i < width / 2 else np.cumprod(np.append(1.0, _ratio(alive[i + 1 :], width)))
-            means[i] = given @ half[: width - i] / given.sum()
+        low, high = np.flatnonzero(share > NEGLIGIBLE * share.max())[[0, -1]]
+        # Given that i + 1 units are alive at least. Where i is below nearly all of the binomial law, that is no news.
+        means[: low + 1] = np.correlate(half[: high + 1], share[low : high + 1])[::-1]
+        for i in range(low + 1, width):
+            if i < width / 2:
+                given = share[i : high + 1]
+            else:  # in units of the probability of i + 1, which may underflow
+                given = np.cumprod(np.append(1.0, _ratio(alive[i + 1 : i + 1 + high - low], width)))
+            means[i] = given @ half[: len(given)] / given.sum()
     exponents: Floats = _ln_std(sigma_w, width) + (math.log(2) + means) / 2
     return exponents
 

@@ -45,7 +45,7 @@ STEP = 1 / 16  # of the trapezoid rule, in ln K
 LN_K_RANGE = -2.0, 1.6  # outside, Kolmogorov's law has less than 1e-17
 TERMS = 30  # of the two series of its density
 SIGMA_MIN, SIGMA_MAX = 1e-100, 1e100  # whose squares are within float64
-ITERATIONS_MAX = 200  # of Newton's method: at critical points, where it halves the distance, 60
+ITERATIONS_MAX = 1000  # of Newton's method, which halves the distance near critical points: from 1 to 1e-100, 333 times
 LOG2_Q_RANGE = -1000.0, 1020.0  # of a critical network: sigma_b² is about q³ or q
 SERIES_MAX = 0.2  # the largest t for which t - atan(t) is taken from its series
 

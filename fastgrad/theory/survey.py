@@ -12,9 +12,9 @@ from fastgrad.checks import integer
 from fastgrad.laws import LawLike, parse
 from fastgrad.scaled import FLOAT_LIMITS
 from fastgrad.theory.chain import lyapunov
-from fastgrad.theory.finite_width import width_correction
+from fastgrad.theory.finite_width import expansion
 from fastgrad.theory.fixed_points import FixedPoint, fixed_points
-from fastgrad.theory.layers import gain, layers_bound, layers_exponent
+from fastgrad.theory.layers import gain, layers_bound, layers_exponent, ln_gain
 from fastgrad.theory.linear import WIDTH_MAX, dead_probability, layer_growth, spectrum
 from fastgrad.theory.mean_field import SIGMA_MAX, SIGMA_MIN, MeanField, critical_sigma_w, mean_field
 from fastgrad.theory.moments import Moments, bound, ln_weight
@@ -44,7 +44,11 @@ class Prediction(NamedTuple):
         some 1/n.
     at_width : float or None
         The exponent at the width itself, to first order in 1/n (see `width_correction`), where `lyapunov` is that of
-        n -> infinity and weights and biases are normal.
+        n -> infinity, weights and biases are normal, and the width is not too narrow.
+    is_too_narrow : bool
+        Tells that `lyapunov` is that of n -> infinity and says little of this width: what the width changes, to first
+        order and with normal weights, is more than a quarter nat a layer, or the length of a layer fluctuates by more
+        than half of its square.
     """
 
     lyapunov: float | None
@@ -52,6 +56,14 @@ class Prediction(NamedTuple):
     bound: Moments
     holds_for: Literal["chains", "every width", "n -> infinity"] = "chains"
     at_width: float | None = None
+    is_too_narrow: bool = False
+
+    @property
+    def best(self) -> float | None:
+        """The exponent that is closest to that of the width: `at_width`, else `lyapunov`; None if it says little."""
+        if self.is_too_narrow:
+            return None
+        return self.lyapunov if self.at_width is None else self.at_width
 
 
 def predict(
@@ -81,10 +93,8 @@ def predict(
     w, b = parse(weight, "weight", width), parse(bias, "bias", width)
     if not _is_sigmoid_chain(width, phi):
         exponent, why_not, holds_for = layers_exponent(w, b, width, phi)
-        at_width = None
-        if holds_for == "n -> infinity" and exponent is not None and w.family == "normal" and b.family != "uniform":
-            at_width = exponent + width_correction(gain(w, width), b.std, phi.name) / (2 * width)
-        return Prediction(exponent, why_not, layers_bound(w, width, phi), holds_for, at_width)
+        prediction = Prediction(exponent, why_not, layers_bound(w, width, phi), holds_for)
+        return _at_width(prediction, w, b, width, phi)
     of_bound = bound(w)
     if b.family == "centered":
         at_half = np.asarray(x) == 0.5
@@ -96,6 +106,19 @@ def predict(
         return Prediction(lyapunov(w, b), None, of_bound)
     except ValueError as error:
         return Prediction(None, str(error), of_bound)
+
+
+def _at_width(prediction: Prediction, w: Law, b: Law, width: int, phi: Nonlinearity) -> Prediction:
+    """Add what the width changes in a mean field."""
+    exponent = prediction.lyapunov
+    if prediction.holds_for != "n -> infinity" or exponent is None or exponent == -math.inf:
+        return prediction
+    corrected = expansion(gain(w, width), b.std, phi.name)
+    if not corrected.holds_at(width):
+        return prediction._replace(is_too_narrow=True)
+    if w.family != "normal" or b.family == "uniform":
+        return prediction
+    return prediction._replace(at_width=exponent + corrected.coefficient / (2 * width))
 
 
 class Survey(NamedTuple):
@@ -110,14 +133,15 @@ class Survey(NamedTuple):
     prediction : Prediction
         The exponent, the reason where there is none, and the bound.
     lost_after : dict of str to int or None
-        For each float format, the links or layers after which a gradient that follows the exponent has left its range,
-        to 0 or to inf; None if it never does, or there is no exponent.
+        For each float format, the links or layers after which a gradient that follows the exponent (the best of the
+        prediction) has left its range, to 0 or to inf; None if it never does, or there is no such exponent.
     ln_weight : Moments or None
         Of chains: mean and variance of ln|w|, in nats and nats².
     fixed_points : list of FixedPoint or None
         Of chains of constant links.
     sigma_w, sigma_b : float or None
-        Of layers: √n times the standard deviation of a weight (of orthogonal ones the gain), and that of a bias.
+        Of layers: √n times the standard deviation of a weight (of orthogonal ones the gain; inf beyond float64), and
+        that of a bias.
     mean_field : MeanField or None
         Of layers whose laws have no mean, as n -> infinity.
     critical_sigma_w : float or None
@@ -183,7 +207,7 @@ def survey(
     if isinstance(x, str):
         parse(x, "x")
     prediction = predict(w, b, math.nan if isinstance(x, str) else x, width, phi.name)
-    lost = {name: _lost_after(prediction.lyapunov, *limits) for name, limits in FLOAT_LIMITS.items()}
+    lost = {name: _lost_after(prediction.best, *limits) for name, limits in FLOAT_LIMITS.items()}
     known = Survey(w, b, width, phi.name, prediction, lost)
     if not _is_sigmoid_chain(width, phi):
         return _of_layers(known, w, b, phi)
@@ -198,20 +222,21 @@ def _is_sigmoid_chain(width: int, phi: Nonlinearity) -> bool:
 
 
 def _of_layers(known: Survey, w: Law, b: Law, phi: Nonlinearity) -> Survey:
-    width, sigma_w, sigma_b = known.width, gain(w, known.width), b.std
+    width, sigma_w, sigma_b, shift = known.width, gain(w, known.width), b.std, ln_gain(w, known.width)
     in_range = all(sigma == 0 or SIGMA_MIN <= sigma <= SIGMA_MAX for sigma in (sigma_w, sigma_b))
     has_field = width > 1 and w.mean == 0 and b.mean == 0 and in_range and known.prediction.why_not is None
     exact = w.family == "normal" and w.mean == 0 and sigma_w > 0 and phi.name in ("linear", "relu")
     symmetric = phi.name == "relu" and w.mean == 0 and b.mean == 0
-    of = {"sigma_w": sigma_w, "nonlinearity": phi.name}
+    dead = 1.0 if sigma_w == sigma_b == 0 else dead_probability(width)
+    growth = layer_growth(width, nonlinearity=phi.name) if exact else None  # type: ignore[arg-type]
     return known._replace(
         sigma_w=sigma_w,
         sigma_b=sigma_b,
         mean_field=mean_field(sigma_w, sigma_b, phi.name) if has_field else None,
         critical_sigma_w=critical_sigma_w(sigma_b, phi.name) if has_field else None,
-        layer_growth=layer_growth(width, **of) if exact else None,  # type: ignore[arg-type]
-        spectrum=spectrum(width, **of) if exact else None,  # type: ignore[arg-type]
-        dead_probability=dead_probability(width) if symmetric else None,
+        layer_growth=growth and Moments(growth.mean + shift, growth.variance),
+        spectrum=spectrum(width, nonlinearity=phi.name) + shift if exact else None,  # type: ignore[arg-type]
+        dead_probability=dead if symmetric else None,
     )
 
 

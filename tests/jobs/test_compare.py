@@ -392,6 +392,19 @@ def test_chaotic_layers_are_compared_as_far_as_rounding_allows():
     assert (ordered.agree, ordered.compared_depth) == (True, 200)
 
 
+def test_outputs_beyond_float64_are_compared():
+    found = compare("simulate", 5, 3, "normal:std=1e200", "zero", width=3, nonlinearity="linear", repeats=2)
+    assert found.agree
+    assert np.isinf(fg.simulate(5, 3, "normal:std=1e200", "zero", width=3, nonlinearity="linear").output).all()
+
+
+def test_a_layer_that_rounding_decides_has_no_distance():
+    """7 * 0.1 * 0.5 - 0.35 is 0 but for rounding, and decides if every unit of the layer is alive."""
+    found = compare("simulate", 1, 3, "constant:0.1", "constant:-0.35", width=7, nonlinearity="relu", repeats=2)
+    assert found.compared_depth == 0
+    assert found.agree == all("cpp" in row.same_bits_as for row in found.backends if row.backend == "numba")
+
+
 def test_layers_that_are_off_by_a_little_disagree(monkeypatch):
     def off(depth, *more, backend="auto", **options):
         growth = fg.simulate(depth, *more, backend=backend, **options)

@@ -173,3 +173,16 @@ def test_summary_is_json():
 def test_bad_arguments(message, arguments):
     with pytest.raises(ValueError, match=message):
         fg.simulate(**{"depth": 10, "ensemble": 3, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("laws", "nonlinearity", "why"),
+    [
+        (("orthogonal", "zero"), "linear", "the measurement has no standard error"),
+        (("normal:gain=1", "zero"), "relu", "a gradient is exactly zero"),
+        (("zero", "normal:std=1"), "sigmoid", "a gradient is exactly zero"),
+    ],
+)
+def test_why_a_measurement_is_not_compared_with_theory(laws, nonlinearity, why):
+    beside = fg.simulate(60, 3, *laws, width=2, nonlinearity=nonlinearity).beside_theory()
+    assert (beside.deviation, beside.why_not) == (None, why)

@@ -1,6 +1,7 @@
 """Lyapunov spectra of drawn networks, against exact laws and a decomposition of their own matrices."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -60,6 +61,18 @@ def test_relu_vectors_that_became_parallel_are_not_called_dead():
     # Over so many layers all are parallel to within rounding, though half of the units are alive in each.
     with pytest.raises(ValueError, match="every: expected less than 200, the gradient of number"):
         fg.lyapunov_spectrum(400, 32, 4, "he_normal", nonlinearity="relu", seed=2, every=200)
+
+
+@pytest.mark.parametrize("nonlinearity", ["sigmoid", "tanh", "relu", "linear"])
+@pytest.mark.parametrize("weight", ["zero", "normal:std=0", "orthogonal:gain=0"])
+def test_gradients_of_exactly_zero(weight, nonlinearity):
+    found = fg.lyapunov_spectrum(20, 4, 3, weight, nonlinearity=nonlinearity)
+    assert found.exponents.tolist() == [-math.inf] * 3
+    assert found.summary()["exponents_why"]
+
+
+def test_units_saturated_beyond_all_exponents_pass_nothing():
+    assert fg.lyapunov_spectrum(100, 3, weight="normal:std=1e300").exponents.tolist() == [-math.inf] * 3
 
 
 def test_orthogonal_layers_have_none_but_their_gain():

@@ -539,6 +539,22 @@ def test_long_texts_stay_within_the_file(kind, tmp_path, monkeypatch):
         assert 0 <= extent.x0 < extent.x1 <= saved[0].bbox.x1
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_joined_names_leave_room_for_the_axes(count, tmp_path, monkeypatch, recwarn):
+    x, name = np.arange(1.0, 12), ", ".join(["a scheme of a name"] * 10)
+    from fastgrad.report import image
+
+    draw, canvas = image.drawn, []
+    monkeypatch.setattr(image, "drawn", lambda figure: canvas.append(draw(figure)) or canvas[0])
+    figure = Figure(
+        "title", "layer", "y", x, [Curve("series", f"{name} {i}", x * np.nan if i else x) for i in range(count)]
+    )
+    save(figure, tmp_path / "figure.png")
+    assert [str(warning.message) for warning in recwarn] == []
+    box = canvas[0].axes[0].get_position()
+    assert min(box.width, box.height) > 0.3
+
+
 def test_cells_of_a_logarithmic_map_lie_around_their_values():
     from fastgrad.report.document import cell_edges
 

@@ -107,6 +107,12 @@ def test_spectrum_of_relu_networks():
             weights = {k: mp.binomial(12, k) for k in range(i, 13)}
             mean = sum(w * mp.psi(0, mp.mpf(k - i + 1) / 2) for k, w in weights.items()) / sum(weights.values())
             assert found == pytest.approx(float((mp.log(2) - mp.log(12) + mean) / 2), rel=1e-13)
+    with mp.workdps(30):  # the same where most of the law's ends are negligible, on either side of n / 2
+        for i in (1, 60, 139, 160, 290):
+            weights = {k: mp.binomial(300, k) for k in range(i, 301)}
+            mean = sum(w * mp.psi(0, mp.mpf(k - i + 1) / 2) for k, w in weights.items()) / sum(weights.values())
+            found = theory.spectrum(300, 1.0, "relu")[i - 1]
+            assert found == pytest.approx(float((mp.log(2) - mp.log(300) + mean) / 2), rel=1e-13)
     wide = theory.spectrum(2500, math.sqrt(2), "relu")  # its tail has probabilities below the smallest double
     assert np.isfinite(wide).all()
     assert (np.diff(wide) < 0).all()
@@ -117,6 +123,9 @@ def test_dead_networks():
     assert theory.dead_probability(1, 3) == 1 - 0.5**3
     assert theory.dead_probability(100, 10**6) == pytest.approx(10**6 * 2.0**-100, rel=1e-12)
     assert theory.dead_probability(65536, 1) == 0
+    for width in (199, 200, 201, 1000):
+        assert theory.dead_probability(width, 10**18) == pytest.approx(10.0**18 * 2.0**-width, rel=1e-15)
+    assert theory.dead_probability(1100, 10**18) == pytest.approx(float(mp.mpf(10) ** 18 / 2**1100), rel=1e-9)
 
 
 @pytest.mark.parametrize("x", [0.5, 1.0, 1.4616321449683622, 7.0, 11.5, 12.0, 12.5, 1e5])

@@ -231,3 +231,9 @@ def test_a_wide_drawn_network_has_these_lengths_and_correlations(sigma_w, sigma_
             correlations.append(np.corrcoef(z.T)[0, 1])
     assert np.mean(lengths) == pytest.approx(field.q, rel=0.03)
     assert np.mean(correlations) == pytest.approx(field.c, abs=0.01)
+
+
+def test_lengths_of_critical_networks_with_small_biases():
+    """f = q - 2 q² + sigma_b²: Newton's method halves the distance until q is about sigma_b, however small that is."""
+    for sigma_b in (1e-4, 1e-20, 1e-60, 1e-100):
+        assert theory.mean_field(1, sigma_b, "tanh").q == pytest.approx(sigma_b / math.sqrt(2), rel=1e-12 + 2 * sigma_b)

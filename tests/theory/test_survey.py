@@ -52,7 +52,7 @@ def test_formats_lose_a_gradient_where_powers_of_the_factor_leave_them():
     for law, more in (("normal:std=4", {}), ("normal:gain=20", {"width": 64}), ("constant:500", {"bias": "centered"})):
         known = survey(law, **more)
         with mpmath.workdps(40):
-            factor = mpmath.exp(mpmath.mpf(known.prediction.lyapunov))
+            factor = mpmath.exp(mpmath.mpf(known.prediction.best))
             for name, links in known.lost_after.items():
                 if name == "bfloat16":
                     continue  # NumPy has no such type
@@ -66,6 +66,54 @@ def test_formats_lose_a_gradient_where_powers_of_the_factor_leave_them():
 def test_a_steady_gradient_is_never_lost():
     assert set(survey("orthogonal", width=8, nonlinearity="linear").lost_after.values()) == {None}
     assert set(survey("zero").lost_after.values()) == {1}
+
+
+def test_a_width_too_narrow_for_the_mean_field_is_called_so(cli):
+    known = survey("normal:gain=1000", width=64)  # drawn: -9.4 nats a layer
+    assert known.prediction.lyapunov > 2
+    assert (known.prediction.is_too_narrow, known.prediction.best) == (True, None)
+    assert set(known.lost_after.values()) == {None}
+    shown = cli("theory", "--width", "64", "--weight", "normal:gain=1000").stdout
+    assert "explode as n -> infinity, for which 64 units are too few" in " ".join(shown.split())
+    assert fg.theory.predict("uniform:low=-200,high=200", width=64).is_too_narrow
+    assert not fg.theory.predict("normal:gain=20", width=64).is_too_narrow
+    assert not fg.theory.predict("zero", width=2).is_too_narrow
+    growth = fg.simulate(50, 3, "normal:gain=1000", width=64)
+    assert growth.lyapunov.mean < -5
+    assert "too few" in cli("simulate", "--width", "64", "--depth", "50", "--weight", "normal:gain=1000").stdout
+
+
+def test_the_verdict_is_that_of_the_width(cli):
+    shown = cli("theory", "--width", "64", "--weight", "normal:gain=10.3").stdout
+    assert "Gradients vanish at 64 units, and explode as n -> infinity." in shown
+    assert fg.simulate(400, 40, "normal:gain=10.3", width=64).lyapunov.mean < -0.03
+    for law, nonlinearity in (("he_uniform:gain=2", "relu"), ("glorot_uniform:gain=0.5", "linear")):
+        shown = cli("theory", "--width", "64", "--weight", law, "--nonlinearity", nonlinearity).stdout
+        assert "inputs" not in shown.partition("Gradients")[2]
+        assert "bound explodes" not in shown
+
+
+def test_weights_near_the_end_of_float64(cli):
+    """sigma_w and the bound's factor pass every double, their logarithms do not."""
+    known = survey("normal:std=2e307", width=64, nonlinearity="relu")
+    ln_std, of_one = math.log(2e307), survey("normal:std=1", width=64, nonlinearity="relu")
+    assert known.prediction.lyapunov == pytest.approx(of_one.prediction.lyapunov + ln_std, rel=1e-14)
+    assert known.prediction.bound.mean == pytest.approx(math.log(2 * 8) + ln_std, rel=1e-14)
+    assert known.spectrum == pytest.approx(of_one.spectrum + ln_std, rel=1e-14)
+    assert known.layer_growth.variance == of_one.layer_growth.variance
+    assert known.lost_after["float64"] == 2
+    for law, width, nonlinearity in (("normal:std=2e307", 65536, "relu"), ("constant:1e308", 2, "linear")):
+        shown = cli("theory", "--weight", law, "--width", str(width), "--nonlinearity", nonlinearity)
+        assert shown.exit_code == 0
+        assert "10^inf" not in shown.stdout
+    growth = fg.simulate(2, 2, "constant:1e308", width=2, nonlinearity="linear")
+    assert growth.bound.log10()[0] == pytest.approx([2 * (308 + math.log10(2))] * 2, rel=1e-12)
+
+
+def test_a_network_of_zeros_is_dead():
+    assert survey("zero", width=4, nonlinearity="relu").dead_probability == 1
+    assert survey("normal:std=0", "zero", width=4, nonlinearity="relu").dead_probability == 1
+    assert survey("zero", "normal:std=1", width=4, nonlinearity="relu").dead_probability == 2.0**-4
 
 
 def test_bad_input(cli):
