@@ -12,8 +12,8 @@ import numpy as np
 from fastgrad.chain import DEFAULT_COTANGENT, Chain
 from fastgrad.checks import require_memory
 from fastgrad.jobs.segments import is_cut, run_segments
-from fastgrad.jobs.threads import Threads
-from fastgrad.kernels import BACKENDS, BackendName, BackpropJob, ScaledArrays, load
+from fastgrad.jobs.threads import INLINE_LINKS_MAX, Threads
+from fastgrad.kernels import BackendName, BackpropJob, ScaledArrays, load
 from fastgrad.kernels.constants import SIGMOID
 from fastgrad.scaled import Scaled
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-INLINE_LINKS_MAX = 2**16  # links of all members: fewer are done before another thread has started
 CENTERED_LINKS = 8  # links whose biases are compared with -w/2 before a whole chain is
 CHECK_MEMBERS, CHECK_LINKS = 64, 1024  # that are looked at together
 MEDIAN_ELEMENTS = 2**16  # elements whose logarithms are taken together
@@ -175,8 +174,7 @@ def _fill(
 ) -> Gradients:
     name, kernels = load(backend)
     size = chain.weight.size
-    is_small = size <= INLINE_LINKS_MAX
-    if not is_small:
+    if size > INLINE_LINKS_MAX:  # what is smaller fits
         require_memory(
             f"the gradients of {chain.depth} links x {chain.ensemble} chains",
             size * ((0 if out is not None else 32) + kernels.LIMITS.work_bytes),
@@ -205,21 +203,12 @@ def _fill(
         if not kernels.backprop(job, start, stop):
             raise NotFiniteError("weight or bias: expected finite numbers")
 
-    if is_small:
-        if threads is not None:
-            Threads(threads)  # which checks it
-        if BACKENDS[name].arithmetic == "numpy":
-            with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):  # as on a new thread
-                run(0, chain.ensemble)
+    with Threads(threads, size) as pool:
+        if pool.count > 1 and is_cut(kernels, chain.depth, chain.ensemble):
+            if not run_segments(kernels, job, pool):
+                raise NotFiniteError("weight or bias: expected finite numbers")
         else:
-            run(0, chain.ensemble)
-    else:
-        with Threads(threads) as pool:
-            if pool.count > 1 and is_cut(kernels, chain.depth, chain.ensemble):
-                if not run_segments(kernels, job, pool):
-                    raise NotFiniteError("weight or bias: expected finite numbers")
-            else:
-                pool.run(run, chain.ensemble)
+            pool.run(run, chain.ensemble)
     result.backend = name
     return result
 

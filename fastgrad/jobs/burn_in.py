@@ -1,10 +1,9 @@
 """Burn-in of drawn chains: the links after which nothing depends on the input any more.
 
 A link is a monotone map of an interval, for the sigmoid (0, 1), into itself, so two chains that run through the same
-links from either end have
-every other start between them. Once the two have met, a chain is in its stationary law whatever its input was (forward
-coupling; Levin and Peres, Markov Chains and Mixing Times, chapter 5). A law that mixes slowly, because it has several
-wells or hardly contracts, shows in chains that are long in meeting.
+links from either end have every other start between them. Once the two have met, a chain is in its stationary law
+whatever its input was (forward coupling; Levin and Peres, Markov Chains and Mixing Times, chapter 5). A law that mixes
+slowly, because it has several wells or hardly contracts, shows in chains that are long in meeting.
 """
 
 from __future__ import annotations
@@ -14,12 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgrad.philox import draw
+from fastgrad.jobs.pages import State
+from fastgrad.kernels import PropagateJob, ScaledArrays
+from fastgrad.scaled import Scaled
 from fastgrad.theory import ln_weight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from fastgrad.kernels import Backend
     from fastgrad.laws import Law
     from fastgrad.nonlinearities import Nonlinearity
 
@@ -29,12 +31,15 @@ MEMBERS = 256  # that are run from both ends, and all have to meet
 MARGIN = 2  # times the links of the last one that meets: of the other members too few are left to be seen
 LINKS_MAX = 2**14  # of a burn-in that is looked for
 PAGE_LINKS = 16  # between two looks at who has met
+BLOCK = 32  # members that are run together as long as one of them has not met
 MET = 1e-10  # distance of activations below which they are one
 RARE = 1e-4  # probability of a stationary state so near to rest that no start below it is tried
 DISTANCE_MIN = 1e-300  # from rest, at which a centered chain can be started
 
 
-def burn_in_links(weight: Law, bias: Law, phi: Nonlinearity, x: Floats, seed: int, at_most: int) -> int | None:
+def burn_in_links(
+    weight: Law, bias: Law, phi: Nonlinearity, x: Floats, seed: int, at_most: int, kernels: Backend
+) -> int | None:
     """Count the links after which a drawn chain has forgotten its input.
 
     Parameters
@@ -47,6 +52,8 @@ def burn_in_links(weight: Law, bias: Law, phi: Nonlinearity, x: Floats, seed: in
         0 to 2^64 - 1: of the draws, whose first members are looked at.
     at_most : int
         Links.
+    kernels : module
+        The backend that runs them.
 
     Returns
     -------
@@ -56,28 +63,50 @@ def burn_in_links(weight: Law, bias: Law, phi: Nonlinearity, x: Floats, seed: in
     """
     bottom, top = phi.image
     centered = bias.family == "centered"
-    members = np.arange(MEMBERS if weight.scale or bias.scale else 1)
+    members = MEMBERS if weight.scale or bias.scale else 1
     if centered:
         offset = np.abs(x - phi.rest)
         if not offset.any():
             return 0
         bottom, top = _nearest_start(weight, phi, offset), top - phi.rest
-    ends = np.repeat([[bottom], [top]], len(members), axis=1)
+    ends = [_state_at(end, members, phi, centered) for end in (bottom, top)]
+    job = _without_records(weight, bias, phi, seed, members)
     expands = centered and _ln_slope(weight, phi) > 0
-    pages = min(at_most, LINKS_MAX) // MARGIN // PAGE_LINKS
-    for page in range(pages):
-        # From link 2: the first takes any input to between bottom and top.
-        links = np.arange(PAGE_LINKS) + page * PAGE_LINKS + 2
-        w, b = draw(weight, bias, seed, links, members)
-        for i in range(PAGE_LINKS):
-            ends = phi.offset(np.abs(w[i]) * ends) if centered else phi.value(w[i] * ends + b[i])
-        low, high = ends
+    apart = np.ones(members, dtype=bool)
+    for page in range(min(at_most, LINKS_MAX) // MARGIN // PAGE_LINKS):
+        first = page * PAGE_LINKS + 2  # the first link takes any input to between bottom and top
+        for start in range(0, members, BLOCK):
+            if apart[start : start + BLOCK].any():
+                for end in ends:
+                    kernels.propagate(job, end.arrays, first, first + PAGE_LINKS, start, min(start + BLOCK, members))
+        low, high = (np.abs(end.activation) for end in ends)
         # Chains that expand near rest rise from there again: they have met where they do so together.
-        apart = np.abs(high - low) > (MET * high if expands else MET)
+        apart &= np.abs(high - low) > (MET * high if expands else MET)
         if not apart.any():
             return MARGIN * (page + 1) * PAGE_LINKS
-        members, ends = members[apart], ends[:, apart]
     return None
+
+
+def _state_at(start: float, members: int, phi: Nonlinearity, centered: bool) -> State:
+    """State of members that start at an activation, or with centered biases at a distance from rest."""
+    activation = np.full(members, start)
+    return State(activation, Scaled.from_float(activation), phi.rest, centered)
+
+
+def _without_records(weight: Law, bias: Law, phi: Nonlinearity, seed: int, members: int) -> PropagateJob:
+    none = ScaledArrays.of(Scaled.empty((0, members)))
+    return PropagateJob(
+        weight_law=weight.code,
+        bias_law=bias.code,
+        seed=seed,
+        nonlinearity=phi.code,
+        recorded_links=np.empty(0, dtype=np.int64),
+        weight=np.empty((0, members)),
+        input=none,
+        slope=none,
+        product=none,
+        bound=none,
+    )
 
 
 def _ln_slope(weight: Law, phi: Nonlinearity) -> float:

@@ -87,9 +87,9 @@ PARAMETERS = (
     Parameter(
         "weight",
         "law",
-        "Law of the weights: constant:VALUE, normal:mean=,std= or normal:gain= (std times √width), uniform:low=,high=, "
-        "glorot_normal, glorot_uniform, he_normal, he_uniform, lecun_normal, torch_default, and of layers orthogonal "
-        "(each of these takes :gain=).",
+        "Law of the weights: constant:VALUE, normal:mean=,std=, uniform:low=,high=, glorot_normal, glorot_uniform, "
+        "he_normal, he_uniform, lecun_normal, torch_default, orthogonal (of layers; each from glorot_normal on takes "
+        ":gain=, and normal:gain= is the std times √width).",
         _everywhere("normal:std=4", "schemes"),
     ),
     Parameter(

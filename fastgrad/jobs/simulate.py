@@ -139,7 +139,7 @@ def simulate(
     drawn = drawn_inputs(x, 1, 1, ensemble, seed)
     given = per_member("x", x, ensemble) if drawn is None else np.ascontiguousarray(drawn[:, 0, 0])  # type: ignore[arg-type]
     name, kernels = load(backend)
-    burn_in = burn_in_links(weight_law, bias_law, phi, given, seed, depth // 2)
+    burn_in = burn_in_links(weight_law, bias_law, phi, given, seed, depth // 2, kernels)
     if burn_in is not None:
         links = _with_link_after(links, burn_in, depth)
 
@@ -158,7 +158,7 @@ def simulate(
         bound=ScaledArrays.of(bound),
     )
     start_state = State.at(given, phi.rest, bias_law.family == "centered")
-    with Threads(threads) as pool:
+    with Threads(threads, depth * ensemble) as pool:
         state = run_pages(kernels, job, start_state, depth, pool, progress)
         pool.run(partial(kernels.suffix_products, job), ensemble)
 

@@ -12,6 +12,8 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fastgrad.checks import integer
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 # Members. Slices are multiples of this, so that threads cut no block of the C++ kernels (32 members) in two.
 SLICE_MIN = 64
 THREADS_MAX = 4096
+INLINE_LINKS_MAX = 2**16  # on the calling thread: a millisecond
 
 
 def default_threads() -> int:
@@ -39,6 +42,9 @@ class Threads:
     ----------
     threads : int or None
         How many; None for all processors that this process may use.
+    links : int, optional
+        Links of all members, if they are all the work. Up to `INLINE_LINKS_MAX` they are run on the calling thread:
+        handing them over would take as long, and they end before Ctrl-C could be missed.
 
     Raises
     ------
@@ -46,8 +52,12 @@ class Threads:
         If `threads` is not an integer from 1.
     """
 
-    def __init__(self, threads: int | None) -> None:
-        self.count = default_threads() if threads is None else integer("threads", threads, 1, THREADS_MAX)
+    def __init__(self, threads: int | None, links: int | None = None) -> None:
+        self._is_inline = links is not None and links <= INLINE_LINKS_MAX
+        if threads is not None:
+            self.count = integer("threads", threads, 1, THREADS_MAX)
+        else:
+            self.count = 1 if self._is_inline else default_threads()
         self._pool: ThreadPoolExecutor | None = None  # made for the first call
 
     def __enter__(self) -> Self:
@@ -73,15 +83,23 @@ class Threads:
         progress : callable, optional
             Called with the number of members done.
         """
-        parts = list(slices(ensemble, self.count, at_most))
+        parts = [(0, ensemble)] if self._is_inline else list(slices(ensemble, self.count, at_most))
         report_progress = None if progress is None else lambda done: progress(parts[done - 1][1])
         self.run_all([partial(kernel, *part) for part in parts], report_progress)
 
     def run_all(self, calls: Sequence[Callable[[], None]], progress: Callable[[int], None] | None = None) -> None:
         """Make calls at the same time, and wait for all of them; `progress` is called with how many are done.
 
-        Even a single one runs on a thread of the pool: the main thread waits where Ctrl-C can wake it.
+        But for small work even a single one runs on a thread of the pool: the main thread waits where Ctrl-C can wake
+        it.
         """
+        if self._is_inline:
+            with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):  # as on a new thread
+                for done, call in enumerate(calls, 1):
+                    call()
+                    if progress is not None:
+                        progress(done)
+            return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.count)
         futures = [self._pool.submit(call) for call in calls]

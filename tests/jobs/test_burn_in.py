@@ -9,14 +9,15 @@ import pytest
 import fastgrad as fg
 from fastgrad.jobs.burn_in import burn_in_links
 from fastgrad.jobs.growth import Lyapunov
+from fastgrad.kernels import load
 from fastgrad.laws import parse
 from fastgrad.nonlinearities import NONLINEARITIES
 
 
 def links(weight, bias, x=0.3, at_most=10**6):
-    return burn_in_links(
-        parse(weight, "weight"), parse(bias, "bias"), NONLINEARITIES["sigmoid"], np.array([x]), 0, at_most
-    )
+    _, kernels = load("auto")
+    laws = parse(weight, "weight"), parse(bias, "bias")
+    return burn_in_links(*laws, NONLINEARITIES["sigmoid"], np.array([x]), 0, at_most, kernels)
 
 
 # theory.md, section 5: the most links until chains from 0 and from 1 are bitwise equal, of 2000 chains.

@@ -138,7 +138,7 @@ def test_choices_are_those_of_the_jobs():
 def test_the_laws_of_the_table_are_laws():
     (weight,) = [row for row in PARAMETERS if row.name == "weight"]
     named = re.findall(r"\b([a-z]+(?:_[a-z]+)*)(?=[:, ])", weight.help.partition(": ")[2].partition(" (")[0] + " ")
-    assert set(named) == laws.LAWS.keys() - {"zero", "centered", "orthogonal"}
+    assert set(named) == laws.LAWS.keys() - {"zero", "centered"}
     for row in PARAMETERS:
         for default in row.defaults.values():
             if row.is_law:

@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+import threading
 
+import numpy as np
 import pytest
+
+from fastgrad.jobs.threads import Threads
 
 PRESSED = """
 import signal, sys, threading, time
@@ -39,3 +43,23 @@ def test_however_often_ctrl_c_is_pressed_no_call_runs_afterwards(times):
     code = [sys.executable, "-c", PRESSED, str(times)]
     done = subprocess.run(code, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{times} 2 True\n", "")
+
+
+def test_small_work_runs_on_the_calling_thread():
+    """And all else on others, in blocks of 64 members: of few links, too, where they are not all the work."""
+    seen = []
+
+    def kernel(start, stop):
+        seen.append((threading.get_ident(), start, stop, np.geterr()["under"]))
+
+    for threads, links in ((1, 2**16), (2, 2**16), (2, 2**16 + 1), (2, None)):
+        with Threads(threads, links) as pool, np.errstate(under="raise"):
+            pool.run(kernel, 130)
+        if links == 2**16:
+            assert seen == [(threading.get_ident(), 0, 130, "ignore")]
+        else:
+            assert sorted(of[1:] for of in seen) == [(0, 64, "ignore"), (64, 130, "ignore")]
+            assert threading.get_ident() not in {of[0] for of in seen}
+        seen.clear()
+    with pytest.raises(ValueError, match="threads: expected 1 to 4096, got 0"):
+        Threads(0, 5)
