@@ -52,7 +52,7 @@ def train(
     from fastgrad.jobs.example import worked_task
     from fastgrad.jobs.train import drawn_task, train_chain
     from fastgrad.report.text import plural
-    from fastgrad.report.train import training_report
+    from fastgrad.report.train import drawn_text, training_report
 
     output.check(file)
     if file is not None and worked:
@@ -68,10 +68,7 @@ def train(
     if is_drawn:
         task = {name: given.get(name, DRAWN[name]) for name in DRAWN if name in task}
         chain, target = drawn_task(**task)
-        what = (
-            f"{plural(chain.ensemble, 'chain')} of {plural(chain.depth, 'link')}, weight {task['weight']}, "
-            f"bias {task['bias']}, seed {task['seed']}"
-        )
+        what = drawn_text(task)
     else:
         numbers = {name: _as_number(name, given[name]) for name in ("x", "target") if name in given}
         if worked:

@@ -40,10 +40,10 @@ def serve(address: str, port: int, ready: Callable[[str], None]) -> None:
     from bokeh.application.handlers.function import FunctionHandler
     from bokeh.server.server import Server
 
-    from fastgrad.explore.depth import DepthPage
+    from fastgrad.explore.page import Page
 
     def open_page(document: object) -> None:
-        DepthPage(document)
+        Page(document)
 
     try:
         port = _bindable(address, port)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -211,6 +212,7 @@ def worked_example(
     )
 
 
+@cache
 def _float32_links(weight: str, bias: str, backend: BackendName | Literal["auto"]) -> tuple[int | None, int | None]:
     """Links until the median gradient of drawn chains is lost in float32: the exact one, and a framework's."""
     growth = simulate(LESSON_DEPTH, 1000, weight, bias, record=LESSON_DEPTH, backend=backend)

@@ -279,6 +279,21 @@ def cell_edges(centers: Floats, log: bool) -> Floats:
     return np.asarray(10.0**between if log else between)
 
 
+def band_of(curve: Curve, figure: Figure) -> tuple[Floats, Floats, Floats]:
+    """Return x, lower and upper edge of a curve's band, where it has one.
+
+    A lower edge of minus infinity, the logarithm of 0, is drawn at the least number that the figure shows.
+    """
+    if curve.band is None:
+        return np.empty(0), np.empty(0), np.empty(0)
+    low, high = curve.band
+    shown = np.concatenate([edge for each in figure.curves for edge in (each.y, *(each.band or ()))])
+    floor = np.min(shown[np.isfinite(shown)], initial=np.inf)
+    low = np.where(low == -np.inf, floor, low)
+    inside = np.isfinite(low) & np.isfinite(high)
+    return figure.x[inside], low[inside], high[inside]
+
+
 def curve_label(curve: Curve, figure: Figure) -> str:
     """Name a curve for a legend, with what its band is."""
     return curve.label if curve.band is None else f"{curve.label}, with 5 % to 95 % of {figure.members}"

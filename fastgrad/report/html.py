@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.report.document import KINDS, PALETTE, Figure, Map, Table, Text, cell_edges, curve_label
+from fastgrad.report.document import KINDS, PALETTE, Figure, Map, Table, Text, band_of, cell_edges, curve_label
 from fastgrad.report.text import reason_empty
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ def _draw_curves(plot: Any, figure: Figure) -> None:
             style = "dashed"
         drawn = []
         if curve.band is not None:
-            low, high = (_drawable(edge) for edge in curve.band)
-            drawn.append(plot.varea(figure.x, low, high, fill_color=color, fill_alpha=0.2))
+            drawn.append(plot.varea(*band_of(curve, figure), fill_color=color, fill_alpha=0.2))
         y = _drawable(curve.y)
         line = plot.line(figure.x, y, line_color=color, line_dash=style, line_width=2)
         drawn.append(line)
@@ -200,7 +199,8 @@ def _draw_curves(plot: Any, figure: Figure) -> None:
             named.setdefault(curve_label(curve, figure), []).extend(drawn)
     items = [LegendItem(label=label, renderers=renderers) for label, renderers in named.items()]
     if items:
-        legend = Legend(items=items, click_policy="hide", border_line_alpha=0, location="left")
+        look: Any = {"border_line_alpha": 0, "padding": 2, "label_text_font_size": "11px"}  # for narrow screens
+        legend = Legend(items=items, click_policy="hide", location="left", **look)
         plot.add_layout(legend, "below")
         plot.height = HEIGHT + LEGEND_LINE * len(items)
 
@@ -219,8 +219,8 @@ def redraw(plot: Any, shown: Figure, figure: Figure) -> bool:
     renderers = iter(plot.renderers)
     for curve in figure.curves:
         if curve.band is not None:
-            low, high = (_drawable(edge) for edge in curve.band)
-            next(renderers).data_source.data = {"x": figure.x, "y1": low, "y2": high}
+            x, low, high = band_of(curve, figure)
+            next(renderers).data_source.data = {"x": x, "y1": low, "y2": high}
         next(renderers).data_source.data = {"x": figure.x, "y": _drawable(curve.y)}
     return True
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgrad.report.document import KINDS, PALETTE, Figure, Map, cell_edges, curve_label
+from fastgrad.report.document import KINDS, PALETTE, Figure, Map, band_of, cell_edges, curve_label
 from fastgrad.report.text import reason_empty
 
 if TYPE_CHECKING:
@@ -107,9 +107,7 @@ def _draw_curves(figure: Figure, axes: Axes) -> None:
             text = _wrapped(f"{curve.label}: {reason_empty([curve])}", TITLE_WIDTH)
             axes.text(0.98, 0.95, text, transform=axes.transAxes, ha="right", va="top", color=color)
         if curve.band is not None:
-            inside = np.isfinite(curve.band[0]) & np.isfinite(curve.band[1])
-            low, high = (edge[inside] for edge in curve.band)
-            axes.fill_between(figure.x[inside], low, high, color=color, alpha=0.2, linewidth=0)
+            axes.fill_between(*band_of(curve, figure), color=color, alpha=0.2, linewidth=0)
     axes.margins(x=0.01)
     bottom, top = axes.get_ylim()
     if any(curve.kind == "loss" for curve in figure.curves) and top - bottom < 1:  # see `terminal`

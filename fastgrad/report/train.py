@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgrad.report.document import Cell, Curve, Figure, Part, Report, Table, Text, numbers, words
-from fastgrad.report.text import TABLE_ROWS, percent, with_thin_spaces
+from fastgrad.report.text import TABLE_ROWS, percent, plural, with_thin_spaces
 from fastgrad.summary import evenly_spaced
 
 if TYPE_CHECKING:
@@ -46,6 +46,14 @@ def training_report(training: Training, start: Chain, what: str, parameters: dic
     result = {**summary, **({name: arrays[name] for name in ("weight", "bias", "status")} if ensemble == 1 else {})}
     seed = parameters.get("seed")
     return Report("train", parameters, result, rows, content, training.backend, seed, arrays)
+
+
+def drawn_text(task: dict[str, Any]) -> str:
+    """Name drawn chains by what they were drawn with."""
+    return (
+        f"{plural(task['ensemble'], 'chain')} of {plural(task['depth'], 'link')}, weight {task['weight']}, "
+        f"bias {task['bias']}, seed {task['seed']}"
+    )
 
 
 def loss_figure(training: Training, what: str) -> Figure:
