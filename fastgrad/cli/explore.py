@@ -12,8 +12,9 @@ import click
 def explore(port: int, address: str, no_browser: bool) -> None:
     """Look at the gradient in the browser while a slider moves.
 
-    Serves a page on this machine, until Ctrl-C: laws, depth, ensemble, width and nonlinearity, and what fastgrad
-    simulate shows of them. The page's address holds its settings: a setting is a link.
+    Serves a page on this machine, until Ctrl-C: the gradient through drawn chains or layers, the textbook's example,
+    training, and initialization schemes, with a slider for each size. The page's address holds its settings: a setting
+    is a link.
 
     \b
     Example: fastgrad explore --port 8080

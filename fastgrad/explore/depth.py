@@ -101,7 +101,7 @@ def distribution_figure(growth: Growth) -> Figure:
     """Histogram of the gradient's magnitude at the first recorded link, over the members."""
     log10 = growth.adjoint[0].log10()
     finite = log10[np.isfinite(log10)]
-    low, high = np.min(finite, initial=np.inf), np.max(finite, initial=-np.inf)
+    low, high = float(np.min(finite, initial=np.inf)), float(np.max(finite, initial=-np.inf))
     if not high - low > RESOLVED * max(abs(low), abs(high)):  # all are one number, or there is none
         low, high = (low - 0.5, low + 0.5) if finite.size else (-1.0, 0.0)
     share, edges = np.histogram(finite, BINS, (low, high))

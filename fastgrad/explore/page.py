@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class Page:
     def __init__(self, document: Any) -> None:
         from bokeh.layouts import column
         from bokeh.models.callbacks import CustomJS
-        from bokeh.models.widgets import RadioButtonGroup, TextInput
+        from bokeh.models.widgets import Div, RadioButtonGroup, TextInput
 
         self._document = document
         self._pool = ThreadPoolExecutor(1)
@@ -53,8 +54,9 @@ class Page:
         titles = [FORMS[name].title for name in TABS]
         self.choice = RadioButtonGroup(labels=titles, active=0, stylesheets=[DARK])
         self.choice.on_change("active", self._chosen)
-        self._place = column(sizing_mode="stretch_width")
-        document.add_root(column(self.choice, self._place, self.address, sizing_mode="stretch_width"))
+        self.notice = Div(text="", sizing_mode="stretch_width", styles={"color": "light-dark(#a40000, #ff8a80)"})
+        self._place = column(Div(text=""), sizing_mode="stretch_width")
+        document.add_root(column(self.choice, self.notice, self._place, self.address, sizing_mode="stretch_width"))
         document.title, document.template = "fastgrad explore", TEMPLATE
         document.on_session_destroyed(self.leave)
         self._open()
@@ -64,8 +66,8 @@ class Page:
         try:
             name, settings = from_address(request.arguments if request else {})
         except ValueError as error:
-            tab = self.show(next(iter(TABS)))
-            tab.say(f"address: {error}; shown is what the page begins with")
+            self.show(next(iter(TABS)))
+            self.notice.text = html.escape(f"address: {error}; shown is what the page begins with")
             return
         self.show(name, settings)
 
@@ -95,6 +97,7 @@ class Page:
         return tab
 
     def _tell_address(self, address: str) -> None:
+        self.notice.text = ""  # it was of another one
         self.address.value = address
 
     def leave(self, session_context: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LOCAL, ALL = "127.0.0.1", "0.0.0.0"
+KEPT_MS = 2000  # of a page that was closed, which has some 6 MB; its address brings it back
 
 
 def serve(address: str, port: int, ready: Callable[[str], None]) -> None:
@@ -45,6 +47,7 @@ def serve(address: str, port: int, ready: Callable[[str], None]) -> None:
     def open_page(document: object) -> None:
         Page(document)
 
+    logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)  # it warns of every page closed while it draws
     try:
         port = _bindable(address, port)
         server = Server(
@@ -52,6 +55,8 @@ def serve(address: str, port: int, ready: Callable[[str], None]) -> None:
             address=address,
             port=port,
             allow_websocket_origin=[f"{host}:{port}" for host in _hosts(address)],
+            unused_session_lifetime_milliseconds=KEPT_MS,
+            check_unused_sessions_milliseconds=KEPT_MS,
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

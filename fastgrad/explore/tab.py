@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import math
 from functools import partial
@@ -198,10 +199,13 @@ class Tab:
 
     # What the user does
 
-    def change(self, settings: Settings) -> None:
-        """Show other settings, which are checked already."""
+    def change(self, settings: Settings, slider: str | None = None) -> None:
+        """Show other settings, which are checked already.
+
+        A slider that changed one is left alone: it may have moved on, and would jump back under the hand.
+        """
         self.settings = dict(settings)
-        self._show_settings()
+        self._show_settings(slider)
         self._run()
 
     def _typed(self, key: str, _: str, __: str, text: str) -> None:
@@ -216,7 +220,8 @@ class Tab:
 
     def _slid(self, scale: Scale, _: str, __: float, log10: float) -> None:
         if not self._is_setting:
-            self._typed(scale.key, "", "", scale.text_at(log10, self.defaults[scale.key]))
+            text = scale.text_at(log10, self.defaults[scale.key])
+            self.change({**self.settings, scale.key: read(self.name, scale.key, text)}, slider=scale.key)
 
     def stop(self) -> None:
         """End the job that runs."""
@@ -242,14 +247,15 @@ class Tab:
 
     def say(self, text: str) -> None:
         """Put a line above the figures."""
-        self.status.text = text
+        self.status.text = html.escape(text, quote=False)
 
-    def _show_settings(self) -> None:
+    def _show_settings(self, slider: str | None) -> None:
         self._is_setting = True
         for key, control in self.controls.items():
             control.value = str(self.settings[key])
         for scale in self.scales:
-            self.sliders[scale.key].value = scale.place_of(self.settings)
+            if scale.key != slider:
+                self.sliders[scale.key].value = scale.place_of(self.settings)
         self.command.value = command_of(self.name, self.settings)
         self._tell_address(address_of(self.name, self.settings))
         self._is_setting = False
