@@ -129,7 +129,7 @@ def exponent_text(growth: Growth) -> str:
 
 
 def format_lines() -> list[tuple[str, float]]:
-    """Where float formats read 0, and inf: what to call it, and the logarithm of the magnitude."""
+    """Ends of the float formats: what each is called, and the logarithm of the magnitude there."""
     lines: dict[float, list[str]] = {}
     for name, limits in FLOAT_LIMITS.items():
         for log2 in limits:

@@ -19,7 +19,7 @@ TAB = "tab"  # key of an address that names the tab; without it is the first one
 
 
 class Form(NamedTuple):
-    """What can be set in a tab.
+    """Settings of a tab, and the command that they are of.
 
     Attributes
     ----------
