@@ -75,7 +75,7 @@ constexpr int64_t SEGMENTED_DEPTH_MIN = 8192;
 
 // `propagate` takes products over so many links first, and then over those: segments of whole ones can be multiplied
 // out by themselves, and the bits don't depend on how a chain was cut.
-constexpr int64_t PRODUCT_LINKS = 1024;
+constexpr int64_t GROUP_LINKS = 1024;
 
 // Links after which a contracting chain has forgotten its start, bit for bit: 37 / |lambda| as a rule.
 constexpr int64_t BURN_IN_LINKS = 128;

@@ -13,7 +13,7 @@ struct ForwardState {
     Floats activation[VECTORS];
     Scaled product[VECTORS];  // of w phi'
     Scaled scaled[VECTORS];   // the activation, after a link that was run in extended range; or a tiny offset
-    Scaled bound[VECTORS];    // product of |w| SLOPE: for `propagate` alone
+    Scaled bound[VECTORS];    // product of |w| MAX_SLOPE: for `propagate` alone
     uint32_t extended;        // bit j where product j needs extended range
     uint32_t extended_bound;  // bit j where bound j does
 };
@@ -23,8 +23,14 @@ FASTGRAD_INLINE void begin_product(ForwardState& forward) {
     forward.extended = 0;
 }
 
-// One link with centered biases where every offset is below TINY_OFFSET: it is multiplied by w SLOPE, and phi' is
-// SLOPE. The bits are those of the general path. Returns false, and does nothing, where that does not hold.
+// phi(0) + d of an offset far below phi(0), which is nothing beside it, unless that is 0.
+template <class Phi>
+FASTGRAD_INLINE Scaled beside_rest(Scaled offset) {
+    return Phi::REST == 0.0 ? offset : to_scaled(broadcast(Phi::REST));
+}
+
+// One link with centered biases where every offset is below TINY_OFFSET: it is multiplied by w MAX_SLOPE, and phi' is
+// MAX_SLOPE. The bits are those of the general path. Returns false, and does nothing, where that does not hold.
 //
 // forward    the block's state      in, out
 // weight     (block,)               in       w of the link
@@ -39,12 +45,12 @@ FASTGRAD_INLINE bool advance_tiny(ForwardState& forward, const double* weight) {
     FASTGRAD_ROW(N) {
         const Floats w = load(weight + j * VECTOR_LANES);
         const Scaled z = renormalize(forward.scaled[j].mantissa * w, forward.scaled[j].exponent);
-        forward.activation[j] = Phi::SLOPE * stand_in(z);
+        forward.activation[j] = Phi::MAX_SLOPE * stand_in(z);
         const Ints tiny = abs(forward.activation[j]) < TINY_OFFSET;
-        forward.scaled[j] = {select(tiny, z.mantissa, broadcast(0.5)),
-                             select(tiny & (z.mantissa != 0.0), z.exponent + Phi::SLOPE_EXPONENT, Ints{})};
+        const Scaled offset = {z.mantissa, select(z.mantissa != 0.0, z.exponent + Phi::MAX_SLOPE_EXPONENT, Ints{})};
+        forward.scaled[j] = select(tiny, offset, beside_rest<Phi>(offset));
         forward.product[j] =
-            renormalize_in_range((forward.product[j].mantissa * Phi::SLOPE) * w, forward.product[j].exponent);
+            renormalize_in_range((forward.product[j].mantissa * Phi::MAX_SLOPE) * w, forward.product[j].exponent);
     }
     return true;
 }
@@ -103,9 +109,10 @@ static void advance_rows(ForwardState& forward, const double* weights, const dou
                 const Preactivation at = preactivation(w, activation[j], forward.scaled[j]);
                 next = Phi::extended(at.z);
                 forward.activation[j] = Phi::offset(at.z);
-                const Ints tiny = abs(forward.activation[j]) < TINY_OFFSET;  // and then d is SLOPE z
-                forward.scaled[j] = renormalize(select(tiny, at.scaled.mantissa, next.mantissa),
-                                                select(tiny, at.scaled.exponent + Phi::SLOPE_EXPONENT, next.exponent));
+                const Ints tiny = abs(forward.activation[j]) < TINY_OFFSET;  // and then d is MAX_SLOPE z
+                forward.scaled[j] =
+                    renormalize(select(tiny, at.scaled.mantissa, next.mantissa),
+                                select(tiny, at.scaled.exponent + Phi::MAX_SLOPE_EXPONENT, next.exponent));
             } else {
                 next = Phi::extended(w * activation[j] + load(biases + step * stride + j * VECTOR_LANES));
                 forward.activation[j] = next.activation;

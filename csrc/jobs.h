@@ -1,11 +1,12 @@
 // The jobs of api.h under the names that kernels have for them, and the table of instruction sets.
 // Plain data only: this is shared by code for different instruction sets.
 //
-// Five words for parts of a job, here and in fastgrad/:
+// Six words for parts of a job, here and in fastgrad/:
 //   slice    members of a call: `start` to `stop` - 1. Threads take slices.
 //   page     links, or steps of training, of a call: `first` to `last` - 1.
 //   block    members, or segments of one chain, that a kernel runs side by side: BLOCK. Each is a lane; a vector holds
 //            VECTOR_LANES of them.
+//   group    GROUP_LINKS links of drawn chains, whose product is taken first: 1 to 1024, and so on.
 //   segment  links of a lane that are run in one go, forward or back.
 //   tile     links of a block that are copied to the first-level cache: TILE.
 #pragma once

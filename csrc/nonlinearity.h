@@ -25,8 +25,8 @@ struct ExtendedValues {
 struct Sigmoid {
     static constexpr int CODE = SIGMOID;
     static constexpr double REST = 0.5;            // phi(0)
-    static constexpr double SLOPE = 0.25;          // the largest of phi', at 0: a power of two
-    static constexpr int64_t SLOPE_EXPONENT = -2;  // SLOPE = 2^SLOPE_EXPONENT
+    static constexpr double MAX_SLOPE = 0.25;          // the largest of phi', at 0: a power of two
+    static constexpr int64_t MAX_SLOPE_EXPONENT = -2;  // MAX_SLOPE = 2^MAX_SLOPE_EXPONENT
 
     // The lanes of `mask` for which `in_range` holds.
     FASTGRAD_INLINE Mask covers(Mask mask, Floats z) { return at_most(mask, abs(z), SIGMOID_RANGE); }

@@ -1,8 +1,9 @@
 """The contract of the kernels: the arrays that a job is made of, and what a backend does with them.
 
 A backend is a module with a function for each job. A kernel is serial, releases the GIL where it is compiled, reads and
-fills arrays, and never checks, prints, or knows about threads. Its last two arguments are the range of members to run,
-so that several threads can share one job. All arrays are C-contiguous, float64 or int64, links first.
+fills arrays, and never checks, prints, or knows about threads. Its last two arguments are the range of members to run
+(of `backprop_segments` the range of segments, and the member), so that several threads can share one job. All arrays
+are C-contiguous, float64 or int64, links first.
 
 Backprop
     forward   z_l = w_l o_{l-1} + b_l,   o_l = phi(z_l)
@@ -17,9 +18,10 @@ Backprop
 
 Propagate
     Links are drawn and run forward, and only the recorded ones kept: `suffix_products` makes their gradients at the
-    end, and memory does not grow with depth. The compiled backends take products over whole blocks of 1024 links
-    first (links 1 … 1024, and so on), and then over the blocks: a chain can be cut in depth, and the bits don't depend
-    on how. A call should begin with a block.
+    end, and memory does not grow with depth. The compiled backends take products over groups of 1024 links first
+    (links 1 … 1024, and so on), and then over the groups: a chain can be cut in depth, and the bits don't depend on
+    how. A call should begin with a group: the products of one that is cut by calls have other last bits. All products,
+    and the adjoints made of them, are relative to dloss/do_L = 1.
 
     With centered biases (b_l = -w_l phi(0)) the state is the offset d_l = o_l - phi(0): z_l = w_l d_{l-1}, and for the
     sigmoid d_l = tanh(z_l/2)/2, with relative precision however small d is. An activation can't hold it: from
@@ -128,7 +130,8 @@ class State(NamedTuple):
 
     activation: Floats  #           (ensemble,)        in, out o_l; with centered biases d_l, and below 2^-900 a double
     #                                                          of its sign below 2^-900 that stands for it: 0 only for 0
-    scaled: ScaledArrays  #         (ensemble,)        in, out o_l; with centered biases d_l where |d_l| < 2^-900
+    scaled: ScaledArrays  #         (ensemble,)        in, out o_l; with centered biases d_l where |d_l| < 2^-900,
+    #                                                          otherwise o_l too
     product_before: ScaledArrays  # (ensemble,)        out     product of w_k phi'(z_k) over the links k of the call
     #                                                          before its first recorded one
     bound_before: ScaledArrays  #   (ensemble,)        out     product of |w_k| max phi' over the same links
@@ -249,9 +252,10 @@ class Backend(Protocol):
     def suffix_products(self, job: PropagateJob, start: int, stop: int) -> None:
         """Make recorded gradients of what `propagate` left of the members start … stop - 1, in place.
 
-        With a the adjoint of the link after a recorded one, 1 after the last: delta = (product a) phi', and a of the
-        recorded link is delta w. `product` becomes a, `slope` delta = grad_bias, `input` delta o_{l-1} = grad_weight,
-        and `bound` the bound from the link to the output.
+        From the last recorded link on: delta_l = (product a) phi'(z_l), where a is the adjoint of the next recorded
+        link's input, 1 after the last, and a_{l-1} = delta_l w_l. `product` becomes a_{l-1}, the adjoint of the link's
+        input, `slope` delta_l = grad_bias, `input` delta_l o_{l-1} = grad_weight, and `bound` the bound from the link
+        to the output.
         """
 
     def train(self, job: TrainJob, first: int, last: int, start: int, stop: int) -> None:

@@ -143,8 +143,8 @@ class Sigmoid(Nonlinearity):
     """o = 1 / (1 + exp(-z))."""
 
     REST = 0.5  # phi(0)
-    SLOPE = 0.25  # the largest of phi', at 0: a power of two
-    SLOPE_EXPONENT = -2  # SLOPE = 2^SLOPE_EXPONENT
+    MAX_SLOPE = 0.25  # the largest of phi', at 0: a power of two
+    MAX_SLOPE_EXPONENT = -2  # MAX_SLOPE = 2^MAX_SLOPE_EXPONENT
     RANGE = SIGMOID_RANGE  # of |z| for what is in range
 
     in_range = sigmoid_in_range

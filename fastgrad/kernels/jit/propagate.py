@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastgrad.kernels.constants import BURN_IN_LINKS, CENTERED, IN_RANGE_MIN, PRODUCT_LINKS, TINY_OFFSET
+from fastgrad.kernels.constants import BURN_IN_LINKS, CENTERED, GROUP_LINKS, IN_RANGE_MIN, TINY_OFFSET
 from fastgrad.kernels.jit.backprop import BLOCK
 from fastgrad.kernels.jit.compiler import bits_of, njit, njit_row
 from fastgrad.kernels.jit.draws import draw
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from fastgrad.kernels.contract import PropagateJob, ScaledArrays, State
 
 
-ONE = np.uint64(1)
-
-
 class SegmentProducts(NamedTuple):
     """Products that the segments of one call leave: see csrc/propagate.h."""
 
@@ -45,11 +42,17 @@ class SegmentProducts(NamedTuple):
     recorded_bound: ScaledArrays
 
 
+@njit
+def beside_rest(phi, mantissa, exponent):
+    """phi(0) + d of an offset far below phi(0), which is nothing beside it, unless that is 0."""
+    return (mantissa, exponent) if phi.REST == 0.0 else to_scaled(phi.REST)
+
+
 @njit_row
 def advance_tiny(phi, w, activation, scaled, scaled_exponent, product, product_exponent, bound, bound_exponent):
     """One link of every lane where all offsets are below TINY_OFFSET; False, and nothing done, where some are not.
 
-    The offsets are multiplied by w SLOPE, and the slope is SLOPE, in the bits of the general path.
+    The offsets are multiplied by w MAX_SLOPE, and the slope is MAX_SLOPE, in the bits of the general path.
     """
     lanes = len(w)
     outside = np.int64(0)
@@ -59,16 +62,18 @@ def advance_tiny(phi, w, activation, scaled, scaled_exponent, product, product_e
         return False
     for lane in range(lanes):
         mantissa, exponent = renormalize(scaled[lane] * w[lane], scaled_exponent[lane])
-        offset = phi.SLOPE * stand_in(mantissa, exponent)
+        offset = phi.MAX_SLOPE * stand_in(mantissa, exponent)
         tiny = abs(offset) < TINY_OFFSET
         activation[lane] = offset
-        scaled[lane] = mantissa if tiny else 0.5
-        scaled_exponent[lane] = exponent + phi.SLOPE_EXPONENT if tiny and mantissa != 0.0 else 0
+        exponent = exponent + phi.MAX_SLOPE_EXPONENT if mantissa != 0.0 else 0
+        if not tiny:
+            mantissa, exponent = beside_rest(phi, mantissa, exponent)
+        scaled[lane], scaled_exponent[lane] = mantissa, exponent
         product[lane], product_exponent[lane] = renormalize_in_range(
-            (product[lane] * phi.SLOPE) * w[lane], product_exponent[lane]
+            (product[lane] * phi.MAX_SLOPE) * w[lane], product_exponent[lane]
         )
         bound[lane], bound_exponent[lane] = renormalize_in_range(
-            bound[lane] * abs(w[lane]), bound_exponent[lane] + phi.SLOPE_EXPONENT
+            bound[lane] * abs(w[lane]), bound_exponent[lane] + phi.MAX_SLOPE_EXPONENT
         )
     return True
 
@@ -91,7 +96,8 @@ def advance(
 ):
     """One link of every lane; returns whether it was in range, and whether the products need extended range.
 
-    A link in range does not make `scaled`. With centered biases the activations are offsets.
+    In range are the links whose z, w and products plain doubles hold: csrc/constants.py has the limits. Such a link
+    makes no `scaled`, which is stale then. With centered biases the activations are offsets.
     """
     lanes = len(w)
     outside = np.int64(extended)
@@ -111,7 +117,7 @@ def advance(
                 (product[lane] * derivative) * w[lane], product_exponent[lane]
             )
             bound[lane], bound_exponent[lane] = renormalize_in_range(
-                bound[lane] * abs(w[lane]), bound_exponent[lane] + phi.SLOPE_EXPONENT
+                bound[lane] * abs(w[lane]), bound_exponent[lane] + phi.MAX_SLOPE_EXPONENT
             )
         return True, False
     if outside == 0:
@@ -121,7 +127,7 @@ def advance(
                 (product[lane] * derivative) * w[lane], product_exponent[lane]
             )
             bound[lane], bound_exponent[lane] = renormalize_in_range(
-                bound[lane] * abs(w[lane]), bound_exponent[lane] + phi.SLOPE_EXPONENT
+                bound[lane] * abs(w[lane]), bound_exponent[lane] + phi.MAX_SLOPE_EXPONENT
             )
         return True, False
     if (
@@ -136,8 +142,8 @@ def advance(
             mantissa, exponent, z[lane] = preactivation(w[lane], activation[lane], scaled[lane], scaled_exponent[lane])
             _, scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = phi.extended(z[lane])
             activation[lane] = phi.offset(z[lane])
-            if abs(activation[lane]) < TINY_OFFSET:  # and then d is SLOPE z
-                scaled[lane], scaled_exponent[lane] = renormalize(mantissa, exponent + phi.SLOPE_EXPONENT)
+            if abs(activation[lane]) < TINY_OFFSET:  # and then d is MAX_SLOPE z
+                scaled[lane], scaled_exponent[lane] = renormalize(mantissa, exponent + phi.MAX_SLOPE_EXPONENT)
         else:
             activation[lane], scaled[lane], scaled_exponent[lane], derivative, derivative_exponent = phi.extended(
                 z[lane]
@@ -146,7 +152,7 @@ def advance(
         delta, delta_exponent = renormalize(product[lane] * derivative, product_exponent[lane] + derivative_exponent)
         product[lane], product_exponent[lane] = renormalize(delta * factor, delta_exponent + factor_exponent)
         bound[lane], bound_exponent[lane] = renormalize(
-            bound[lane] * abs(factor), bound_exponent[lane] + (factor_exponent + phi.SLOPE_EXPONENT)
+            bound[lane] * abs(factor), bound_exponent[lane] + (factor_exponent + phi.MAX_SLOPE_EXPONENT)
         )
         if product[lane] == 0.0 or product_exponent[lane] < EXPONENT_MIN // 2:
             extended = True
@@ -172,26 +178,26 @@ def recorded_link(phi, centered, lane, w, b, z, activation, scaled, scaled_expon
     if centered:
         _, _, next_z = preactivation(w[lane], activation[lane], scaled[lane], scaled_exponent[lane])
         if abs(activation[lane]) < TINY_OFFSET:
-            mantissa, exponent = to_scaled(phi.REST)
+            mantissa, exponent = beside_rest(phi, mantissa, exponent)
     _, _, _, derivative, derivative_exponent = phi.extended(next_z)
     derivative, derivative_exponent = renormalize(derivative, derivative_exponent)
     return mantissa, exponent, derivative, derivative_exponent
 
 
 @njit
-def propagate_abreast(phi, job, state, first, last, begin, lanes):
-    """Chains side by side: members begin to begin + lanes - 1."""
+def propagate_abreast(phi, job, state, first, last, first_member, lanes):
+    """Chains side by side: members first_member to first_member + lanes - 1."""
     weight_law, bias_law, seed, recorded = job.weight_law, job.bias_law, job.seed, job.recorded_links
-    link_of = np.empty(lanes, dtype=np.uint64)
-    member_of = np.empty(lanes, dtype=np.uint64)
+    next_link = np.empty(lanes, dtype=np.uint64)
+    members = np.empty(lanes, dtype=np.uint64)
     w, b, z = np.empty(lanes), np.empty(lanes), np.empty(lanes)
     activation, scaled = np.empty(lanes), np.empty(lanes)
     scaled_exponent = np.empty(lanes, dtype=np.int64)
-    product, factor = np.full(lanes, 0.5), np.full(lanes, 0.5)  # since the last recorded link or group; of the bound
-    product_exponent, factor_exponent = np.ones(lanes, dtype=np.int64), np.ones(lanes, dtype=np.int64)
+    product, bound = np.full(lanes, 0.5), np.full(lanes, 0.5)  # since the last recorded link, or group
+    product_exponent, bound_exponent = np.ones(lanes, dtype=np.int64), np.ones(lanes, dtype=np.int64)
     for lane in range(lanes):
-        member = begin + lane
-        member_of[lane] = member
+        member = first_member + lane
+        members[lane] = member
         activation[lane] = state.activation[member]
         scaled[lane], scaled_exponent[lane] = state.scaled.mantissa[member], state.scaled.exponent[member]
         set_to_one(state.product_before, member)
@@ -202,21 +208,21 @@ def propagate_abreast(phi, job, state, first, last, begin, lanes):
     first_row = np.searchsorted(recorded, first)
     row = first_row - 1  # of the last recorded link passed in this call; before the first, the state's products
     for link in range(first, last):
-        link_of[:] = np.uint64(link)
-        draw(weight_law, bias_law, phi.REST, seed, link_of, member_of, w, b, z)
+        next_link[:] = np.uint64(link)
+        draw(weight_law, bias_law, phi.REST, seed, next_link, members, w, b, z)
         is_recorded = row + 1 < len(recorded) and recorded[row + 1] == link
         if is_recorded:
             for lane in range(lanes):
-                member = begin + lane
+                member = first_member + lane
                 if row < first_row:
                     multiply(state.product_before, member, product[lane], product_exponent[lane])
-                    multiply(state.bound_before, member, factor[lane], factor_exponent[lane])
+                    multiply(state.bound_before, member, bound[lane], bound_exponent[lane])
                 else:
                     multiply(job.product, (row, member), product[lane], product_exponent[lane])
-                    multiply(job.bound, (row, member), factor[lane], factor_exponent[lane])
+                    multiply(job.bound, (row, member), bound[lane], bound_exponent[lane])
             row += 1
             for lane in range(lanes):
-                cell = row, begin + lane
+                cell = row, first_member + lane
                 job.weight[cell] = w[lane]
                 (
                     job.input.mantissa[cell],
@@ -237,25 +243,25 @@ def propagate_abreast(phi, job, state, first, last, begin, lanes):
             scaled_exponent,
             product,
             product_exponent,
-            factor,
-            factor_exponent,
+            bound,
+            bound_exponent,
             extended,
         )
-        if not is_recorded and (link % PRODUCT_LINKS == 0 or link + 1 == last):
+        if not is_recorded and (link % GROUP_LINKS == 0 or link + 1 == last):
             for lane in range(lanes):
-                member = begin + lane
+                member = first_member + lane
                 if row < first_row:
                     multiply(state.product_before, member, product[lane], product_exponent[lane])
-                    multiply(state.bound_before, member, factor[lane], factor_exponent[lane])
+                    multiply(state.bound_before, member, bound[lane], bound_exponent[lane])
                 else:
                     multiply(job.product, (row, member), product[lane], product_exponent[lane])
-                    multiply(job.bound, (row, member), factor[lane], factor_exponent[lane])
-        if is_recorded or link % PRODUCT_LINKS == 0:
+                    multiply(job.bound, (row, member), bound[lane], bound_exponent[lane])
+        if is_recorded or link % GROUP_LINKS == 0:
             product[:], product_exponent[:] = 0.5, 1
-            factor[:], factor_exponent[:] = 0.5, 1
+            bound[:], bound_exponent[:] = 0.5, 1
             extended = False
     for lane in range(lanes):
-        member = begin + lane
+        member = first_member + lane
         state.activation[member] = activation[lane]
         state.scaled.mantissa[member], state.scaled.exponent[member] = scaled_state(
             phi, centered, lane, z, activation, scaled, scaled_exponent, is_in_range
@@ -264,29 +270,29 @@ def propagate_abreast(phi, job, state, first, last, begin, lanes):
 
 @njit
 def run_segments(
-    phi, job, first_row, member, firsts, lasts, begins, begin_exponents, ends, end_exponents, column, products
+    phi, job, first_row, member, firsts, lasts, befores, before_exponents, afters, after_exponents, column, products
 ):
     """Run segments of one chain side by side, one in each lane; more than one only if each begins a group of links.
 
-    States are rows of activation and mantissa, and exponents beside them. `products` gets those of the segments, from
-    `column` on.
+    States before and after are rows of activation and mantissa, and exponents beside them. `products` gets those of the
+    segments, from `column` on.
     """
     weight_law, bias_law, seed, recorded = job.weight_law, job.bias_law, job.seed, job.recorded_links
     recorded_product, recorded_bound = products.recorded_product, products.recorded_bound
     count = len(firsts)
-    link_of = np.empty(count, dtype=np.uint64)
-    member_of = np.full(count, np.uint64(member))
+    next_link = np.empty(count, dtype=np.uint64)
+    members = np.full(count, np.uint64(member))
     w, b, z = np.empty(count), np.empty(count), np.empty(count)
     activation, scaled = np.empty(count), np.empty(count)
     scaled_exponent = np.empty(count, dtype=np.int64)
-    product, factor = np.full(count, 0.5), np.full(count, 0.5)
-    product_exponent, factor_exponent = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+    product, bound = np.full(count, 0.5), np.full(count, 0.5)
+    product_exponent, bound_exponent = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.int64)
     next_row = np.empty(count, dtype=np.int64)
     length = 0
     for lane in range(count):
-        link_of[lane] = firsts[lane]
-        activation[lane], scaled[lane] = begins[lane, 0], begins[lane, 1]
-        scaled_exponent[lane] = begin_exponents[lane]
+        next_link[lane] = firsts[lane]
+        activation[lane], scaled[lane] = befores[lane, 0], befores[lane, 1]
+        scaled_exponent[lane] = before_exponents[lane]
         next_row[lane] = max(first_row, np.searchsorted(recorded, firsts[lane]))
         length = max(length, lasts[lane] - firsts[lane])
     is_in_range = False
@@ -301,8 +307,8 @@ def run_segments(
             for lane in range(count):
                 here = firsts[lane] + step
                 if here == lasts[lane]:
-                    ends[lane, 0] = activation[lane]
-                    ends[lane, 1], end_exponents[lane] = scaled_state(
+                    afters[lane, 0] = activation[lane]
+                    afters[lane, 1], after_exponents[lane] = scaled_state(
                         phi, centered, lane, z, activation, scaled, scaled_exponent, is_in_range
                     )
                 elif here < lasts[lane]:
@@ -315,7 +321,7 @@ def run_segments(
                     next_event = min(next_event, at - firsts[lane])
         if step == length:
             break
-        draw(weight_law, bias_law, phi.REST, seed, link_of, member_of, w, b, z)
+        draw(weight_law, bias_law, phi.REST, seed, next_link, members, w, b, z)
         if is_recorded:
             for lane in range(count):
                 here = firsts[lane] + step
@@ -330,7 +336,7 @@ def run_segments(
                     ) = recorded_link(phi, centered, lane, w, b, z, activation, scaled, scaled_exponent, is_in_range)
                     at = row - first_row
                     recorded_product.mantissa[at], recorded_product.exponent[at] = product[lane], product_exponent[lane]
-                    recorded_bound.mantissa[at], recorded_bound.exponent[at] = factor[lane], factor_exponent[lane]
+                    recorded_bound.mantissa[at], recorded_bound.exponent[at] = bound[lane], bound_exponent[lane]
         is_in_range, extended = advance(
             phi,
             centered,
@@ -342,8 +348,8 @@ def run_segments(
             scaled_exponent,
             product,
             product_exponent,
-            factor,
-            factor_exponent,
+            bound,
+            bound_exponent,
             extended,
         )
         if is_recorded:
@@ -352,17 +358,17 @@ def run_segments(
                 row = next_row[lane]
                 if here < lasts[lane] and row < len(recorded) and recorded[row] == here:
                     product[lane], product_exponent[lane] = 0.5, 1
-                    factor[lane], factor_exponent[lane] = 0.5, 1
+                    bound[lane], bound_exponent[lane] = 0.5, 1
                     next_row[lane] += 1
         for lane in range(count):
-            link_of[lane] += ONE
-        if (firsts[0] + step) % PRODUCT_LINKS == 0 or (count == 1 and step + 1 == length):
+            next_link[lane] += np.uint64(1)
+        if (firsts[0] + step) % GROUP_LINKS == 0 or (count == 1 and step + 1 == length):
             for lane in range(count):
                 cell = group, column + lane
                 products.product.mantissa[cell], products.product.exponent[cell] = product[lane], product_exponent[lane]
-                products.bound.mantissa[cell], products.bound.exponent[cell] = factor[lane], factor_exponent[lane]
+                products.bound.mantissa[cell], products.bound.exponent[cell] = bound[lane], bound_exponent[lane]
             product[:], product_exponent[:] = 0.5, 1
-            factor[:], factor_exponent[:] = 0.5, 1
+            bound[:], bound_exponent[:] = 0.5, 1
             extended = False
             group += 1
 
@@ -374,7 +380,7 @@ def combine(job, state, first_row, member, first, last, column, products, row):
     link = first
     group = 0
     while link < last:
-        end = min(((link - 1) // PRODUCT_LINKS + 1) * PRODUCT_LINKS + 1, last)
+        end = min(((link - 1) // GROUP_LINKS + 1) * GROUP_LINKS + 1, last)
         group_left = True
         while group_left:
             is_recorded = row + 1 < len(recorded) and recorded[row + 1] < end
@@ -410,7 +416,7 @@ def can_be_guessed(bias_law, activation):
 
 
 @njit
-def burn_in(phi, job, member, before, sign, firsts, begins, begin_exponents):
+def burn_in(phi, job, member, before, sign, firsts, befores, before_exponents):
     """Guess the states before links `firsts` by running the links that lead to them: see csrc/propagate.h.
 
     They run from rest, or from an offset of `sign` / 2; from 0 if `before`, the offset before all of them, is 0.
@@ -421,19 +427,19 @@ def burn_in(phi, job, member, before, sign, firsts, begins, begin_exponents):
     if centered:
         start = 0.0 if before == 0.0 else 0.5 * sign
     count = len(firsts)
-    link_of = np.empty(count, dtype=np.uint64)
-    member_of = np.full(count, np.uint64(member))
+    next_link = np.empty(count, dtype=np.uint64)
+    members = np.full(count, np.uint64(member))
     w, b, z = np.empty(count), np.empty(count), np.empty(count)
     activation, scaled = np.full(count, start), np.zeros(count)
     scaled_exponent = np.zeros(count, dtype=np.int64)
-    product, factor = np.full(count, 0.5), np.full(count, 0.5)
-    product_exponent, factor_exponent = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+    product, bound = np.full(count, 0.5), np.full(count, 0.5)
+    product_exponent, bound_exponent = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.int64)
     for lane in range(count):
-        link_of[lane] = firsts[lane] - BURN_IN_LINKS
+        next_link[lane] = firsts[lane] - BURN_IN_LINKS
     is_in_range = False
     extended = False
     for _ in range(BURN_IN_LINKS):
-        draw(weight_law, bias_law, phi.REST, seed, link_of, member_of, w, b, z)
+        draw(weight_law, bias_law, phi.REST, seed, next_link, members, w, b, z)
         is_in_range, extended = advance(
             phi,
             centered,
@@ -445,31 +451,32 @@ def burn_in(phi, job, member, before, sign, firsts, begins, begin_exponents):
             scaled_exponent,
             product,
             product_exponent,
-            factor,
-            factor_exponent,
+            bound,
+            bound_exponent,
             extended,
         )
         for lane in range(count):
-            link_of[lane] += ONE
+            next_link[lane] += np.uint64(1)
     for lane in range(count):
-        begins[lane, 0] = activation[lane]
-        begins[lane, 1], begin_exponents[lane] = scaled_state(
+        befores[lane, 0] = activation[lane]
+        befores[lane, 1], before_exponents[lane] = scaled_state(
             phi, centered, lane, z, activation, scaled, scaled_exponent, is_in_range
         )
 
 
 @njit
-def correct_signs(phi, job, member, before, firsts, begins, begin_exponents, ends):
+def correct_signs(phi, job, member, before, firsts, befores, before_exponents, afters):
     """Guess again the starts of segments whose offset had the wrong sign; True if there are any: see csrc."""
-    mirrored, mirrored_exponents = begins.copy(), begin_exponents.copy()
+    mirrored, mirrored_exponents = befores.copy(), before_exponents.copy()
     burn_in(phi, job, member, before, -1.0, firsts[1:], mirrored[1:], mirrored_exponents[1:])
     wrong, any_wrong = False, False
     for i in range(1, len(firsts)):
-        if (begins[i, 0] < 0.0) != (ends[i - 1, 0] < 0.0):
+        # One that began with the wrong sign ends with it: whether they agree tells of the next one.
+        if (befores[i, 0] < 0.0) != (afters[i - 1, 0] < 0.0):
             wrong = not wrong
         if wrong:
-            begins[i, 0], begins[i, 1] = mirrored[i, 0], mirrored[i, 1]
-            begin_exponents[i] = mirrored_exponents[i]
+            befores[i, 0], befores[i, 1] = mirrored[i, 0], mirrored[i, 1]
+            before_exponents[i] = mirrored_exponents[i]
             any_wrong = True
     return any_wrong
 
@@ -478,87 +485,94 @@ def correct_signs(phi, job, member, before, firsts, begins, begin_exponents, end
 def propagate_deep(phi, job, state, first, last, member):
     """One chain, cut in depth: see csrc/propagate.h."""
     bias_law, recorded = job.bias_law, job.recorded_links
-    row = np.searchsorted(recorded, first)
-    groups = (last - 1) // PRODUCT_LINKS - (first - 1) // PRODUCT_LINKS + 1
-    n_recorded = np.searchsorted(recorded, last) - row
+    first_row = np.searchsorted(recorded, first)
+    groups = (last - 1) // GROUP_LINKS - (first - 1) // GROUP_LINKS + 1
+    n_recorded = np.searchsorted(recorded, last) - first_row
     products = SegmentProducts(
         new_scaled((groups, BLOCK)), new_scaled((groups, BLOCK)), new_scaled(n_recorded), new_scaled(n_recorded)
     )
     set_to_one(state.product_before, member)
     set_to_one(state.bound_before, member)
 
-    # The links before the first whole block and after the last run by themselves, the blocks between in segments.
-    begin = min((first - 1 + PRODUCT_LINKS - 1) // PRODUCT_LINKS * PRODUCT_LINKS + 1, last)
-    whole = (last - begin) // PRODUCT_LINKS
-    each = (whole + BLOCK - 1) // BLOCK
+    # The links before the first whole group and after the last run by themselves, the groups between in segments.
+    first_whole = min((first - 1 + GROUP_LINKS - 1) // GROUP_LINKS * GROUP_LINKS + 1, last)
+    whole_groups = (last - first_whole) // GROUP_LINKS
+    groups_per_segment = (whole_groups + BLOCK - 1) // BLOCK
     if (
-        whole < 4 or n_recorded * 8 >= last - first or not can_be_guessed(bias_law, state.activation[member])
-    ):  # nothing to gain
-        begin, whole, each = last, 0, 0
-    count = -(-whole // each) if whole else 0
+        whole_groups < 4 or n_recorded * 8 >= last - first or not can_be_guessed(bias_law, state.activation[member])
+    ):  # with more than one recorded link in eight, segments do not pay
+        first_whole, whole_groups, groups_per_segment = last, 0, 0
+    count = -(-whole_groups // groups_per_segment) if whole_groups else 0
     firsts, lasts = np.empty(count + 2, dtype=np.int64), np.empty(count + 2, dtype=np.int64)
-    begins, ends = np.empty((count + 2, 2)), np.empty((count + 2, 2))
-    begin_exponents, end_exponents = np.empty(count + 2, dtype=np.int64), np.empty(count + 2, dtype=np.int64)
+    befores, afters = np.empty((count + 2, 2)), np.empty((count + 2, 2))
+    before_exponents, after_exponents = np.empty(count + 2, dtype=np.int64), np.empty(count + 2, dtype=np.int64)
     for i in range(count):
-        firsts[i + 1] = begin + i * each * PRODUCT_LINKS
-        lasts[i + 1] = begin + min((i + 1) * each, whole) * PRODUCT_LINKS
-    firsts[0], lasts[0] = first, begin
-    firsts[count + 1], lasts[count + 1] = begin + whole * PRODUCT_LINKS, last
+        firsts[i + 1] = first_whole + i * groups_per_segment * GROUP_LINKS
+        lasts[i + 1] = first_whole + min((i + 1) * groups_per_segment, whole_groups) * GROUP_LINKS
+    firsts[0], lasts[0] = first, first_whole
+    firsts[count + 1], lasts[count + 1] = first_whole + whole_groups * GROUP_LINKS, last
 
-    passed = row - 1
+    row = first_row - 1  # of the last recorded link passed
     activation = state.activation[member]
     mantissa, exponent = state.scaled.mantissa[member], state.scaled.exponent[member]
     for i in range(count + 2):
         if i == 1 and count:
-            begins[1, 0], begins[1, 1], begin_exponents[1] = activation, mantissa, exponent
+            befores[1, 0], befores[1, 1], before_exponents[1] = activation, mantissa, exponent
             guessed = slice(2, count + 1)
-            burn_in(phi, job, member, activation, 1.0, firsts[guessed], begins[guessed], begin_exponents[guessed])
-            cut = slice(1, count + 1)
+            burn_in(phi, job, member, activation, 1.0, firsts[guessed], befores[guessed], before_exponents[guessed])
+            of_segments = slice(1, count + 1)
             for turn in range(2 if bias_law[0] == CENTERED else 1):
                 if turn == 1 and not correct_signs(
-                    phi, job, member, activation, firsts[cut], begins[cut], begin_exponents[cut], ends[cut]
+                    phi,
+                    job,
+                    member,
+                    activation,
+                    firsts[of_segments],
+                    befores[of_segments],
+                    before_exponents[of_segments],
+                    afters[of_segments],
                 ):
                     break
                 run_segments(
                     phi,
                     job,
-                    row,
+                    first_row,
                     member,
-                    firsts[cut],
-                    lasts[cut],
-                    begins[cut],
-                    begin_exponents[cut],
-                    ends[cut],
-                    end_exponents[cut],
+                    firsts[of_segments],
+                    lasts[of_segments],
+                    befores[of_segments],
+                    before_exponents[of_segments],
+                    afters[of_segments],
+                    after_exponents[of_segments],
                     0,
                     products,
                 )
         same = (
             1 <= i <= count
-            and bits_of(begins[i, 0]) == bits_of(activation)
-            and begins[i, 1] == mantissa
-            and begin_exponents[i] == exponent
+            and bits_of(befores[i, 0]) == bits_of(activation)
+            and befores[i, 1] == mantissa
+            and before_exponents[i] == exponent
         )
         column = i - 1 if 1 <= i <= count else 0
         if not same:
-            begins[i, 0], begins[i, 1], begin_exponents[i] = activation, mantissa, exponent
+            befores[i, 0], befores[i, 1], before_exponents[i] = activation, mantissa, exponent
             alone = slice(i, i + 1)
             run_segments(
                 phi,
                 job,
-                row,
+                first_row,
                 member,
                 firsts[alone],
                 lasts[alone],
-                begins[alone],
-                begin_exponents[alone],
-                ends[alone],
-                end_exponents[alone],
+                befores[alone],
+                before_exponents[alone],
+                afters[alone],
+                after_exponents[alone],
                 column,
                 products,
             )
-        activation, mantissa, exponent = ends[i, 0], ends[i, 1], end_exponents[i]
-        passed = combine(job, state, row, member, firsts[i], lasts[i], column, products, passed)
+        activation, mantissa, exponent = afters[i, 0], afters[i, 1], after_exponents[i]
+        row = combine(job, state, first_row, member, firsts[i], lasts[i], column, products, row)
     state.activation[member] = activation
     state.scaled.mantissa[member], state.scaled.exponent[member] = mantissa, exponent
 
@@ -566,12 +580,12 @@ def propagate_deep(phi, job, state, first, last, member):
 @njit
 def propagate_compiled(phi, job, state, first, last, start, stop):
     """Drawn chains, streamed forward: an ensemble abreast, a few deep chains cut in depth."""
-    if stop - start <= BLOCK // 4 and last - first >= 8 * PRODUCT_LINKS:
+    if stop - start <= BLOCK // 4 and last - first >= 8 * GROUP_LINKS:
         for member in range(start, stop):
             propagate_deep(phi, job, state, first, last, member)
     else:
-        for begin in range(start, stop, BLOCK):
-            propagate_abreast(phi, job, state, first, last, begin, min(BLOCK, stop - begin))
+        for first_member in range(start, stop, BLOCK):
+            propagate_abreast(phi, job, state, first, last, first_member, min(BLOCK, stop - first_member))
 
 
 @njit
@@ -585,7 +599,7 @@ def suffix_products_compiled(phi, job, start, stop):
     )
     lanes = stop - start
     adjoint, exponent = np.full(lanes, 0.5), np.ones(lanes, dtype=np.int64)
-    limit, limit_exponent = np.full(lanes, 0.5), np.ones(lanes, dtype=np.int64)
+    bound_after, bound_after_exponent = np.full(lanes, 0.5), np.ones(lanes, dtype=np.int64)
     for row in range(len(job.recorded_links) - 1, -1, -1):
         for lane in range(lanes):
             cell = row, start + lane
@@ -593,16 +607,18 @@ def suffix_products_compiled(phi, job, start, stop):
             delta, delta_exponent = renormalize(adjoint[lane] * product[cell], exponent[lane] + product_exponent[cell])
             delta, delta_exponent = renormalize(delta * slope[cell], delta_exponent + slope_exponent[cell])
             adjoint[lane], exponent[lane] = renormalize(delta * factor, delta_exponent + factor_exponent)
-            upper, upper_exponent = renormalize(limit[lane] * bound[cell], limit_exponent[lane] + bound_exponent[cell])
-            limit[lane], limit_exponent[lane] = renormalize(
-                upper * abs(factor), upper_exponent + (factor_exponent + phi.SLOPE_EXPONENT)
+            upper, upper_exponent = renormalize(
+                bound_after[lane] * bound[cell], bound_after_exponent[lane] + bound_exponent[cell]
+            )
+            bound_after[lane], bound_after_exponent[lane] = renormalize(
+                upper * abs(factor), upper_exponent + (factor_exponent + phi.MAX_SLOPE_EXPONENT)
             )
             input_at[cell], input_exponent[cell] = renormalize(
                 delta * input_at[cell], delta_exponent + input_exponent[cell]
             )
             slope[cell], slope_exponent[cell] = delta, delta_exponent
             product[cell], product_exponent[cell] = adjoint[lane], exponent[lane]
-            bound[cell], bound_exponent[cell] = limit[lane], limit_exponent[lane]
+            bound[cell], bound_exponent[cell] = bound_after[lane], bound_after_exponent[lane]
 
 
 def suffix_products(job: PropagateJob, start: int, stop: int) -> None:

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 WORK_ELEMENTS = 2**18  # links times members that `propagate` makes arrays of at a time
-PRODUCT_LINKS = 64  # links whose product is taken at once
-BLOCK_ROWS = 300  # recorded links whose products are taken at a time: three mantissas each, from 1/2, end above 2^-901
-BLOCK_ELEMENTS = 2**17  # of such a block: it stays in the cache, and beside the records it is small
+PRODUCT_ROWS = 64  # links whose product is taken at once; the compiled backends take GROUP_LINKS
+RECORD_ROWS = 300  # recorded links that are multiplied at a time: three mantissas each, from 1/2, end above 2^-901
+RECORD_ELEMENTS = 2**17  # and their members: they stay in the cache, and beside the records they are few
 EXPONENT_SUM_MAX = 2**61  # beyond it, sums of exponents might leave int64
 
 FAMILIES = {code: family for family, code in FAMILY_CODES.items()}
@@ -238,57 +238,60 @@ def propagate(job: PropagateJob, state: State, first: int, last: int, start: int
     laws = [Law(FAMILIES[code], location, scale, "") for code, location, scale in (job.weight_law, job.bias_law)]
     for mantissa, exponent in (state.product_before, state.bound_before):
         mantissa[members], exponent[members] = 0.5, 1  # the number 1
-    row, end = (int(at) for at in np.searchsorted(recorded, [first, last]))
-    current = row - 1  # the last recorded link passed; before the first of the call, the products are the state's
-    step = max(1, WORK_ELEMENTS // (stop - start) // PRODUCT_LINKS) * PRODUCT_LINKS
-    for begin in range(first, last, step):
-        links = np.arange(begin, min(begin + step, last))
+    first_row, end_row = (int(at) for at in np.searchsorted(recorded, [first, last]))
+    row = first_row - 1  # of the last recorded link passed in this call; before the first, the state's products
+    step = max(1, WORK_ELEMENTS // (stop - start) // PRODUCT_ROWS) * PRODUCT_ROWS
+    for first_link in range(first, last, step):
+        links = np.arange(first_link, min(first_link + step, last))
         w, b = philox.draw(laws[0], laws[1], job.seed, links, np.arange(start, stop))
 
         # forward: z_l = w_l o_{l-1} + b_l,  o_l = phi(z_l)
         first_input = scaled.mantissa[members], scaled.exponent[members]
         if laws[1].family == "centered":
-            at_rest = np.abs(activation[members]) < TINY_OFFSET
+            tiny = np.abs(activation[members]) < TINY_OFFSET
             z, activation[members], offset = forward_offset(phi, w, activation[members], *first_input)
-            first_input = np.where(at_rest, phi.rest, first_input[0]), np.where(at_rest, 0, first_input[1])
+            if phi.rest != 0:  # beside which a tiny offset is nothing
+                rest, rest_exponent = np.frexp(phi.rest)
+                first_input = np.where(tiny, rest, first_input[0]), np.where(tiny, rest_exponent, first_input[1])
         else:
             z, activation[members] = forward(phi, w, b, activation[members])
-        link = phi.extended(z)
-        before_mantissa = np.concatenate([first_input[0][None], link.mantissa[:-1]])
-        before_exponent = np.concatenate([first_input[1][None], link.exponent[:-1]])
-        scaled.mantissa[members], scaled.exponent[members] = renormalize(link.mantissa[-1], link.exponent[-1])
+        values = phi.extended(z)
+        input_mantissa = np.concatenate([first_input[0][None], values.mantissa[:-1]])
+        input_exponent = np.concatenate([first_input[1][None], values.exponent[:-1]])
+        scaled.mantissa[members], scaled.exponent[members] = renormalize(values.mantissa[-1], values.exponent[-1])
         if laws[1].family == "centered":
-            at_rest = np.abs(activation[members]) < TINY_OFFSET
-            scaled.mantissa[members] = np.where(at_rest, offset[0], scaled.mantissa[members])
-            scaled.exponent[members] = np.where(at_rest, offset[1], scaled.exponent[members])
+            tiny = np.abs(activation[members]) < TINY_OFFSET
+            scaled.mantissa[members] = np.where(tiny, offset[0], scaled.mantissa[members])
+            scaled.exponent[members] = np.where(tiny, offset[1], scaled.exponent[members])
 
         # recorded links: what their gradients are made of
-        rows = slice(current + 1, int(np.searchsorted(recorded[:end], links[-1], side="right")))
-        at = recorded[rows] - begin
+        rows = slice(row + 1, int(np.searchsorted(recorded[:end_row], links[-1], side="right")))
+        at = recorded[rows] - first_link
         job.weight[rows, members] = w[at]
         job.input.mantissa[rows, members], job.input.exponent[rows, members] = renormalize(
-            before_mantissa[at], before_exponent[at]
+            input_mantissa[at], input_exponent[at]
         )
         job.slope.mantissa[rows, members], job.slope.exponent[rows, members] = renormalize(
-            link.derivative[at], link.derivative_exponent[at]
+            values.derivative[at], values.derivative_exponent[at]
         )
         for mantissa, exponent in (job.product, job.bound):
             mantissa[rows, members], exponent[rows, members] = 0.5, 1
 
         # the products over the links between two recorded ones
         w_mantissa, w_exponent = renormalize(w, np.zeros((), dtype=np.int64))
-        product_factor = link.derivative * w_mantissa, link.derivative_exponent + w_exponent
+        product_factor = values.derivative * w_mantissa, values.derivative_exponent + w_exponent
         bound_factor = np.abs(w_mantissa), w_exponent + phi.slope_exponent
-        # Cut at recorded links and every PRODUCT_LINKS links, whatever the width of the slice: so are the bits.
-        starts = np.union1d(at, np.arange(0, len(links), PRODUCT_LINKS))
+        # Cut at recorded links and every PRODUCT_ROWS links: the bits don't depend on how wide the slice is.
+        starts = np.union1d(at, np.arange(0, len(links), PRODUCT_ROWS))
         is_recorded = np.isin(starts, at)
         for start_at, after, is_at_recorded in zip(starts, [*starts[1:], len(links)], is_recorded, strict=True):
             between = slice(start_at + 1 if is_at_recorded else start_at, after)
             if is_at_recorded:
-                current += 1
+                row += 1
             if between.start < between.stop:
-                cell = (current, members) if current >= row else members
-                products = (job.product, job.bound) if current >= row else (state.product_before, state.bound_before)
+                is_before = row < first_row
+                cell = members if is_before else (row, members)
+                products = (state.product_before, state.bound_before) if is_before else (job.product, job.bound)
                 for (mantissa, exponent), factor in zip(products, (product_factor, bound_factor), strict=True):
                     fraction, shift = product(factor[0][between], factor[1][between])
                     mantissa[cell], exponent[cell] = renormalize(mantissa[cell] * fraction, exponent[cell] + shift)
@@ -303,7 +306,7 @@ def suffix_products(job: PropagateJob, start: int, stop: int) -> None:
         for of in (job.input, job.slope, job.product, job.bound)
     )
     following = bound_following = Scaled.from_float(np.ones(stop - start))
-    rows = max(1, min(BLOCK_ROWS, BLOCK_ELEMENTS // (stop - start)))
+    rows = max(1, min(RECORD_ROWS, RECORD_ELEMENTS // (stop - start)))
     for last in range(len(weight), 0, -rows):
         block = slice(max(0, last - rows), last)
         w = Scaled.from_float(weight[block])
@@ -319,12 +322,12 @@ def running_products(factors: tuple[Scaled, ...], start: Scaled) -> Iterator[Sca
     """Products from the last row up, beginning with `start`: for each factor, all that has been multiplied after it.
 
     The bits are those of one product after the other. Renormalizing is exact, and is done once at the end: until then
-    mantissas alone are multiplied, which over `BLOCK_ROWS` rows stay normal numbers, and exponents are summed.
+    mantissas alone are multiplied, which over `RECORD_ROWS` rows stay normal numbers, and exponents are summed.
 
     Parameters
     ----------
     factors : tuple of Scaled, shape (rows, ensemble)
-        At most three, and at most `BLOCK_ROWS` rows. The first one's products are not given back.
+        At most three, and at most `RECORD_ROWS` rows. The first one's products are not given back.
     start : Scaled, shape (ensemble,)
     """
     rows = len(factors[0])
