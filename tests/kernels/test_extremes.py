@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
+from fastgrad.jobs.pages import State
+from fastgrad.kernels import PropagateJob, ScaledArrays, load
+from fastgrad.laws import parse
+from fastgrad.nonlinearities import NONLINEARITIES
 
 SMALLEST, LARGEST = 5e-324, 1.7976931348623157e308
 DEAD = 2.0**60  # beyond it the derivative is 0
@@ -259,3 +263,19 @@ def test_products_of_the_smallest_exponents_are_zero(backend):
     assert (gradients.grad_x.mantissa, gradients.grad_x.exponent) == (0.0, 0)
     assert np.all(gradients.grad_bias.mantissa[: 8192 - 256] == 0)
     assert np.all(gradients.grad_bias.exponent <= 0)
+
+
+def test_tiny_offsets_of_a_nonlinearity_that_rests_at_zero():
+    """The definition knows tanh too: its inputs fall below every double, and are the offsets themselves."""
+    phi, (_, reference) = NONLINEARITIES["tanh"], load("numpy")
+    links = np.array([1, 800, 1200, 1500])
+    records = [fg.Scaled.empty((4, 1)) for _ in range(4)]
+    laws = parse("constant:0.5", "weight").code, parse("centered", "bias").code
+    job = PropagateJob(*laws, 0, phi.code, links, np.empty((4, 1)), *map(ScaledArrays.of, records))
+    state = State.at(np.array([0.3]), phi.rest, True)
+    reference.propagate(job, state.arrays, 1, 1501, 0, 1)
+    with mp.workdps(40):
+        o, expected = mp.mpf(0.3), {}
+        for link in range(1, 1501):
+            expected[link], o = mp.log(abs(o), 2), mp.tanh(o / 2)
+    assert records[0].log2()[:, 0] == pytest.approx([float(expected[link]) for link in links], abs=1e-9)

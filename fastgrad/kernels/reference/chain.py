@@ -55,7 +55,7 @@ def forward(phi: Nonlinearity, weight: Floats, bias: Floats, activation: Floats)
 def forward_offset(
     phi: Nonlinearity, weight: Floats, offset: Floats, scaled_mantissa: Floats, scaled_exponent: Ints
 ) -> tuple[Floats, Floats, tuple[Floats, Ints]]:
-    """Preactivations of every link with centered biases, and the last offset d = o - phi(0).
+    """Preactivations and offsets d = o - phi(0) of every link with centered biases.
 
     z_l = w_l d_{l-1}; where z is so small that a double may not hold it, d is its slope times z.
 
@@ -70,10 +70,11 @@ def forward_offset(
     -------
     z : ndarray, shape (depth, members)
     offset : ndarray, shape (members,)
-    scaled : tuple of ndarray
-        The last offset as a double and as mantissa and exponent.
+        The last one, as a double.
+    scaled : tuple of ndarray, shape (depth, members)
+        All as mantissa and exponent.
     """
-    z = np.empty_like(weight)
+    z, mantissas, exponents = np.empty_like(weight), np.empty_like(weight), np.empty(weight.shape, dtype=np.int64)
     w_mantissa, w_exponent = renormalize(weight, np.zeros((), dtype=np.int64))
     tiny = np.abs(offset) < TINY_OFFSET
     mantissa, exponent = renormalize(offset, np.zeros((), dtype=np.int64))
@@ -87,7 +88,8 @@ def forward_offset(
         tiny = np.abs(d) < TINY_OFFSET
         mantissa = np.where(tiny, mantissa, fraction)
         exponent = np.where(tiny & (mantissa != 0), exponent + phi.slope_exponent, shift)
-    return z, d, (mantissa, exponent)
+        mantissas[link], exponents[link] = mantissa, exponent
+    return z, d, (mantissas, exponents)
 
 
 class Backward(NamedTuple):
@@ -250,19 +252,22 @@ def propagate(job: PropagateJob, state: State, first: int, last: int, start: int
         if laws[1].family == "centered":
             tiny = np.abs(activation[members]) < TINY_OFFSET
             z, activation[members], offset = forward_offset(phi, w, activation[members], *first_input)
-            if phi.rest != 0:  # beside which a tiny offset is nothing
+            values = phi.extended(z)
+            if phi.rest == 0:  # else a tiny offset is nothing beside it
+                values = values._replace(mantissa=offset[0], exponent=offset[1])
+            else:
                 rest, rest_exponent = np.frexp(phi.rest)
                 first_input = np.where(tiny, rest, first_input[0]), np.where(tiny, rest_exponent, first_input[1])
         else:
             z, activation[members] = forward(phi, w, b, activation[members])
-        values = phi.extended(z)
+            values = phi.extended(z)
         input_mantissa = np.concatenate([first_input[0][None], values.mantissa[:-1]])
         input_exponent = np.concatenate([first_input[1][None], values.exponent[:-1]])
         scaled.mantissa[members], scaled.exponent[members] = renormalize(values.mantissa[-1], values.exponent[-1])
         if laws[1].family == "centered":
             tiny = np.abs(activation[members]) < TINY_OFFSET
-            scaled.mantissa[members] = np.where(tiny, offset[0], scaled.mantissa[members])
-            scaled.exponent[members] = np.where(tiny, offset[1], scaled.exponent[members])
+            scaled.mantissa[members] = np.where(tiny, offset[0][-1], scaled.mantissa[members])
+            scaled.exponent[members] = np.where(tiny, offset[1][-1], scaled.exponent[members])
 
         # recorded links: what their gradients are made of
         rows = slice(row + 1, int(np.searchsorted(recorded[:end_row], links[-1], side="right")))
