@@ -281,7 +281,7 @@ class Tab:
             if number != self._wanted:
                 raise SupersededError
             if done < total:
-                self._soon(number, partial(self.say, f"{100 * done // total} %"))
+                self._soon(number, partial(self._show_progress, 100 * done // total))
 
         if number == self._wanted:
             self._changed.clear()
@@ -307,6 +307,9 @@ class Tab:
                 act()
 
         self._document.add_next_tick_callback(run)
+
+    def _show_progress(self, percent: int) -> None:
+        self.status.text = f'<progress max="100" value="{percent}"></progress> {percent} %'
 
     def _failed(self, text: str) -> None:
         self._stop.disabled = True

@@ -202,7 +202,13 @@ def test_what_would_take_minutes_is_refused_with_a_word(page):
 def test_a_long_job_is_stopped(page):
     page.tab.change({**DEFAULTS, "depth": 10**6, "ensemble": 2000})
     assert not page.tab._stop.disabled
-    time.sleep(0.2)
+    for _ in range(100):  # until it tells how far it is
+        time.sleep(0.05)
+        while page.left:
+            page.left.pop(0)()
+        if "<progress" in page.tab.status.text:
+            break
+    assert re.match(r'<progress max="100" value="\d+"></progress> \d+ %', page.tab.status.text)
     start = time.perf_counter()
     page.tab.stop()
     page.settle()
