@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,10 @@ def real_array(name: str, values: ArrayLike, finite: bool = True) -> Floats:
     TypeError, ValueError
         Naming the argument and, for a value that is not finite, its index.
     """
+    if type(values) is np.ndarray and values.dtype == np.float64 and values.dtype.isnative:  # as nearly always
+        if finite:
+            require_finite(name, values)
+        return values
     if has_masked(values):
         raise TypeError(f"{name}: has masked entries, expected a number everywhere")
     try:
@@ -89,6 +94,8 @@ def require_finite(name: str, values: Floats) -> None:
 
 def per_member(name: str, values: ArrayLike, ensemble: int) -> Floats:
     """One value a member: a number, or an array of shape (ensemble,)."""
+    if type(values) is float and math.isfinite(values):
+        return np.full(ensemble, values)
     given = real_array(name, values)
     if given.shape == (ensemble,):
         return np.ascontiguousarray(given)

@@ -12,8 +12,6 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fastgrad.checks import integer
 
 if TYPE_CHECKING:
@@ -83,7 +81,12 @@ class Threads:
         progress : callable, optional
             Called with the number of members done.
         """
-        parts = [(0, ensemble)] if self._is_inline else list(slices(ensemble, self.count, at_most))
+        if self._is_inline:
+            kernel(0, ensemble)
+            if progress is not None:
+                progress(ensemble)
+            return
+        parts = list(slices(ensemble, self.count, at_most))
         report_progress = None if progress is None else lambda done: progress(parts[done - 1][1])
         self.run_all([partial(kernel, *part) for part in parts], report_progress)
 
@@ -94,11 +97,10 @@ class Threads:
         it.
         """
         if self._is_inline:
-            with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):  # as on a new thread
-                for done, call in enumerate(calls, 1):
-                    call()
-                    if progress is not None:
-                        progress(done)
+            for done, call in enumerate(calls, 1):
+                call()
+                if progress is not None:
+                    progress(done)
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.count)

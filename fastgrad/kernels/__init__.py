@@ -92,14 +92,17 @@ def load(name: str) -> tuple[BackendName, Backend]:
     """
     if name == "auto":
         for each, entry in BACKENDS.items():
-            module = sys.modules.get(entry.module)  # None too for what must not be imported: then `load` says so
+            module = _imported(entry.module)  # None too for what must not be imported: then `load` says so
             if module is not None:
-                return each, cast("Backend", module)
+                return each, module
             with contextlib.suppress(BackendUnavailableError):
                 return load(each)
     if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"backend: unknown backend {name!r}, expected auto, {', '.join(BACKENDS)}")
     entry = BACKENDS[name]
+    loaded = _imported(entry.module)
+    if loaded is not None:
+        return name, loaded
     try:
         return name, cast("Backend", importlib.import_module(entry.module))
     except ImportError as error:
@@ -107,6 +110,14 @@ def load(name: str) -> tuple[BackendName, Backend]:
         raise BackendUnavailableError(
             f"backend: {name} is not available ({reason}); to mend it: {entry.remedy}"
         ) from error
+
+
+def _imported(module: str) -> Backend | None:
+    """Return a module that has been imported, and not one that another thread is importing."""
+    found = sys.modules.get(module)
+    if found is None or getattr(found.__spec__, "_initializing", False):
+        return None
+    return cast("Backend", found)
 
 
 def _loadable() -> Iterator[tuple[BackendName, Backend]]:

@@ -263,3 +263,15 @@ def test_a_call_is_short(backend):
     times = []
     fg.simulate(depth, 1, backend=backend, threads=1, progress=lambda *_: times.append(time.perf_counter()))
     assert min(later - earlier for earlier, later in itertools.pairwise(times)) < 1
+
+
+@pytest.mark.parametrize("name", ["auto", "cpp", "numba", "numpy"])
+def test_first_calls_from_many_threads_at_once(python, name):
+    """None of them gets a backend that another is still importing."""
+    code = (
+        "import sys, concurrent.futures as f, threading; sys.setswitchinterval(1e-6); import fastgrad as fg\n"
+        "fg.backprop; start = threading.Barrier(8)\n"
+        f"def run(_): start.wait(); return fg.backprop([2.0], [0.1], 0.5, backend={name!r}).output.item()\n"
+        "with f.ThreadPoolExecutor(8) as pool: print(len(set(pool.map(run, range(8)))))"
+    )
+    assert python(code).split() == ["1"]
