@@ -316,6 +316,9 @@ class Tab:
         self.say(text)
 
     def _show_figures(self, result: Any, settings: Settings, figures: list[Figure]) -> None:
+        from bokeh.layouts import column
+        from bokeh.models.widgets import Div
+
         self.result, self._result_of = result, settings
         self._stop.disabled = True
         is_new = len(self._shown) != len(figures) or not all(map(redraw, self.plots, self._shown, figures))
@@ -323,9 +326,13 @@ class Tab:
             self.plots = [drawn(figure) for figure in figures]
             for plot in self.plots:
                 plot.styles = {"background": "#fff", "border-radius": ".4rem"}
-            self._place.children = self.plots
         self._shown = figures
         self.adorn(result, settings, is_new)
+        if is_new:
+            # Each in a column of its own: bokeh lines up the axes of figures in a row, and leaves room for legends twice.
+            self._place.children = [
+                column(plot, sizing_mode=plot.sizing_mode, min_width=plot.min_width) for plot in self.plots
+            ] or [Div(text="")]
         self.say(self.headline(result, settings))
 
     def _show_words(self, report: Report) -> None:
