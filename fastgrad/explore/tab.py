@@ -329,7 +329,7 @@ class Tab:
         self._shown = figures
         self.adorn(result, settings, is_new)
         if is_new:
-            # Each in a column of its own: bokeh lines up the axes of figures in a row, and leaves room for legends twice.
+            # In columns of their own: bokeh lines up the axes of figures in a row, and leaves room for legends twice.
             self._place.children = [
                 column(plot, sizing_mode=plot.sizing_mode, min_width=plot.min_width) for plot in self.plots
             ] or [Div(text="")]
