@@ -330,6 +330,17 @@ def test_what_an_address_opens_is_said(served):
     assert err == "open to every machine that reaches 0.0.0.0: there is no password\n"
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_the_browser_is_opened_if_there_is_one(found, monkeypatch, cli):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or found)
+    monkeypatch.setattr("fastgrad.explore.server.serve", lambda address, port, ready: ready("http://127.0.0.1:5/"))
+    result = cli("explore", "--port", "5")
+    assert (result.exit_code, result.stdout) == (0, "fastgrad explore: http://127.0.0.1:5/ (Ctrl-C ends it)\n")
+    assert opened == ["http://127.0.0.1:5/"]
+    assert result.stderr == ("" if found else "no browser was found: open the address yourself\n")
+
+
 def test_without_bokeh(monkeypatch, cli):
     monkeypatch.setitem(sys.modules, "bokeh", None)
     result = cli("explore", "--no-browser")
