@@ -74,15 +74,16 @@ class DepthTab(Tab):
         """Make that of `fastgrad simulate`."""
         return growth_report(result, _parameters(settings))
 
-    def adorn(self, result: Growth, settings: Settings, is_new: bool) -> None:
+    def adorn(self, result: Growth, settings: Settings, is_new: list[bool]) -> None:
         """Draw where float formats read 0 or inf, and write the exponent above the distribution."""
         from bokeh.models.annotations import Label, Span
 
         gradient, distribution = self.plots
-        if is_new:
-            gradient.min_width = BESIDE_WIDTH
+        if is_new[1]:
             distribution.update(sizing_mode="fixed", width=BESIDE_WIDTH, height=BESIDE_WIDTH)
             distribution.title.text_font_style = "normal"
+        if is_new[0]:
+            gradient.min_width = BESIDE_WIDTH
             self._names = []
             for words, log10 in format_lines():
                 line = Span(location=log10, dimension="width", line_color="#808080", line_dash="dotted")

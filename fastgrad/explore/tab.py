@@ -106,8 +106,8 @@ class Tab:
         """Make what the command would show."""
         raise NotImplementedError
 
-    def adorn(self, result: Any, settings: Settings, is_new: bool) -> None:
-        """Add to the plots what is in no figure; `is_new` where they were just made."""
+    def adorn(self, result: Any, settings: Settings, is_new: list[bool]) -> None:
+        """Add to the plots what is in no figure; `is_new` tells which of them were just made."""
 
     # What all tabs have
 
@@ -317,22 +317,25 @@ class Tab:
 
     def _show_figures(self, result: Any, settings: Settings, figures: list[Figure]) -> None:
         from bokeh.layouts import column
-        from bokeh.models.widgets import Div
 
         self.result, self._result_of = result, settings
         self._stop.disabled = True
-        is_new = len(self._shown) != len(figures) or not all(map(redraw, self.plots, self._shown, figures))
-        if is_new:
-            self.plots = [drawn(figure) for figure in figures]
-            for plot in self.plots:
-                plot.styles = {"background": "#fff", "border-radius": ".4rem"}
+        is_new = [True] * len(figures)
+        if len(figures) == len(self._shown):
+            is_new = [not redraw(*each) for each in zip(self.plots, self._shown, figures, strict=True)]
+        else:
+            self.plots = [None] * len(figures)
+        for i, figure in enumerate(figures):
+            if is_new[i]:
+                self.plots[i] = drawn(figure)
+                self.plots[i].styles = {"background": "#fff", "border-radius": ".4rem"}
         self._shown = figures
         self.adorn(result, settings, is_new)
-        if is_new:
+        if any(is_new):
             # In columns of their own: bokeh lines up the axes of figures in a row, and leaves room for legends twice.
             self._place.children = [
                 column(plot, sizing_mode=plot.sizing_mode, min_width=plot.min_width) for plot in self.plots
-            ] or [Div(text="")]
+            ]
         self.say(self.headline(result, settings))
 
     def _show_words(self, report: Report) -> None:

@@ -33,7 +33,7 @@ def random_settings(rng):
     """Settings that a user may type, not all of which go together."""
     size = f"{10 ** rng.uniform(-1, 3):.3g}"
     return {
-        "depth": int(10 ** rng.uniform(0, 3)),
+        "depth": int(10 ** rng.uniform(0, 2.3)),
         "ensemble": int(10 ** rng.uniform(0, 2.5)),
         "weight": str(rng.choice(WEIGHTS)).format(size),
         "bias": str(rng.choice(BIASES)).format(size),
