@@ -105,6 +105,7 @@ def test_presets(page, name):
     assert "gradient" in page.show({**DEFAULTS, **PRESETS[name]})
 
 
+@pytest.mark.slow
 def test_five_hundred_random_settings(page, rng):
     shown = refused = 0
     for _ in range(500):
