@@ -37,7 +37,9 @@ SETTLED = "text=/^(log10 |How far|Gradient under|[0-9.]+ % converged|the gradien
 def browser():
     """Headless Chromium."""
     with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        launched = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
         yield launched
         launched.close()
 
