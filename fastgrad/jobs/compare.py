@@ -237,9 +237,11 @@ def _rtol_of_layers(
 ) -> tuple[NDArray[np.float64], int]:
     """Relative distance that rounding can make between backends, and the layers over which it can be told."""
     factor = 1 + PERTURBATION
-    larger = replace(weight, location=weight.location * factor, scale=weight.scale * factor)
+    if not np.isfinite(factor * max(abs(weight.location), weight.scale, abs(weight.location + weight.scale))):
+        factor = 1 - PERTURBATION  # at the end of float64
+    other = replace(weight, location=weight.location * factor, scale=weight.scale * factor)
     while depth:
-        pairs = zip(*(_gradients("simulate", drawn(REFERENCE, depth, law)) for law in (weight, larger)), strict=True)
+        pairs = zip(*(_gradients("simulate", drawn(REFERENCE, depth, law)) for law in (weight, other)), strict=True)
         change = max(float(np.max(log2_distance(a, b))) * LN_2 for a, b in pairs)
         rtol = 2.0**-52 * (width + 16) * ROUNDINGS * (depth + change / PERTURBATION)
         if rtol <= ROUNDING_MAX:

@@ -281,7 +281,7 @@ class Growth:
             error = math.sqrt(theory.bound.variance / (self.depth * self.ensemble))
             bound_deviation = (rate - theory.bound.mean) / error
         links_after = self.depth + 1 - self.link  # between the link's input and the output
-        log10_adjoint = None if theory.lyapunov is None else links_after * theory.lyapunov / np.log(10)
+        log10_adjoint = None if theory.best is None else links_after * theory.best / np.log(10)
         return BesideTheory(theory, deviation, why_not, bound_deviation, log10_adjoint)
 
     @cached_property

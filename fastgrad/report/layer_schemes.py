@@ -75,7 +75,9 @@ def layer_schemes_report(found: LayerSchemes, parameters: dict[str, Any]) -> Rep
 def _theory_notes(found: LayerSchemes) -> list[Text]:
     """Say what the theory of the schemes is exact for."""
     predictions = [scheme.theory for scheme in found.schemes]
-    exact = {"relu": "normal weights", "linear": "normal and orthogonal weights"}.get(found.nonlinearity)
+    exact = {"relu": "normal weights while a unit is alive", "linear": "normal and orthogonal weights"}.get(
+        found.nonlinearity
+    )
     corrected = "theory: of n -> infinity, with normal weights corrected to order 1/n"
     notes = [Text(f"theory: exact for {exact}, else of n -> infinity" if exact else corrected)]
     if any(prediction.is_too_narrow for prediction in predictions):

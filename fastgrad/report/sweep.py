@@ -146,7 +146,9 @@ def _result_columns(job: JobName) -> dict[str, Callable[[dict[str, Any]], Cell]]
     return {
         "exponent": exponent,
         "finite": finite,
-        "theory": written("theory"),
+        "theory": lambda row: (
+            Cell(None, "-") if row.get("theory_is_too_narrow") else Cell.of(row["theory"], value_text)
+        ),
         "off": off,
         "bound": written("bound_rate", lambda rate: "-" if rate is None else f"{rate:.3g}"),
         "float32": written("float32_underflow"),
@@ -177,6 +179,8 @@ def _theory_lines(job: JobName, rows: list[dict[str, Any]]) -> list[Text]:
                 "note",
             )
         )
+    if any(row.get("theory_is_too_narrow") for row in rows):
+        lines.append(Text("theory -: so few units that n -> infinity says little of them", "note"))
     compared, two, four = far_from_theory(rows, 2, 4)
     if compared:
         points = plural(compared, "point")

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from fastgrad.theory import MeanField, Survey
 
 SPECTRUM_SHOWN = 4  # exponents
+DEAD_SHOWN = 1e-6  # share of layers
 ROUNDING = 1e-12  # of a rate, in nats
 HOLDS_FOR = {
     "chains": "an endless chain",
     "every width": "exact at every width",
     "n -> infinity": "n -> infinity; a network of n units differs by some 1/n",
+    "while alive": "exact at every width, while a unit is alive in each layer",
     "too narrow": "n -> infinity; of this width the mean field says little",
 }
 
@@ -34,7 +36,9 @@ def theory_report(known: Survey, parameters: dict[str, Any]) -> Report:
         rows.append({"what": what, "value": None if isinstance(value, str) else value})
     kind = "chains" if is_chain else f"layers of {plural(known.width, f'{known.nonlinearity} unit')}"
     prediction = known.prediction
-    holds_for = "too narrow" if prediction.is_too_narrow else prediction.holds_for
+    holds_for: str = "too narrow" if prediction.is_too_narrow else prediction.holds_for
+    if holds_for == "every width" and known.dead_probability:
+        holds_for = "while alive"
     content: list[Part] = [
         Text(f"{kind[0].upper()}{kind[1:]}, weight {known.weight}, bias {known.bias}"),
         table,
@@ -121,17 +125,26 @@ def _verdict(known: Survey) -> list[Text]:
     if rate is None:
         ending = f" as n -> infinity, for which {known.width} units are too few: simulate shows theirs."
         return [Text.emphasizing("Gradients ", word, ending)]
-    if rate * limit < 0:
+    if (rate < 0, rate > 0) != (limit < 0, limit > 0):
         at_width = "vanish" if rate < 0 else "explode"
         return [Text.emphasizing("Gradients ", at_width, f" at {known.width} units, and {word} as n -> infinity.")]
     if known.mean_field is None or known.nonlinearity in ("relu", "linear"):
         ending = ", while the bound explodes" if rate < 0 and bound > ROUNDING else ""
-        return [Text.emphasizing("Gradients ", word, f"{ending}.")]
+        return [Text.emphasizing("Gradients ", word, f"{ending}."), *_dead(known)]
     if rate < 0:
-        return [Text.emphasizing("Ordered: gradients ", "vanish", ", and different inputs become alike.")]
+        alike = "" if np.isnan(known.mean_field.c) else ", and different inputs become alike"
+        return [Text.emphasizing("Ordered: gradients ", "vanish", f"{alike}.")]
     if rate > 0:
         return [Text.emphasizing("Chaotic: gradients ", "explode", ", and inputs that are close part.")]
     return [Text.emphasizing("Critical: gradients ", "stay", " of their size.")]
+
+
+def _dead(known: Survey) -> list[Text]:
+    """Say how soon a relu network has a dead layer, where that is soon."""
+    share = known.dead_probability
+    if share is None or not DEAD_SHOWN < share < 1:
+        return []
+    return [Text(f"One layer in {1 / share:.4g} is dead: every gradient before it is exactly zero.")]
 
 
 def _number(value: float | str) -> str:

@@ -130,6 +130,7 @@ def _theory(weight: str, bias: str, x: float, width: int, nonlinearity: str) -> 
         "theory_bound": prediction.bound.mean,
         **({} if prediction.holds_for == "chains" else {"theory_holds_for": prediction.holds_for}),
         **({} if prediction.at_width is None else {"theory_at_width": prediction.at_width}),
+        **({"theory_is_too_narrow": True} if prediction.is_too_narrow else {}),
     }
 
 

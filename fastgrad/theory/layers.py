@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastgrad.laws import Law
     from fastgrad.nonlinearities import Nonlinearity
 
+TINY, RAISED = 1e-290, 200
 HoldsFor = Literal["every width", "n -> infinity"]
 
 
@@ -24,10 +25,22 @@ def gain(weight: Law, width: int) -> float:
 
 def ln_gain(weight: Law, width: int) -> float:
     """Return the logarithm of `gain`, which float64 holds for every law; -inf for 0."""
+    if not weight.scale or weight.family == "constant":
+        return -math.inf
+    if _is_tiny(weight):
+        return ln_gain(_raised(weight), width) - RAISED * math.log(2)
     sigma_w = gain(weight, width)
-    if math.isfinite(sigma_w):
-        return math.log(sigma_w) if sigma_w else -math.inf
-    return math.log(weight.std) + math.log(width) / 2
+    return math.log(sigma_w) if math.isfinite(sigma_w) else math.log(weight.std) + math.log(width) / 2
+
+
+def _is_tiny(weight: Law) -> bool:
+    """Tell if a product with the law's parameters may be subnormal, and lose digits."""
+    return 0 < max(abs(weight.location), weight.scale) < TINY
+
+
+def _raised(weight: Law) -> Law:
+    """Return the law of weights that are 2^RAISED times as large."""
+    return replace(weight, location=math.ldexp(weight.location, RAISED), scale=math.ldexp(weight.scale, RAISED))
 
 
 def layers_bound(weight: Law, width: int, phi: Nonlinearity) -> Moments:
@@ -46,6 +59,8 @@ def layers_bound(weight: Law, width: int, phi: Nonlinearity) -> Moments:
     if width == 1:
         mean, variance = ln_weight(weight)
         return Moments(mean + math.log(phi.slope), variance)
+    if _is_tiny(weight):
+        return Moments(layers_bound(_raised(weight), width, phi).mean - RAISED * math.log(2), 0.0)
     sigma_w, shift = gain(weight, width), width * abs(weight.mean)
     if weight.family == "orthogonal":
         largest = sigma_w
@@ -67,6 +82,9 @@ def layers_exponent(weight: Law, bias: Law, width: int, phi: Nonlinearity) -> tu
     weight, bias : Law
         At this width.
     """
+    if _is_tiny(weight) and phi.name in ("linear", "relu"):  # which multiply
+        exponent, why_not, holds_for = layers_exponent(_raised(weight), bias, width, phi)
+        return None if exponent is None else exponent - RAISED * math.log(2), why_not, holds_for
     sigma_w = gain(weight, width)
     if sigma_w == 0 and weight.mean == 0:
         return -math.inf, None, "every width"
@@ -83,7 +101,7 @@ def layers_exponent(weight: Law, bias: Law, width: int, phi: Nonlinearity) -> tu
         return growth.mean + ln_gain(weight, width), None, "every width"
     if width == 1:
         return None, f"no theory of chains of {phi.name} units", "every width"
-    if bias.family == "uniform" and bias.fan_in is None and bias.scale > 0:
+    if bias.family == "uniform" and bias.fan_in is None and bias.scale > 0 and phi.name != "linear":
         return None, "the biases are not normal", "n -> infinity"
     if not all(sigma == 0 or SIGMA_MIN <= sigma <= SIGMA_MAX for sigma in (sigma_w, bias.std)):
         return None, f"the laws are beyond {SIGMA_MIN:g} to {SIGMA_MAX:g}", "n -> infinity"

@@ -47,6 +47,7 @@ TERMS = 30  # of the two series of its density
 SIGMA_MIN, SIGMA_MAX = 1e-100, 1e100  # whose squares are within float64
 ITERATIONS_MAX = 1000  # of Newton's method, which halves the distance near critical points: from 1 to 1e-100, 333 times
 LOG2_Q_RANGE = -1000.0, 1020.0  # of a critical network: sigma_b² is about q³ or q
+CRITICAL = 2.0**-50  # distance of a factor from 1 that rounding makes
 SERIES_MAX = 0.2  # the largest t for which t - atan(t) is taken from its series
 
 
@@ -95,7 +96,7 @@ def mean_field(sigma_w: float, sigma_b: float = 0.0, nonlinearity: str = "sigmoi
     another law of mean 0 and variance sigma_w² / n the limit is the same.
 
     Relative errors are below 1e-12, those of c and the depth scales below 1e-13 / \\|1 - chi\\| where a factor is close
-    to 1. For relu and linear networks a `sigma_w` within rounding of √2 or 1 counts as critical.
+    to 1. A factor within 2^-50 of 1 counts as 1, and its network as critical.
 
     Parameters
     ----------
@@ -262,7 +263,7 @@ def _minus_arctan(t: Floats) -> Floats:
 def _sigmoidal(sigma_w: float, sigma_b: float, phi: Nonlinearity) -> MeanField:
     mixture = MIXTURES[phi.name]
     q = _fixed_length(sigma_w, sigma_b, phi)
-    chi_1, chi_q = sigma_w**2 * mixture.derivatives(q), sigma_w**2 * mixture.variance_slope(q)
+    chi_1, chi_q = (_snapped(sigma_w**2 * of(q)) for of in (mixture.derivatives, mixture.variance_slope))
     if q == 0:
         return MeanField(q, chi_1, chi_q, depth_scale(chi_q), math.nan, math.inf)
     distance = 0.0
@@ -270,8 +271,13 @@ def _sigmoidal(sigma_w: float, sigma_b: float, phi: Nonlinearity) -> MeanField:
         distance = 1.0  # by symmetry, and q > 0 means that the network is chaotic
     elif chi_1 > 1:
         distance = _fixed_distance(sigma_w, phi, q)
-    chi_c = sigma_w**2 * mixture.derivatives(q, distance)
+    chi_c = _snapped(sigma_w**2 * mixture.derivatives(q, distance))
     return MeanField(q, chi_1, chi_q, depth_scale(chi_q), 1 - distance, depth_scale(chi_c))
+
+
+def _snapped(factor: float) -> float:
+    """Return 1 for what is 1 to within rounding, whose side can't be told."""
+    return 1.0 if abs(factor - 1) < CRITICAL else factor
 
 
 def _fixed_length(sigma_w: float, sigma_b: float, phi: Nonlinearity) -> float:
@@ -326,9 +332,7 @@ def _critical_square(phi: Nonlinearity) -> float:
 
 def _homogeneous(sigma_w: float, sigma_b: float, phi: Nonlinearity) -> MeanField:
     """Mean field of relu and linear networks, in which phi(2 z) = 2 phi(z): lengths multiply."""
-    factor = sigma_w**2 / _critical_square(phi)
-    if abs(factor - 1) < 2**-50:
-        factor = 1.0
+    factor = _snapped(sigma_w**2 / _critical_square(phi))
     if sigma_b == 0:
         q = 0.0 if factor < 1 else math.nan if factor == 1 else math.inf
     else:

@@ -225,7 +225,8 @@ def _of_layers(known: Survey, w: Law, b: Law, phi: Nonlinearity) -> Survey:
     width, sigma_w, sigma_b, shift = known.width, gain(w, known.width), b.std, ln_gain(w, known.width)
     in_range = all(sigma == 0 or SIGMA_MIN <= sigma <= SIGMA_MAX for sigma in (sigma_w, sigma_b))
     has_field = width > 1 and w.mean == 0 and b.mean == 0 and in_range and known.prediction.why_not is None
-    exact = w.family == "normal" and w.mean == 0 and sigma_w > 0 and phi.name in ("linear", "relu")
+    exact = w.family == "normal" and w.mean == 0 and sigma_w > 0
+    exact &= phi.name == "linear" or (phi.name == "relu" and b.mean == 0)
     symmetric = phi.name == "relu" and w.mean == 0 and b.mean == 0
     dead = 1.0 if sigma_w == sigma_b == 0 else dead_probability(width)
     growth = layer_growth(width, nonlinearity=phi.name) if exact else None  # type: ignore[arg-type]

@@ -398,6 +398,11 @@ def test_outputs_beyond_float64_are_compared():
     assert np.isinf(fg.simulate(5, 3, "normal:std=1e200", "zero", width=3, nonlinearity="linear").output).all()
 
 
+def test_weights_at_the_end_of_float64_are_compared():
+    largest = "constant:1.7976931348623157e308"
+    assert compare("simulate", 5, 2, largest, "zero", width=4, repeats=2).agree
+
+
 def test_a_layer_that_rounding_decides_has_no_distance():
     """7 * 0.1 * 0.5 - 0.35 is 0 but for rounding, and decides if every unit of the layer is alive."""
     found = compare("simulate", 1, 3, "constant:0.1", "constant:-0.35", width=7, nonlinearity="relu", repeats=2)

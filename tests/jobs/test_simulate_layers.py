@@ -186,3 +186,11 @@ def test_bad_arguments(message, arguments):
 def test_why_a_measurement_is_not_compared_with_theory(laws, nonlinearity, why):
     beside = fg.simulate(60, 3, *laws, width=2, nonlinearity=nonlinearity).beside_theory()
     assert (beside.deviation, beside.why_not) == (None, why)
+
+
+def test_the_line_of_theory_is_that_of_the_width():
+    growth = fg.simulate(60, 3, "normal:gain=20", width=64)
+    theory = growth.beside_theory()
+    slope = np.polyfit(60.0 + 1 - growth.link, theory.log10_adjoint, 1)[0] * np.log(10)
+    assert slope == pytest.approx(theory.theory.at_width)
+    assert fg.simulate(60, 3, "normal:gain=1000", width=64).beside_theory().log10_adjoint is None

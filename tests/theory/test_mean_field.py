@@ -237,3 +237,10 @@ def test_lengths_of_critical_networks_with_small_biases():
     """f = q - 2 q² + sigma_b²: Newton's method halves the distance until q is about sigma_b, however small that is."""
     for sigma_b in (1e-4, 1e-20, 1e-60, 1e-100):
         assert theory.mean_field(1, sigma_b, "tanh").q == pytest.approx(sigma_b / math.sqrt(2), rel=1e-12 + 2 * sigma_b)
+
+
+@pytest.mark.parametrize("sigma_b", [1e-18, 1e-20, 1e-30, 1e-60])
+def test_a_critical_network_with_biases_is_on_the_ordered_side(sigma_b):
+    """chi_1 is 1 - √2 sigma_b there, which rounds to 1 or to a unit in the last place above it."""
+    field = theory.mean_field(1, sigma_b, "tanh")
+    assert (field.chi_1, field.chi_q, field.c, field.xi_c) == (1.0, 1.0, 1.0, math.inf)

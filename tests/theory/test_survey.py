@@ -147,3 +147,52 @@ def test_command(cli):
     rows = cli("theory", "--format", "csv").stdout.splitlines()
     assert rows[0] == "what,value"
     assert float(rows[1].rpartition(",")[2]) == survey().prediction.lyapunov
+
+
+def test_relu_layers_whose_biases_have_a_mean_have_no_exact_law():
+    """Drawn: -0.72 nats a layer, and not the -1.06 of biases without one."""
+    known = survey("normal:gain=0.5", "constant:1", width=64, nonlinearity="relu")
+    assert (known.layer_growth, known.spectrum, known.dead_probability) == (None, None, None)
+    linear = survey("normal:gain=0.5", "constant:1", width=64, nonlinearity="linear")
+    assert linear.layer_growth == pytest.approx(
+        fg.theory.layer_growth(64, 0.5), rel=1e-13
+    )  # in which biases have no part
+
+
+def test_critical_networks_are_called_so(cli):
+    for law in ("orthogonal", "glorot_uniform"):
+        known = survey(law, width=256, nonlinearity="tanh")
+        assert known.prediction.lyapunov == 0
+        assert set(known.lost_after.values()) == {None}
+        shown = cli("theory", "--width", "256", "--weight", law, "--nonlinearity", "tanh").stdout
+        assert "Critical: gradients stay of their size." in shown
+    shown = cli("theory", "--width", "256", "--weight", "lecun_normal", "--nonlinearity", "tanh").stdout
+    assert "Gradients vanish at 256 units, and stay as n -> infinity." in shown
+    critical = f"orthogonal:gain={fg.theory.critical_sigma_w()!r}"
+    assert survey(critical, width=256).prediction.lyapunov == pytest.approx(0, abs=1e-12)
+
+
+def test_dead_layers_of_narrow_relu_networks_are_told(cli):
+    narrow = ("theory", "--width", "2", "--weight", "normal:gain=20", "--nonlinearity", "relu")
+    shown = cli(*narrow).stdout
+    assert "One layer in 4 is dead: every gradient before it is exactly zero." in shown
+    assert "exact at every width, while a unit is alive in each layer" in shown
+
+
+def test_subnormal_laws_have_exact_exponents():
+    for law, width in (("normal:std=5e-324", 2), ("normal:std=1e-310", 7)):
+        std = mpmath.mpf(float(law.partition("=")[2]))
+        expected = float(mpmath.log(std) + mpmath.log(width) / 2) + fg.theory.layer_growth(width).mean
+        found = fg.theory.predict(law, width=width, nonlinearity="linear")
+        assert found.lyapunov == pytest.approx(expected, abs=1e-9)
+        assert found.bound.mean == pytest.approx(float(mpmath.log(2 * std) + mpmath.log(width) / 2), abs=1e-9)
+    uniform = fg.theory.predict("uniform:low=0,high=5e-324", width=4, nonlinearity="linear")
+    assert uniform.why_not == "the weights have a mean"
+
+
+def test_linear_layers_have_an_exponent_whatever_their_biases_are():
+    plain, biased = (
+        fg.theory.predict("uniform:low=-1,high=1", bias, width=8, nonlinearity="linear")
+        for bias in ("constant:1", "uniform:low=-1,high=1")
+    )
+    assert biased.lyapunov == plain.lyapunov == pytest.approx(math.log(8 / 3) / 2)
