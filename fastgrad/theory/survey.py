@@ -33,7 +33,8 @@ class Prediction(NamedTuple):
     Attributes
     ----------
     lyapunov : float or None
-        Exponent of an endless chain or network, in nats per link or layer; None if there is no theory of it.
+        Exponent of an endless chain or network, in nats per link or layer; None if there is no theory of it. Of relu
+        layers given that a unit is alive in each: see `dead_probability`.
     why_not : str or None
         The reason, then.
     bound : Moments
