@@ -8,8 +8,8 @@ import numpy as np
 
 import fastgrad
 from fastgrad.explore.settings import PRESETS
-from fastgrad.explore.tab import Field, Scale, Tab
-from fastgrad.nonlinearities import NONLINEARITIES, is_chain
+from fastgrad.explore.tab import DEPTH, ENSEMBLE, NONLINEARITY, SEED, WIDTH, Field, Scale, Tab
+from fastgrad.nonlinearities import is_chain
 from fastgrad.report.document import Curve, Figure
 from fastgrad.report.simulate import growth_figure, growth_report
 from fastgrad.report.text import with_error
@@ -36,11 +36,11 @@ class DepthTab(Tab):
     fields = (
         Field("weight", "law of the weights"),
         Field("bias", "law of the biases"),
-        Field("depth", "depth (links)"),
-        Field("ensemble", "ensemble (chains)"),
-        Field("width", "width (units; 1 is a chain)"),
-        Field("nonlinearity", "nonlinearity", tuple(NONLINEARITIES)),
-        Field("seed", "seed"),
+        DEPTH,
+        ENSEMBLE,
+        WIDTH,
+        NONLINEARITY,
+        SEED,
     )
     scales = (
         Scale("weight", "log10 of their std", -1.0, 3.0),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastgrad.explore.tab import Field, Scale, Tab
+from fastgrad.explore.tab import DEPTH, ENSEMBLE, NONLINEARITY, SEED, WIDTH, Scale, Tab
 from fastgrad.jobs.parameters import parameters_of
 from fastgrad.jobs.schemes import Schemes, schemes
-from fastgrad.nonlinearities import NONLINEARITIES, is_chain
+from fastgrad.nonlinearities import is_chain
 from fastgrad.report.document import Figure
 from fastgrad.report.layer_schemes import layer_schemes_report
 from fastgrad.report.schemes import schemes_report
@@ -27,13 +27,7 @@ class SchemesTab(Tab):
     """The named schemes, one that is too small, and some that are too large."""
 
     name = "schemes"
-    fields = (
-        Field("depth", "depth (links)"),
-        Field("ensemble", "ensemble (chains)"),
-        Field("width", "width (units; 1 is a chain)"),
-        Field("nonlinearity", "nonlinearity", tuple(NONLINEARITIES)),
-        Field("seed", "seed"),
-    )
+    fields = (DEPTH, ENSEMBLE, WIDTH, NONLINEARITY, SEED)
     scales = (
         Scale("depth", "log10 of the depth", 0.0, 3.0),
         Scale("ensemble", "log10 of the ensemble", 0.0, 4.0),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import fastgrad
 from fastgrad.explore.settings import FORMS, address_of, command_of, read
+from fastgrad.nonlinearities import NONLINEARITIES
 from fastgrad.report.html import STYLE, drawn, redraw, words
 from fastgrad.report.writing import write_text
 
@@ -37,6 +38,13 @@ class Field(NamedTuple):
     key: str
     title: str
     choices: tuple[str, ...] = ()
+
+
+DEPTH = Field("depth", "depth (links)")
+ENSEMBLE = Field("ensemble", "ensemble (chains)")
+WIDTH = Field("width", "width (units; 1 is a chain)")
+NONLINEARITY = Field("nonlinearity", "nonlinearity", tuple(NONLINEARITIES))
+SEED = Field("seed", "seed")
 
 
 class Scale(NamedTuple):
@@ -84,7 +92,7 @@ class Tab:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     words_after: ClassVar[float] = 0.0  # seconds after the figures, if no other setting is wanted by then
 
-    # What a subclass gives
+    # A subclass gives these
 
     def seconds_of(self, settings: Settings) -> float:
         """Estimate how long a setting takes, generously."""
@@ -109,7 +117,7 @@ class Tab:
     def adorn(self, result: Any, settings: Settings, is_new: list[bool]) -> None:
         """Add to the plots what is in no figure; `is_new` tells which of them were just made."""
 
-    # What all tabs have
+    # All tabs have these
 
     def __init__(self, document: Any, pool: Executor, changed: Callable[[str], None]) -> None:
         from threading import Event
@@ -197,7 +205,7 @@ class Tab:
         both = self.controls[key], self.sliders[key]
         return column(*both, sizing_mode="stretch_width", min_width=CONTROL_WIDTH)
 
-    # What the user does
+    # Actions of the user
 
     def change(self, settings: Settings, slider: str | None = None) -> None:
         """Show other settings, which are checked already.
@@ -243,7 +251,7 @@ class Tab:
         self.download.value = ""  # so that the same one twice is a change
         self.download.value = f"fastgrad.{form}\n{file.getvalue()}"
 
-    # What is shown
+    # Display of settings and results
 
     def say(self, text: str) -> None:
         """Put a line above the figures."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastgrad.explore.tab import Field, Scale, Tab
+from fastgrad.explore.tab import DEPTH, ENSEMBLE, SEED, Field, Scale, Tab
 from fastgrad.jobs.parameters import job_parameters
 from fastgrad.jobs.train import drawn_task, train_chain
 from fastgrad.report.text import percent
@@ -30,10 +30,10 @@ class TrainingTab(Tab):
         Field("weight", "law of the initial weights"),
         Field("bias", "law of the initial biases"),
         Field("learning_rate", "learning rate"),
-        Field("depth", "depth (links)"),
-        Field("ensemble", "ensemble (chains)"),
+        DEPTH,
+        ENSEMBLE,
         Field("steps", "steps"),
-        Field("seed", "seed"),
+        SEED,
     )
     scales = (
         Scale("weight", "log10 of their std", -1.0, 3.0),
