@@ -263,6 +263,11 @@ class Growth:
 
     def beside_theory(self) -> BesideTheory:
         """Compare the exponent and the bound's rate with their theory."""
+        return self._beside_theory
+
+    @cached_property
+    def _beside_theory(self) -> BesideTheory:
+        # Kept: of chains theory takes 10 ms, and the figure, the words and the page all ask for it.
         theory = predict(self.weight, self.bias, self.x, self.width, self.nonlinearity)
         deviation = None if theory.lyapunov is None else self.deviation(theory.lyapunov)
         why_not = None
